@@ -1,0 +1,1 @@
+"""Typed connections to outside systems: who, where, with which limits."""

@@ -1,0 +1,147 @@
+"""Every way in which an integration can fail, as one tree.
+
+    IntegrationError(message, *, system, operation, record=None)
+    ├── TransientError(…, retry_after_s=None)   trying again may help
+    │   ├── UnreachableError                    no connection, or it was cut, or timed out
+    │   ├── UpstreamBusyError                   the other side asks for patience (429, 503, locked)
+    │   └── UpstreamFailedError                 the other side broke (other 5xx)
+    └── PermanentError                          the same call will fail again
+        ├── MisconfiguredError                  ours to mend: credentials, host key, missing folder
+        ├── UpstreamRejectedError               the other side refuses what was sent (other 4xx)
+        ├── BadPayloadError                     what was received breaks its contract
+        └── SignatureInvalidError               the sender could not be authenticated
+
+Only a `TransientError` is retried. A message says what happened and what to do, and never
+holds a secret, a body or a URL's query: it ends in logs, artifacts and run states.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class IntegrationError(Exception):
+    """Something went wrong between us and another system.
+
+    Attributes:
+        system: The other system as its block names it, e.g. "sftp://files.partner.example".
+        operation: What was being done, e.g. "download".
+        record: The file, delivery or record concerned, if one was.
+    """
+
+    def __init__(
+        self, message: str, *, system: str, operation: str, record: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.system = system
+        self.operation = operation
+        self.record = record
+
+    def __str__(self) -> str:
+        where = f"{self.system}: {self.operation}"
+        if self.record is not None:
+            where = f"{where} {self.record!r}"
+        return f"{where}: {self.message}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions cross process borders; the default reduction drops keyword arguments.
+        return (_rebuild, (type(self), self.message, _fields(self)))
+
+
+class TransientError(IntegrationError):
+    """Trying again may help.
+
+    Attributes:
+        retry_after_s: Seconds the other side asked to wait, if it said so.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        system: str,
+        operation: str,
+        record: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message, system=system, operation=operation, record=record)
+        self.retry_after_s = retry_after_s
+
+
+class UnreachableError(TransientError):
+    """No connection could be made, or it was cut, or it timed out."""
+
+
+class UpstreamBusyError(TransientError):
+    """The other side is there and asks for patience."""
+
+
+class UpstreamFailedError(TransientError):
+    """The other side broke while answering."""
+
+
+class PermanentError(IntegrationError):
+    """The same call will fail again until somebody changes something."""
+
+
+class MisconfiguredError(PermanentError):
+    """Ours to mend: wrong credentials, unknown host key, missing folder or permission."""
+
+
+class UpstreamRejectedError(PermanentError):
+    """The other side refuses what was sent.
+
+    Attributes:
+        status: The protocol's status code, where it has one.
+        details: What the other side said of single records, if it did: one mapping each,
+            e.g. {"index": 3, "field": "quantity", "reason": "must not be negative"}.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        system: str,
+        operation: str,
+        record: str | None = None,
+        status: int | None = None,
+        details: tuple[dict[str, Any], ...] = (),
+    ) -> None:
+        super().__init__(message, system=system, operation=operation, record=record)
+        self.status = status
+        self.details = details
+
+
+class BadPayloadError(PermanentError):
+    """What was received breaks its contract: says where, what was expected, how to mend it.
+
+    Attributes:
+        line: The line, row or element concerned, counted from 1, if one was.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        system: str,
+        operation: str,
+        record: str | None = None,
+        line: int | None = None,
+    ) -> None:
+        super().__init__(message, system=system, operation=operation, record=record)
+        self.line = line
+
+
+class SignatureInvalidError(PermanentError):
+    """The sender could not be authenticated: every malformed or forged request ends here."""
+
+
+def _fields(error: IntegrationError) -> dict[str, Any]:
+    return {name: value for name, value in vars(error).items() if name != "message"}
+
+
+def _rebuild(
+    kind: type[IntegrationError], message: str, fields: dict[str, Any]
+) -> IntegrationError:
+    return kind(message, **fields)

@@ -1,0 +1,1 @@
+"""Local stand-ins of the outside systems, each speaking its real protocol."""

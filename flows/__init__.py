@@ -1,0 +1,1 @@
+"""Integrations: one module or package of sibling flows each."""

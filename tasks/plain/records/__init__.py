@@ -1,0 +1,1 @@
+"""Records read from files of any supported format, validated against a declared schema."""

@@ -1,0 +1,1 @@
+"""Folders on other machines and services behind one small protocol."""

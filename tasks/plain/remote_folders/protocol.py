@@ -1,0 +1,92 @@
+"""The one small protocol behind which every place that holds files looks the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import BinaryIO, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFile:
+    """One file as a listing shows it.
+
+    Attributes:
+        path: Relative to the place's root, separated by "/", e.g. "incoming/stock.csv".
+        size: Bytes.
+        modified_at: Aware UTC instant, as precise as the place tells.
+        version: Opaque; another value means other content or a new upload of it.
+    """
+
+    path: str
+    size: int
+    modified_at: datetime
+    version: str
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rpartition("/")[2]
+
+
+class RemoteFolder(Protocol):
+    """A place that holds files. A new kind of place costs one class with these methods.
+
+    Paths are relative to the place's root and separated by "/"; one that leaves the root, is
+    absolute or has a ".." part is refused with `PermanentError`. Third-party errors leave as
+    the tree of `blocks.errors`. An instance is used by one thread at a time.
+    """
+
+    @property
+    def system(self) -> str:
+        """What errors call this place, e.g. "sftp://files.partner.example"; no secrets."""
+        ...
+
+    def list_files(self, folder: str, *, recursive: bool = False) -> Iterator[RemoteFile]:
+        """Yield the files of a folder, in no promised order, with one request a page.
+
+        Raises:
+            MisconfiguredError: The folder is missing or may not be read.
+        """
+        ...
+
+    def stat(self, path: str) -> RemoteFile | None:
+        """The file as it is now, or None if there is none."""
+        ...
+
+    def open(self, file: RemoteFile) -> AbstractContextManager[BinaryIO]:
+        """Open for reading as a stream; memory does not grow with the file.
+
+        Raises:
+            BadPayloadError: It vanished or changed since it was listed.
+            UnreachableError: The connection was cut in the middle; also raised by reads.
+        """
+        ...
+
+    def put(
+        self, path: str, content: BinaryIO, *, size: int, overwrite: bool = False
+    ) -> RemoteFile:
+        """Store a file so that it appears whole or not at all; folders are made as needed.
+
+        Raises:
+            PermanentError: It exists and `overwrite` is off, or there is no room or permission.
+        """
+        ...
+
+    def move(self, path: str, target: str, *, overwrite: bool = False) -> None:
+        """Move within this place; folders are made as needed.
+
+        Raises:
+            PermanentError: The target exists and `overwrite` is off, or the source is gone.
+        """
+        ...
+
+    def delete(self, path: str) -> None:
+        """Remove a file; one that is gone already is no error."""
+        ...
+
+    def close(self) -> None:
+        """Give back the connection."""
+        ...

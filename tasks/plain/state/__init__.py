@@ -1,0 +1,1 @@
+"""What the integrations remember between runs, in SQLite or PostgreSQL."""
