@@ -4,7 +4,8 @@
     ├── TransientError(…, retry_after_s=None)   trying again may help
     │   ├── UnreachableError                    no connection, or it was cut, or timed out
     │   ├── UpstreamBusyError                   the other side asks for patience (429, 503, locked)
-    │   └── UpstreamFailedError                 the other side broke (other 5xx)
+    │   ├── UpstreamFailedError                 the other side broke (other 5xx)
+    │   └── LeaseLostError                      another run took over, because our lease ran out
     └── PermanentError                          the same call will fail again
         ├── MisconfiguredError                  ours to mend: credentials, host key, missing folder
         ├── UpstreamRejectedError               the other side refuses what was sent (other 4xx)
@@ -79,6 +80,10 @@ class UpstreamBusyError(TransientError):
 
 class UpstreamFailedError(TransientError):
     """The other side broke while answering."""
+
+
+class LeaseLostError(TransientError):
+    """Our lease ran out and another run took the work over: stop, and leave it to that run."""
 
 
 class PermanentError(IntegrationError):

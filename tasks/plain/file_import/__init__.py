@@ -1,0 +1,1 @@
+"""Picks up files, imports their records once, and puts the files away."""
