@@ -10,6 +10,8 @@ FILES = Table(
     "imported_files",
     METADATA,
     Column("id", String(32), primary_key=True),
+    # SHA-256 of importer, place, path and version: those are too long for an index together
+    Column("identity", String(64), nullable=False, unique=True),
     Column("importer", String(200), nullable=False),
     Column("place", String(500), nullable=False),
     Column("path", String(2000), nullable=False),
@@ -28,7 +30,6 @@ FILES = Table(
     Column("reason", Text),
     Column("first_seen_at", Instant, nullable=False),
     Column("updated_at", Instant, nullable=False),
-    Index("imported_files_by_version", "importer", "place", "path", "version", unique=True),
     Index("imported_files_by_owner", "owner", "state"),
 )
 

@@ -16,6 +16,7 @@ def upgrade() -> None:
     op.create_table(
         "imported_files",
         sa.Column("id", sa.String(32), primary_key=True),
+        sa.Column("identity", sa.String(64), nullable=False, unique=True),
         sa.Column("importer", sa.String(200), nullable=False),
         sa.Column("place", sa.String(500), nullable=False),
         sa.Column("path", sa.String(2000), nullable=False),
@@ -33,12 +34,6 @@ def upgrade() -> None:
         sa.Column("reason", sa.Text),
         sa.Column("first_seen_at", Instant, nullable=False),
         sa.Column("updated_at", Instant, nullable=False),
-    )
-    op.create_index(
-        "imported_files_by_version",
-        "imported_files",
-        ["importer", "place", "path", "version"],
-        unique=True,
     )
     op.create_index("imported_files_by_owner", "imported_files", ["owner", "state"])
     op.create_table(
