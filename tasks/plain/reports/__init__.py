@@ -1,0 +1,1 @@
+"""Report files: shaped rows in, one finished file out, delivered once a period and destination."""
