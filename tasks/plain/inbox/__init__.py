@@ -1,0 +1,1 @@
+"""The durable inbox: every accepted delivery, and what became of it."""

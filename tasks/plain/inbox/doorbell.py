@@ -1,0 +1,31 @@
+"""The doorbell: the event that starts a drain run. It says only that something is waiting.
+
+Events may be merged or lost; the inbox is the record, and the sweeper rings again.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+from typing import Any
+
+EVENT_NAME = "inbox.deliveries-waiting"
+
+
+def resource_id(integration: str) -> str:
+    """The Prefect resource that the triggers in `prefect.yaml` match, e.g. "inbox.orders"."""
+    return f"inbox.{integration}"
+
+
+def doorbell_event(integration: str) -> dict[str, Any]:
+    """One event as Prefect's `POST /api/events` takes it in its list.
+
+    Source: https://docs.prefect.io/v3/concepts/events
+    """
+    return {
+        "id": str(uuid.uuid4()),
+        "event": EVENT_NAME,
+        "occurred": datetime.now(UTC).isoformat(),
+        "resource": {"prefect.resource.id": resource_id(integration)},
+        "payload": {"integration": integration},
+    }

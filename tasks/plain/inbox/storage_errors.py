@@ -1,0 +1,80 @@
+"""What the database's errors mean for the inbox: try again, or mend something."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from blocks.errors import IntegrationError, PermanentError, UnreachableError, UpstreamBusyError
+
+_SYSTEM = "inbox"
+_SQLITE_BUSY = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+}
+# PostgreSQL classes: 40 rolled back for another transaction, 53 out of disk, memory or
+# connections, 55 locked, 57 being shut down.
+_POSTGRESQL_BUSY = ("40", "53", "55", "57")
+
+
+@contextmanager
+def storage_errors(operation: str) -> Iterator[None]:
+    """Map what the database raises.
+
+    Raises:
+        UpstreamBusyError: It is locked, full or shutting down.
+        UnreachableError: It does not answer.
+        PermanentError: Anything else.
+    """
+    try:
+        yield
+    except PoolTimeoutError as exc:
+        raise _busy(operation, "all connections are in use") from exc
+    except DBAPIError as exc:
+        raise _mapped(exc, operation) from exc
+    except SQLAlchemyError as exc:
+        raise PermanentError(
+            f"the database refused the statement ({type(exc).__name__})",
+            system=_SYSTEM,
+            operation=operation,
+        ) from exc
+
+
+def _mapped(exc: DBAPIError, operation: str) -> IntegrationError:
+    # The driver's text may quote values; only its kind is told.
+    sqlite_code = getattr(exc.orig, "sqlite_errorcode", None)
+    if sqlite_code is not None and sqlite_code & 0xFF in _SQLITE_BUSY:
+        return _busy(operation, str(getattr(exc.orig, "sqlite_errorname", "busy")))
+    sqlstate = str(getattr(exc.orig, "sqlstate", None) or "")
+    if sqlstate.startswith(_POSTGRESQL_BUSY):
+        return _busy(operation, f"SQLSTATE {sqlstate}")
+    if exc.connection_invalidated or sqlstate.startswith("08") or _is_connection_failure(exc):
+        return UnreachableError(
+            "the database does not answer; is it running?", system=_SYSTEM, operation=operation
+        )
+    return PermanentError(
+        f"the database refused the statement ({type(exc.orig).__name__} {sqlstate})".rstrip(" )")
+        + ")",
+        system=_SYSTEM,
+        operation=operation,
+    )
+
+
+def _is_connection_failure(exc: DBAPIError) -> bool:
+    # psycopg raises a bare OperationalError, without SQLSTATE, when it cannot connect.
+    orig = exc.orig
+    return type(orig).__name__ == "OperationalError" and getattr(orig, "sqlstate", 0) is None
+
+
+def _busy(operation: str, why: str) -> UpstreamBusyError:
+    return UpstreamBusyError(
+        f"the database is locked, full or overloaded ({why}); nothing was stored",
+        system=_SYSTEM,
+        operation=operation,
+    )
