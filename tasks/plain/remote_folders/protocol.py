@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import BinaryIO, Protocol
 
+from blocks.errors import BadPayloadError, PermanentError
+
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
@@ -31,6 +33,14 @@ class RemoteFile:
         return self.path.rpartition("/")[2]
 
 
+class FileChangedError(BadPayloadError):
+    """The file vanished or changed since it was listed: the next listing shows what it is now."""
+
+
+class TargetExistsError(PermanentError):
+    """There is a file at the target already, and overwriting was not asked for."""
+
+
 class RemoteFolder(Protocol):
     """A place that holds files. A new kind of place costs one class with these methods.
 
@@ -47,6 +57,9 @@ class RemoteFolder(Protocol):
     def list_files(self, folder: str, *, recursive: bool = False) -> Iterator[RemoteFile]:
         """Yield the files of a folder, in no promised order, with one request a page.
 
+        Folders, symbolic links and names that no path can express (not UTF-8, or with a "/")
+        are left out; the last with a warning in the log.
+
         Raises:
             MisconfiguredError: The folder is missing or may not be read.
         """
@@ -60,8 +73,8 @@ class RemoteFolder(Protocol):
         """Open for reading as a stream; memory does not grow with the file.
 
         Raises:
-            BadPayloadError: It vanished or changed since it was listed.
-            UnreachableError: The connection was cut in the middle; also raised by reads.
+            FileChangedError: It vanished or changed since it was listed; reads raise it too.
+            UnreachableError: The connection was cut in the middle; reads raise it too.
         """
         ...
 
@@ -71,7 +84,8 @@ class RemoteFolder(Protocol):
         """Store a file so that it appears whole or not at all; folders are made as needed.
 
         Raises:
-            PermanentError: It exists and `overwrite` is off, or there is no room or permission.
+            TargetExistsError: It exists and `overwrite` is off.
+            PermanentError: There is no room or permission.
         """
         ...
 
@@ -79,7 +93,8 @@ class RemoteFolder(Protocol):
         """Move within this place; folders are made as needed.
 
         Raises:
-            PermanentError: The target exists and `overwrite` is off, or the source is gone.
+            TargetExistsError: The target exists and `overwrite` is off.
+            FileChangedError: The source is gone.
         """
         ...
 

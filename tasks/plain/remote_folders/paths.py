@@ -1,0 +1,100 @@
+"""Keeps every path inside the place it is meant for."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from typing import NoReturn
+
+from blocks.errors import PermanentError
+
+_LOGGER = logging.getLogger(__name__)
+# A character takes up to 4 bytes and a file name has room for 255 bytes on most disks.
+_PART_NAME_CHARACTERS = 40
+
+
+def clean_path(path: str, *, system: str, operation: str, may_be_root: bool = False) -> str:
+    """Bring a path to its one form: relative, parts separated by single "/", no "." parts.
+
+    Args:
+        path: Relative to the place's root.
+        system: As errors call the place.
+        operation: What is being done, for the error.
+        may_be_root: Whether "", "." and "/" stand for the root itself.
+
+    Returns:
+        The path; "" for the root.
+
+    Raises:
+        PermanentError: It is absolute, has a ".." part or a NUL, is not encodable as UTF-8, or
+            names the root where a file is meant.
+    """
+
+    def refuse(why: str) -> NoReturn:
+        raise PermanentError(
+            f"the path {why}; give one relative to the root, without '..'",
+            system=system,
+            operation=operation,
+            record=path,
+        )
+
+    if may_be_root and path == "/":
+        return ""
+    if path.startswith("/"):
+        refuse("is absolute")
+    if "\0" in path:
+        refuse("holds a NUL character")
+    if not _is_encodable(path):
+        refuse("is not valid Unicode")
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        refuse("leads out of its folder")
+    if not parts and not may_be_root:
+        refuse("names no file")
+    return "/".join(parts)
+
+
+def join(folder: str, name: str) -> str:
+    """The path of a name in a folder; "" is the root."""
+    return f"{folder}/{name}" if folder else name
+
+
+def parent(path: str) -> str:
+    """The folder of a path; "" is the root."""
+    return path.rpartition("/")[0]
+
+
+def part_path(path: str) -> str:
+    """A hidden name, never used before, in the same folder: for a file that is not whole yet."""
+    folder, _, name = path.rpartition("/")
+    return join(folder, f".{name[:_PART_NAME_CHARACTERS]}.{uuid.uuid4().hex}.part")
+
+
+def listed_path(folder: str, name: str | bytes, *, system: str) -> str | None:
+    """The path of a name that another system listed, or None, with a warning, if it has none.
+
+    Args:
+        folder: The folder's path in its one form.
+        name: Bytes are read as UTF-8.
+        system: As the warning calls the place.
+    """
+    if isinstance(name, bytes):
+        name = name.decode("utf-8", "surrogateescape")
+    if name in ("", ".", "..") or "/" in name or "\0" in name or not _is_encodable(name):
+        _LOGGER.warning(
+            "%s: list %r: left out the name %r, which no path can express; "
+            "have it renamed, with a name in UTF-8",
+            system,
+            folder,
+            name.encode("utf-8", "surrogateescape"),
+        )
+        return None
+    return join(folder, name)
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,154 @@
+"""The streams files are read and written through: bounded in memory, checked at their end."""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, BinaryIO
+
+from blocks.errors import PermanentError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+_BUFFER_BYTES = 1024 * 1024
+
+
+def buffered(raw: io.RawIOBase) -> io.BufferedReader:
+    """The stream people read from, line by line or in chunks."""
+    return io.BufferedReader(raw, _BUFFER_BYTES)
+
+
+class Watched(io.RawIOBase):
+    """Passes reads on; their errors leave as ours, and the end is looked at before it shows."""
+
+    def __init__(
+        self,
+        source: io.RawIOBase,
+        *,
+        errors: Callable[[], AbstractContextManager[None]],
+        seen: Callable[[memoryview], None] = lambda _: None,
+        at_end: Callable[[], None],
+    ) -> None:
+        """Take over a source; closing this closes it.
+
+        Args:
+            source: Needs `readinto` and `close`.
+            errors: Maps the source's errors around each read.
+            seen: Is shown every piece that was read.
+            at_end: Raises if what was read is not the file that was meant.
+        """
+        super().__init__()
+        self._source = source
+        self._errors = errors
+        self._seen = seen
+        self._at_end = at_end
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Read on, or check the end."""
+        target = memoryview(buffer).cast("B")
+        with self._errors():
+            count = self._source.readinto(target) or 0
+        if count:
+            self._seen(target[:count])
+        elif target:
+            with self._errors():
+                self._at_end()
+        return count
+
+    def close(self) -> None:
+        """Close the source too."""
+        self._source.close()
+        super().close()
+
+
+class ReadAhead(io.RawIOBase):
+    """Reads windows in order; memory holds at most `ahead` + 1 of them."""
+
+    def __init__(self, windows: Iterator[Future[bytes]], *, ahead: int) -> None:
+        """Start the first windows.
+
+        Args:
+            windows: Starts the next window whenever it is asked for one; ends after the last.
+            ahead: How many windows are under way while one is read, at least 1.
+        """
+        super().__init__()
+        self._windows = windows
+        self._under_way: deque[Future[bytes]] = deque()
+        self._ahead = ahead
+        self._window = memoryview(b"")
+        self._start_more()
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Fill from the current window, waiting for the next one when it is used up."""
+        while not self._window:
+            if not self._under_way:
+                return 0
+            arrived = self._under_way.popleft()
+            self._start_more()
+            self._window = memoryview(arrived.result())
+        target = memoryview(buffer).cast("B")
+        count = min(len(target), len(self._window))
+        target[:count] = self._window[:count]
+        self._window = self._window[count:]
+        return count
+
+    def close(self) -> None:
+        """Give up the windows under way."""
+        for future in self._under_way:
+            future.cancel()
+        self._under_way.clear()
+        self._window = memoryview(b"")
+        super().close()
+
+    def _start_more(self) -> None:
+        while len(self._under_way) < self._ahead:
+            future = next(self._windows, None)
+            if future is None:
+                return
+            self._under_way.append(future)
+
+
+class ExactContent:
+    """Passes reads on, counts them, and fails if there is more or less than was announced."""
+
+    def __init__(
+        self, content: BinaryIO, size: int, *, system: str, operation: str, record: str
+    ) -> None:
+        self._content = content
+        self._size = size
+        self._count = 0
+        self._where = {"system": system, "operation": operation, "record": record}
+
+    def read(self, size: int = -1) -> bytes:
+        """Read on.
+
+        Raises:
+            PermanentError: The content ended early, or goes on past its size.
+        """
+        data = self._content.read(size)
+        self._count += len(data)
+        if self._count > self._size or (not data and size != 0):
+            self.check_ended()
+        return data
+
+    def check_ended(self) -> None:
+        """Fail unless exactly the announced bytes were read."""
+        if self._count != self._size:
+            relation = "goes on past" if self._count > self._size else "ended before"
+            raise PermanentError(
+                f"the content {relation} its announced {self._size:,} bytes, at "
+                f"{self._count:,}: was it still being written?",
+                **self._where,
+            )
