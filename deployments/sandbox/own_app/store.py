@@ -1,0 +1,195 @@
+"""The application's SQLite file: records by business key, and answers by idempotency key."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import orjson
+
+_REMEMBERED_FOR = timedelta(hours=24)
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS record (
+    resource TEXT NOT NULL, key TEXT NOT NULL, data TEXT NOT NULL, changed_at TEXT NOT NULL,
+    PRIMARY KEY (resource, key)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS record_by_change ON record (resource, changed_at, key);
+CREATE TABLE IF NOT EXISTS answer (
+    idempotency_key TEXT PRIMARY KEY, digest BLOB NOT NULL, status INTEGER NOT NULL,
+    body BLOB NOT NULL, answered_at TEXT NOT NULL
+);
+"""
+_UPSERT = """
+INSERT INTO record (resource, key, data, changed_at) VALUES (?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET data = excluded.data, changed_at = excluded.changed_at
+"""
+
+
+class Row(NamedTuple):
+    """A stored record: its JSON text, and when it last changed as RFC 3339 in UTC."""
+
+    key: str
+    data: str
+    changed_at: str
+
+    def json(self) -> str:
+        """The record as the API shows it."""
+        return f'{self.data[:-1]},"changed_at":"{self.changed_at}"}}'
+
+
+class Upserted(NamedTuple):
+    """What became of the records of an upsert."""
+
+    created: int
+    updated: int
+    unchanged: int
+
+
+class Answer(NamedTuple):
+    """What a request with an idempotency key was answered."""
+
+    digest: bytes
+    status: int
+    body: bytes
+
+
+class Store:
+    """Used from one thread at a time; every change happens inside `transaction`."""
+
+    def __init__(self, database: Path) -> None:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        self._connection = sqlite3.connect(
+            database, isolation_level=None, check_same_thread=False, timeout=30
+        )
+        self._connection.execute("PRAGMA journal_mode=WAL")
+        # What the application acknowledged may be lost by a power cut: it is a sandbox.
+        self._connection.execute("PRAGMA synchronous=NORMAL")
+        self._connection.executescript(_SCHEMA)
+        self._connection.execute(
+            "DELETE FROM answer WHERE answered_at < ?",
+            [_rfc3339(datetime.now(UTC) - _REMEMBERED_FOR)],
+        )
+        self._last_change_at = self._newest_change_at()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All changes inside happen together or not at all."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    def upsert(self, resource: str, records: Sequence[tuple[str, str]]) -> Upserted:
+        """Insert or replace (key, JSON text) pairs; equal ones keep their change instant."""
+        keys = orjson.dumps([key for key, _ in records]).decode()
+        known: dict[str, str] = dict(
+            self._connection.execute(
+                "SELECT key, data FROM record "
+                "WHERE resource = ? AND key IN (SELECT value FROM json_each(?))",
+                [resource, keys],
+            )
+        )
+        created = updated = 0
+        changed: dict[str, str] = {}
+        for key, data in records:
+            before = known.get(key)
+            if before == data:
+                continue
+            created += before is None
+            updated += before is not None
+            known[key] = changed[key] = data
+        changed_at = self._next_change_at()
+        self._connection.executemany(
+            _UPSERT, [(resource, key, data, changed_at) for key, data in changed.items()]
+        )
+        return Upserted(created, updated, len(records) - created - updated)
+
+    def get(self, resource: str, key: str) -> Row | None:
+        """One record, if there is one."""
+        found = self._connection.execute(
+            "SELECT key, data, changed_at FROM record WHERE resource = ? AND key = ?",
+            [resource, key],
+        ).fetchone()
+        return Row(*found) if found else None
+
+    def delete(self, resource: str, key: str) -> bool:
+        """Remove one record; tells whether there was one."""
+        cursor = self._connection.execute(
+            "DELETE FROM record WHERE resource = ? AND key = ?", [resource, key]
+        )
+        return cursor.rowcount == 1
+
+    def changed_after(
+        self, resource: str, position: tuple[str, str], *, since: str, limit: int
+    ) -> list[Row]:
+        """Records in the order they last changed.
+
+        Args:
+            resource: The collection.
+            position: (changed_at, key) of the last record already seen.
+            since: Oldest change instant, inclusive.
+            limit: At most so many.
+        """
+        rows = self._connection.execute(
+            "SELECT key, data, changed_at FROM record WHERE resource = ? "
+            "AND (changed_at, key) > (?, ?) AND changed_at >= ? ORDER BY changed_at, key LIMIT ?",
+            [resource, *position, since, limit],
+        )
+        return [Row(*row) for row in rows]
+
+    def latest(self, resource: str, limit: int) -> list[Row]:
+        """The records that changed last, newest first."""
+        rows = self._connection.execute(
+            "SELECT key, data, changed_at FROM record WHERE resource = ? "
+            "ORDER BY changed_at DESC, key DESC LIMIT ?",
+            [resource, limit],
+        )
+        return [Row(*row) for row in rows]
+
+    def count(self, resource: str) -> int:
+        """How many records there are."""
+        found: tuple[int] = self._connection.execute(
+            "SELECT count(*) FROM record WHERE resource = ?", [resource]
+        ).fetchone()
+        return found[0]
+
+    def recall(self, idempotency_key: str) -> Answer | None:
+        """What was answered under this key before."""
+        found = self._connection.execute(
+            "SELECT digest, status, body FROM answer WHERE idempotency_key = ?", [idempotency_key]
+        ).fetchone()
+        return Answer(*found) if found else None
+
+    def remember(self, idempotency_key: str, answer: Answer) -> None:
+        """Keep an answer, in the same transaction as the effect it tells of."""
+        self._connection.execute(
+            "INSERT INTO answer VALUES (?, ?, ?, ?, ?)",
+            [idempotency_key, *answer, _rfc3339(datetime.now(UTC))],
+        )
+
+    def _next_change_at(self) -> str:
+        # Strictly increasing even when the clock is not, so that paging by it misses nothing.
+        self._last_change_at = max(
+            datetime.now(UTC), self._last_change_at + timedelta(microseconds=1)
+        )
+        return _rfc3339(self._last_change_at)
+
+    def _newest_change_at(self) -> datetime:
+        (newest,) = self._connection.execute("SELECT max(changed_at) FROM record").fetchone()
+        return datetime.fromisoformat(newest) if newest else datetime.min.replace(tzinfo=UTC)
+
+
+def _rfc3339(instant: datetime) -> str:
+    """UTC with microseconds always, so that text order is time order."""
+    return instant.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
