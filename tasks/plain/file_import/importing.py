@@ -10,107 +10,45 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import TypeAdapter
 
 from blocks.errors import (
     BadPayloadError,
-    IntegrationError,
     LeaseLostError,
     MisconfiguredError,
     PermanentError,
     TransientError,
     UpstreamRejectedError,
 )
-from tasks.plain.file_import.ledger import Claim, Held, Ledger, batch_key
-from tasks.plain.file_import.pick_up import done_file_of
+from tasks.plain.file_import.job import ImportJob, Outcome
+from tasks.plain.file_import.ledger import Held, batch_key
 from tasks.plain.file_import.put_away import (
-    PutAway,
     RejectFile,
     archive_path,
-    error_path,
     free_path,
     working_directory,
-    write_error_note,
 )
-from tasks.plain.file_import.sink import RecordSink, Sent
-from tasks.plain.records.formats import FileFormat
+from tasks.plain.file_import.work import (
+    StoppedError,
+    Tally,
+    Work,
+    finish_putting_away,
+    finish_setting_aside,
+    put_file_away,
+    set_aside,
+    where,
+)
 from tasks.plain.records.reading import detect_format, read_records
 from tasks.plain.records.record import Record, Reject
-from tasks.plain.records.validation import RecordValidator, Valid
-from tasks.plain.remote_folders.protocol import RemoteFile, RemoteFolder
+from tasks.plain.records.validation import Valid
+from tasks.plain.remote_folders.protocol import RemoteFile
 
-Result = Literal["imported", "failed", "interrupted", "left", "duplicate"]
 _CHUNK_BYTES = 1 << 20
-_REJECTS_SHOWN = 100
-
-
-@dataclass(frozen=True, slots=True)
-class ImportJob:
-    """What is the same for all files of a run.
-
-    Attributes:
-        model: What a record must be; its JSON form is what the application gets.
-        new_validator: Makes a validator of `model` for one file.
-        file_format: None: by the file's name.
-        batch_size: Records a request.
-        all_or_nothing: Refuse the whole file for one bad row.
-        max_file_bytes: Larger files are refused unread.
-        max_crashes: So many runs may die over a file before it is set aside.
-        done_file: As in `PickUp`.
-        run_id: Goes into error notes.
-        lease_s: How long the ledger's claims last.
-    """
-
-    folder: RemoteFolder
-    ledger: Ledger
-    sink: RecordSink
-    model: type[BaseModel]
-    new_validator: Callable[[], RecordValidator]
-    put_away: PutAway
-    run_id: str
-    file_format: FileFormat | None = None
-    batch_size: int = 500
-    all_or_nothing: bool = False
-    max_file_bytes: int = 2 << 30
-    max_crashes: int = 3
-    done_file: str | None = None
-    lease_s: float = 300
-    clock: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of one file.
-
-    Attributes:
-        path: Where it was picked up.
-        result: "imported"; "failed": bad, in the error folder; "interrupted": goes on in the next
-            run or on retry; "left": not ready or not ours; "duplicate": was imported before.
-        now_at: Where it is now, or None if it is gone.
-        rejects: The first hundred rejected rows, without their values.
-        rejects_at: The file with all rejected rows.
-        reason: Why it is not imported.
-    """
-
-    path: str
-    result: Result
-    now_at: str | None = None
-    rows_imported: int = 0
-    rows_rejected: int = 0
-    sent: Sent = field(default_factory=Sent)
-    rejects: tuple[Reject, ...] = ()
-    rejects_at: str | None = None
-    reason: str | None = None
-
-
-class _StoppedError(Exception):
-    """The run is being cancelled."""
 
 
 def import_file(
@@ -142,12 +80,12 @@ def import_file(
     )
     if isinstance(claimed, Held):
         return _held(picked_up.path, file.path, claimed)
-    work = _Work(job, claimed, file.path, progress, stop or Event())
+    work = Work(job, claimed, file.path, progress, stop or Event())
     try:
         return _advance(work, replace(file, version=claimed.version))
     except LeaseLostError as exc:
         return Outcome(picked_up.path, "left", file.path, reason=exc.message)
-    except _StoppedError:
+    except StoppedError:
         job.ledger.release(work.claim, reason="the run was cancelled")
         return Outcome(picked_up.path, "interrupted", file.path, reason="the run was cancelled")
     except (TransientError, MisconfiguredError) as exc:
@@ -172,41 +110,6 @@ def settle_duplicate(job: ImportJob, file: RemoteFile) -> Outcome:
     return Outcome(file.path, "duplicate", target, reason=reason)
 
 
-@dataclass(slots=True)
-class _Work:
-    """One attempt at one file."""
-
-    job: ImportJob
-    claim: Claim
-    source_path: str
-    progress: Callable[[float], None]
-    stop: Event
-    extended_s: float = field(default_factory=time.monotonic)
-
-    def heartbeat(self) -> None:
-        """Keep the lease while something takes long; notice a cancelled run."""
-        if self.stop.is_set():
-            raise _StoppedError
-        if time.monotonic() - self.extended_s > self.job.lease_s / 4:
-            self.job.ledger.extend(self.claim)
-            self.extended_s = time.monotonic()
-
-
-@dataclass(slots=True)
-class _Tally:
-    """What was counted while the records went by."""
-
-    rejected: RejectFile
-    imported: int = 0
-    sent: Sent = field(default_factory=Sent)
-    shown: list[Reject] = field(default_factory=list)
-
-    def reject(self, reject: Reject) -> None:
-        self.rejected.add(reject)
-        if len(self.shown) < _REJECTS_SHOWN:
-            self.shown.append(reject._replace(values={}))
-
-
 def _held(path: str, now_at: str, held: Held) -> Outcome:
     if held.finished:
         return Outcome(path, "duplicate", now_at, reason="another run finished it meanwhile")
@@ -215,14 +118,14 @@ def _held(path: str, now_at: str, held: Held) -> Outcome:
     )
 
 
-def _advance(work: _Work, file: RemoteFile) -> Outcome:
+def _advance(work: Work, file: RemoteFile) -> Outcome:
     claim, job = work.claim, work.job
     if claim.state == "imported":  # an earlier attempt was stopped between import and move
-        return _finish_putting_away(work)
+        return finish_putting_away(work)
     if claim.state == "failing":
-        return _finish_failing(work, claim.reason or "")
+        return finish_setting_aside(work, claim.reason or "")
     if claim.crashes >= job.max_crashes:
-        return _fail(
+        return set_aside(
             work,
             PermanentError(
                 f"{claim.crashes} runs died while importing it; look at the workers' logs and "
@@ -233,7 +136,7 @@ def _advance(work: _Work, file: RemoteFile) -> Outcome:
             ),
         )
     if file.size > job.max_file_bytes:
-        return _fail(
+        return set_aside(
             work,
             BadPayloadError(
                 f"it has {file.size:,} bytes, the limit is {job.max_file_bytes:,} (max_file_bytes)",
@@ -249,10 +152,10 @@ def _advance(work: _Work, file: RemoteFile) -> Outcome:
             job.ledger.forget(claim)
             return Outcome(claim.path, "left", None, reason=exc.message)
         with RejectFile(directory) as rejected:
-            return _import_local(work, local, _Tally(rejected))
+            return _import_local(work, local, Tally(rejected))
 
 
-def _import_local(work: _Work, local: Path, tally: _Tally) -> Outcome:
+def _import_local(work: Work, local: Path, tally: Tally) -> Outcome:
     job, claim = work.job, work.claim
     try:
         if job.all_or_nothing:
@@ -261,7 +164,7 @@ def _import_local(work: _Work, local: Path, tally: _Tally) -> Outcome:
         if not tally.imported and tally.rejected.count:
             raise BadPayloadError(
                 f"every one of its {tally.rejected.count} rows was rejected, the first in "
-                f"{_where(tally.shown[0])}",
+                f"{where(tally.shown[0])}",
                 system=job.folder.system,
                 operation="import",
                 record=claim.path,
@@ -270,11 +173,11 @@ def _import_local(work: _Work, local: Path, tally: _Tally) -> Outcome:
     except MisconfiguredError:
         raise
     except PermanentError as exc:
-        return _fail(work, exc, tally)
-    return _put_away(work, tally)
+        return set_aside(work, exc, tally)
+    return put_file_away(work, tally)
 
 
-def _download(work: _Work, file: RemoteFile, directory: Path) -> Path:
+def _download(work: Work, file: RemoteFile, directory: Path) -> Path:
     folder = work.job.folder
     target = directory / "content"
     with folder.open(file) as remote, target.open("wb") as local:
@@ -302,7 +205,7 @@ def _download(work: _Work, file: RemoteFile, directory: Path) -> Path:
     return target
 
 
-def _validated(work: _Work, local: Path) -> Iterator[Valid | Reject]:
+def _validated(work: Work, local: Path) -> Iterator[Valid | Reject]:
     name = work.claim.path.rpartition("/")[2]
     file_format = work.job.file_format or detect_format(name)
     records = read_records(local, file_format, system=work.job.folder.system, name=name)
@@ -310,7 +213,7 @@ def _validated(work: _Work, local: Path) -> Iterator[Valid | Reject]:
 
 
 def _watched(
-    work: _Work, local: Path, records: Iterable[Record | Reject]
+    work: Work, local: Path, records: Iterable[Record | Reject]
 ) -> Iterator[Record | Reject]:
     lines = _count_lines(local)
     for number, record in enumerate(records):
@@ -321,13 +224,13 @@ def _watched(
         yield record
 
 
-def _check_all(work: _Work, local: Path, tally: _Tally) -> None:
+def _check_all(work: Work, local: Path, tally: Tally) -> None:
     for item in _validated(work, local):
         if isinstance(item, Reject):
             tally.reject(item)
     if tally.rejected.count:
         raise BadPayloadError(
-            f"{tally.rejected.count} rows are bad, the first in {_where(tally.shown[0])}; nothing "
+            f"{tally.rejected.count} rows are bad, the first in {where(tally.shown[0])}; nothing "
             "was imported, since this import takes all rows or none (all_or_nothing)",
             system=work.job.folder.system,
             operation="import",
@@ -336,7 +239,7 @@ def _check_all(work: _Work, local: Path, tally: _Tally) -> None:
         )
 
 
-def _send_all(work: _Work, local: Path, tally: _Tally) -> None:
+def _send_all(work: Work, local: Path, tally: Tally) -> None:
     serializer: TypeAdapter[list[Any]] = TypeAdapter(list[work.job.model])  # type: ignore[name-defined]
     done_before = work.job.ledger.sent_batches(work.claim)
     batch: list[Valid] = []
@@ -355,12 +258,12 @@ def _send_all(work: _Work, local: Path, tally: _Tally) -> None:
 
 
 def _send_batch(
-    work: _Work,
+    work: Work,
     serializer: TypeAdapter[list[Any]],
     ordinal: int,
     batch: list[Valid],
     sent_digest: str | None,
-    tally: _Tally,
+    tally: Tally,
 ) -> None:
     work.heartbeat()
     records = serializer.dump_json([valid.item for valid in batch])
@@ -383,7 +286,7 @@ def _send_batch(
 
 
 def _send_batch_again(
-    work: _Work, serializer: TypeAdapter[list[Any]], ordinal: int, kept: list[Valid], tally: _Tally
+    work: Work, serializer: TypeAdapter[list[Any]], ordinal: int, kept: list[Valid], tally: Tally
 ) -> None:
     records = serializer.dump_json([valid.item for valid in kept])
     key = batch_key(work.claim, ordinal, hashlib.sha256(records).hexdigest())
@@ -391,9 +294,7 @@ def _send_batch_again(
     tally.imported += len(kept)
 
 
-def _without_refused(
-    batch: list[Valid], error: UpstreamRejectedError, tally: _Tally
-) -> list[Valid]:
+def _without_refused(batch: list[Valid], error: UpstreamRejectedError, tally: Tally) -> list[Valid]:
     reasons: dict[int, list[str]] = {}
     fields: dict[int, str] = {}
     for detail in error.details:
@@ -409,111 +310,6 @@ def _without_refused(
         values = valid.item.model_dump(mode="json")
         tally.reject(Reject(valid.line, fields[index], reason, values, valid.page))
     return [valid for index, valid in enumerate(batch) if index not in reasons]
-
-
-def _put_away(work: _Work, tally: _Tally) -> Outcome:
-    job, claim, options = work.job, work.claim, work.job.put_away
-    now = job.clock()
-    target = None
-    if options.on_success == "move":
-        wanted = archive_path(options, claim.path, at=now, run_id=job.run_id)
-        target = free_path(job.folder, wanted, options.on_collision)
-    rejects_at = tally.rejected.store(
-        job.folder, target or error_path(options, claim.path, at=now, run_id=job.run_id)
-    )
-    work.claim = job.ledger.mark_imported(
-        claim,
-        target_path=target,
-        rows_imported=tally.imported,
-        rows_rejected=tally.rejected.count,
-    )
-    outcome = _finish_putting_away(work)
-    return replace(outcome, sent=tally.sent, rejects=tuple(tally.shown), rejects_at=rejects_at)
-
-
-def _finish_putting_away(work: _Work) -> Outcome:
-    job, claim = work.job, work.claim
-    now_at: str | None = work.source_path
-    if job.put_away.on_success == "delete":
-        job.folder.delete(work.source_path)
-        now_at = None
-    elif claim.target_path is not None:
-        _move_once(work, claim.target_path)
-        now_at = claim.target_path
-    if job.done_file:
-        job.folder.delete(done_file_of(claim.path, job.done_file))
-    if work.source_path != claim.path:  # mended in the error folder: clear what stood beside it
-        job.folder.delete(f"{work.source_path}.err.json")
-        job.folder.delete(f"{work.source_path}.rejects.csv")
-    job.ledger.settle(claim)
-    return Outcome(
-        claim.path,
-        "imported",
-        now_at,
-        rows_imported=claim.rows_imported,
-        rows_rejected=claim.rows_rejected,
-    )
-
-
-def _fail(work: _Work, error: IntegrationError, tally: _Tally | None = None) -> Outcome:
-    job, claim, options = work.job, work.claim, work.job.put_away
-    target = work.source_path
-    if work.source_path == claim.path:  # else it is in the error folder already
-        wanted = error_path(options, claim.path, at=job.clock(), run_id=job.run_id)
-        target = free_path(job.folder, wanted, "number")
-    rejects_at = tally.rejected.store(job.folder, target) if tally else None
-    note = {
-        "file": claim.path,
-        "place": job.folder.system,
-        "failed_at": job.clock().isoformat(timespec="seconds"),
-        "run_id": job.run_id,
-        "what": error.message,
-        "operation": error.operation,
-        "line": getattr(error, "line", None),
-        "rejected_rows": rejects_at,
-        "how_to_mend": "Mend the file here and press Retry on the run; or drop the mended file "
-        f"as {claim.path!r} again, and the next run takes it.",
-    }
-    write_error_note(job.folder, target, note)
-    work.claim = job.ledger.mark_failing(claim, target_path=target, reason=error.message)
-    outcome = _finish_failing(work, error.message)
-    if tally is None:
-        return outcome
-    return replace(
-        outcome,
-        sent=tally.sent,
-        rows_imported=tally.imported,
-        rows_rejected=tally.rejected.count,
-        rejects=tuple(tally.shown),
-        rejects_at=rejects_at,
-    )
-
-
-def _finish_failing(work: _Work, reason: str) -> Outcome:
-    target = work.claim.target_path or work.source_path
-    _move_once(work, target)
-    if work.job.done_file:
-        work.job.folder.delete(done_file_of(work.claim.path, work.job.done_file))
-    work.job.ledger.fail(work.claim)
-    return Outcome(work.claim.path, "failed", target, reason=reason)
-
-
-def _move_once(work: _Work, target: str) -> None:
-    """Move unless an earlier attempt did; a new file of the same name is left alone."""
-    folder = work.job.folder
-    if work.source_path == target:
-        return
-    now = folder.stat(work.source_path)
-    if now is None or now.version != work.claim.version:
-        return
-    overwrite = work.job.put_away.on_collision == "overwrite"
-    folder.move(work.source_path, target, overwrite=overwrite)
-
-
-def _where(reject: Reject) -> str:
-    place = f"line {reject.line}" if reject.page is None else f"page {reject.page}"
-    column = f", column {reject.column!r}" if reject.column else ""
-    return f"{place}{column}: {reject.reason}"
 
 
 def _count_lines(local: Path) -> int:

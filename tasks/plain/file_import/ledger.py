@@ -75,14 +75,12 @@ class Unfinished:
 
     Attributes:
         file: As it was when it was claimed.
-        found_at: Where it should be now: its error folder's path if it failed, else its own.
-        reason: Why it is unfinished, if a run said so.
+        found_at: Where it should be now: in the error folder if it failed, else where it was.
     """
 
     file: RemoteFile
     found_at: str
     state: str
-    reason: str | None
 
 
 class Ledger:
@@ -353,10 +351,8 @@ def _claim(row: Row[Any]) -> Claim:
 
 
 def _unfinished(row: Row[Any]) -> Unfinished:
-    moved = row.state in ("failing", "failed", "imported") and row.target_path is not None
     return Unfinished(
         file=RemoteFile(row.path, row.size, row.first_seen_at, row.version),
-        found_at=row.target_path if moved else row.path,
+        found_at=row.target_path if row.state == "failed" else row.path,
         state=row.state,
-        reason=row.reason,
     )

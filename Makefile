@@ -1,0 +1,54 @@
+# Everything sets itself up: Python 3.11+, git and make are enough.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
+RUN := .venv/bin/python -m
+
+.PHONY: help
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+.PHONY: demo
+demo: runtime  ## Run every integration against local stand-ins; Ctrl-C stops all of it
+	@exec $(RUN) deployments.demo
+
+.PHONY: demo-check
+demo-check: runtime  ## Start the demo, wait until each integration has worked once, stop
+	@exec $(RUN) deployments.demo --check
+
+.PHONY: demo-clean
+demo-clean:  ## Forget everything the demo has kept
+	rm -rf .demo
+
+.PHONY: test
+test: environment  ## Run all tests
+	$(RUN) pytest
+
+.PHONY: check
+check: environment  ## Lint, types, layers, spelling
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports --no-cache | tail -n 6
+	.venv/bin/codespell
+
+.PHONY: blocks
+blocks: runtime  ## Make the block types known to the Prefect server of PREFECT_API_URL
+	@$(RUN) deployments.register_blocks
+
+.PHONY: deploy
+deploy: blocks  ## Deploy everything in prefect.yaml to the Prefect server of PREFECT_API_URL
+	@$(RUN) deployments.deploy
+
+.PHONY: runtime
+runtime: $(UV)
+	@$(UV) sync --quiet --locked --no-default-groups --group sandbox --inexact --compile-bytecode
+
+.PHONY: environment
+environment: $(UV)
+	@$(UV) sync --quiet --locked --inexact --compile-bytecode
+
+.uv/bin/uv: scripts/install_uv.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say which with make PYTHON=python3.12 …")'
+	@$(PYTHON) scripts/install_uv.py
+	@touch $@

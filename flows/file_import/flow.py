@@ -1,0 +1,94 @@
+"""Import the files that a partner drops somewhere into the application, every few minutes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from blocks.http_api import HttpApi
+from prefect import State, flow
+from prefect.runtime import flow_run
+from prefect.states import Completed
+from tasks.folders import FOLDER_BLOCKS
+from tasks.plain.records.formats import FileFormat
+
+from flows.file_import.records import MODELS, RecordType
+from tasks.connections import load_connection
+from tasks.file_import import (
+    FileImport,
+    import_files,
+    list_ready_files,
+    show_outcomes,
+    summarize,
+)
+from tasks.outcomes import failed
+from tasks.plain.file_import.pick_up import PickUp
+from tasks.plain.file_import.put_away import PutAway
+
+
+def name_run() -> str:
+    """Source and time, e.g. "warehouse 14:02"."""
+    source = str(flow_run.parameters.get("source", ""))
+    return f"{source.rpartition('/')[2]} {flow_run.scheduled_start_time:%H:%M:%S}"
+
+
+@flow(name="file-import", flow_run_name=name_run)
+async def file_import(
+    source: str,
+    record_type: RecordType,
+    folder: str = "incoming",
+    application: str = "http-api/own-app",
+    file_format: FileFormat | None = None,
+    columns: dict[str, str] | None = None,
+    decimal_comma: bool = False,
+    pick_up: PickUp = PickUp(),  # noqa: B008 - an immutable default, shown in the run form
+    put_away: PutAway = PutAway(),  # noqa: B008
+    batch_size: int = 500,
+    all_or_nothing: bool = False,
+    files_at_once: int = 1,
+    file_retries: int = 2,
+    file_retry_delay_s: float = 10,
+) -> State[Any]:
+    """Import files of one source: pick up what is ready, send its records, put the files away.
+
+    Retry takes up what this run left unfinished: a failed file from the error folder, where you
+    may have mended it, an interrupted one behind the last batch that went through.
+
+    Args:
+        source: The block of the place, as type/name: sftp-server/…, s3-bucket/…,
+            dropbox-account/… or local-folder/….
+        record_type: What the files hold.
+        folder: The folder at the source, from its root.
+        application: The block of the application that takes the records.
+        file_format: How to read the files; empty: by their names.
+        columns: The files' column names to the record's field names, where they differ.
+        decimal_comma: Numbers are written as 1.234,50.
+        pick_up: Which files are taken, and when they count as completely written.
+        put_away: What happens to files after the import.
+        batch_size: Records a request to the application.
+        all_or_nothing: Refuse a whole file for one bad row.
+        files_at_once: Files imported side by side, each over a connection of its own.
+        file_retries: How often an interrupted file is tried again within the run.
+        file_retry_delay_s: Seconds before that.
+    """
+    what = FileImport(
+        place=await load_connection(source, *FOLDER_BLOCKS),
+        folder=folder,
+        application=await load_connection(application, HttpApi),
+        resource=record_type,
+        model=MODELS[record_type],
+        file_format=file_format,
+        columns=columns or {},
+        decimal_comma=decimal_comma,
+        pick_up=pick_up,
+        put_away=put_away,
+        batch_size=batch_size,
+        all_or_nothing=all_or_nothing,
+        files_at_once=files_at_once,
+        file_retries=file_retries,
+        file_retry_delay_s=file_retry_delay_s,
+    )
+    found = await list_ready_files(what)
+    outcomes = await import_files(what, found)
+    await show_outcomes(source, found, outcomes)
+    good, message = summarize(outcomes)
+    return Completed(message=message) if good else failed(message)

@@ -1,0 +1,46 @@
+"""Finds the block that a parameter names, or says how to make it."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from prefect.blocks.core import Block
+from prefect.exceptions import ObjectNotFound
+
+from blocks.errors import MisconfiguredError
+
+B = TypeVar("B", bound=Block)
+
+
+async def load_connection(slug: str, *kinds: type[B]) -> B:
+    """Load a block by its slug.
+
+    Args:
+        slug: Block type and name, e.g. "sftp-server/warehouse".
+        kinds: The block types that will do.
+
+    Raises:
+        MisconfiguredError: There is none of that name, or it is of another type.
+    """
+    known = {kind.get_block_type_slug(): kind for kind in kinds}
+    type_slug, _, name = slug.partition("/")
+    if type_slug not in known or not name:
+        raise MisconfiguredError(
+            f"write the block as type/name, where the type is one of {', '.join(sorted(known))}",
+            system="Prefect",
+            operation="load block",
+            record=slug,
+        )
+    kind = known[type_slug]
+    try:
+        return await kind.aload(name, validate=True)
+    except ValueError as exc:
+        if not isinstance(exc.__cause__, ObjectNotFound):
+            raise
+        raise MisconfiguredError(
+            "there is no such block; make it in the Prefect UI under Blocks, or with "
+            "python -m deployments.register_blocks FILE",
+            system="Prefect",
+            operation="load block",
+            record=slug,
+        ) from exc

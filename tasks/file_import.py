@@ -1,0 +1,352 @@
+"""Tasks of a scheduled file import: list what is ready, import each file, show what happened."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from blocks.http_api import HttpApi
+from prefect import State, task
+from prefect.artifacts import (
+    acreate_progress_artifact,
+    acreate_table_artifact,
+    aupdate_progress_artifact,
+)
+from prefect.blocks.core import Block
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import TaskRun
+from prefect.runtime import flow_run
+from pydantic import BaseModel
+from sqlalchemy import Engine
+
+from tasks.folders import open_folder
+from tasks.outcomes import failed
+from tasks.plain.file_import.http_sink import HttpSink
+from tasks.plain.file_import.importing import import_file, settle_duplicate
+from tasks.plain.file_import.job import ImportJob, Outcome
+from tasks.plain.file_import.ledger import Ledger
+from tasks.plain.file_import.pick_up import PickUp, Waiting, find_ready_files
+from tasks.plain.file_import.put_away import PutAway
+from tasks.plain.file_import.work_list import WorkItem, plan_work
+from tasks.plain.records.formats import FileFormat
+from tasks.plain.records.validation import RecordValidator
+from tasks.plain.remote_folders.protocol import RemoteFile, RemoteFolder
+from tasks.plain.state.database import open_database
+
+_PROGRESS_EVERY_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class FileImport:
+    """Everything that describes one import: from where, as what, to where, and how.
+
+    Attributes:
+        place: A folder block.
+        folder: The folder in it.
+        application: Takes the records, as `POST <resource>/batch`.
+        resource: What the records are there, e.g. "inventory".
+        model: What a record must be.
+        columns: The file's column names to the model's field names.
+        file_retries: How often a file that was interrupted is tried again within a run.
+    """
+
+    place: Block
+    folder: str
+    application: HttpApi
+    resource: str
+    model: type[BaseModel]
+    file_format: FileFormat | None = None
+    columns: dict[str, str] = field(default_factory=dict)
+    decimal_comma: bool = False
+    pick_up: PickUp = field(default_factory=PickUp)
+    put_away: PutAway = field(default_factory=PutAway)
+    batch_size: int = 500
+    all_or_nothing: bool = False
+    files_at_once: int = 1
+    file_retries: int = 2
+    file_retry_delay_s: float = 10
+
+
+@dataclass(frozen=True, slots=True)
+class FilesFound:
+    """What a listing gave.
+
+    Attributes:
+        work: To import, in order.
+        waiting: Left for the next run, and why.
+        duplicates: Imported before in this version.
+    """
+
+    work: list[WorkItem]
+    waiting: list[Waiting]
+    duplicates: list[RemoteFile]
+
+
+@task(task_run_name="list ready files in {what.folder}", cache_policy=NO_CACHE)
+async def list_ready_files(what: FileImport) -> FilesFound:
+    """List the files that are ready, and what an earlier attempt of this run left unfinished.
+
+    Raises:
+        IntegrationError: The place cannot be listed.
+    """
+    engine = await asyncio.to_thread(open_database)
+    return await asyncio.to_thread(_find_files, what, engine)
+
+
+async def import_files(what: FileImport, found: FilesFound) -> list[Outcome]:
+    """Import each file as a task run of its own, some at once.
+
+    When the application or the place cannot be reached, the files not yet begun are left for the
+    next run.
+
+    Returns:
+        One outcome a file, in the order in which they ended.
+    """
+    engine = await asyncio.to_thread(open_database)
+    queue = deque(found.work)
+    outcomes: list[Outcome] = []
+
+    async def work_off(connection: _Connection) -> None:
+        try:
+            while queue:
+                outcome = await _import_in_task_run(connection, queue.popleft())
+                outcomes.append(outcome)
+                if outcome.result == "interrupted":
+                    outcomes.extend(_not_tried(item, outcome) for item in queue)
+                    queue.clear()
+        finally:
+            await connection.close()
+
+    connections = [_Connection(what, engine) for _ in range(max(1, what.files_at_once))]
+    for duplicate in found.duplicates:
+        job = await connections[0].job()
+        outcomes.append(await asyncio.to_thread(settle_duplicate, job, duplicate))
+    await asyncio.gather(*(work_off(connection) for connection in connections))
+    return outcomes
+
+
+@task(task_run_name="import {item.name}", cache_policy=NO_CACHE, persist_result=False)
+async def import_one_file(connection: _Connection, item: WorkItem) -> Outcome | State[Outcome]:
+    """Import one file; a file that failed or was interrupted ends this task run as Failed."""
+    job = await connection.job()
+    progress = _Progress(item.name)
+    stop = threading.Event()
+    importing = asyncio.create_task(
+        asyncio.to_thread(
+            import_file,
+            job,
+            item.file,
+            original=item.original,
+            progress=progress.note,
+            stop=stop,
+        )
+    )
+    try:
+        while not importing.done():
+            await asyncio.wait({importing}, timeout=_PROGRESS_EVERY_S)
+            await progress.show()
+        outcome = await importing
+    finally:
+        stop.set()  # a cancelled run: the thread stops at its next batch
+    await progress.show(last=True)
+    if outcome.result == "interrupted":
+        await connection.close()  # whatever is wrong, the next attempt begins afresh
+    if outcome.result in ("failed", "interrupted"):
+        return failed(f"{outcome.path}: {outcome.reason}", data=outcome)
+    return outcome
+
+
+async def show_outcomes(source: str, found: FilesFound, outcomes: Sequence[Outcome]) -> None:
+    """Put a table of all files, and one of all rejected rows, into the Prefect UI."""
+    key = f"file-import-{source.partition('/')[2]}"
+    rows = [_outcome_row(outcome) for outcome in outcomes]
+    rows += [{"file": w.file.path, "result": "waiting", "why": w.reason} for w in found.waiting]
+    if rows:
+        await acreate_table_artifact(
+            table=rows, key=key, description=f"Files of {source} and what became of them"
+        )
+    rejects = [
+        {
+            "file": outcome.path,
+            "page": reject.page or "",
+            "line": reject.line,
+            "column": reject.column,
+            "reason": reject.reason,
+            "all rejects": outcome.rejects_at,
+        }
+        for outcome in outcomes
+        for reject in outcome.rejects
+    ]
+    if rejects:
+        await acreate_table_artifact(
+            table=rejects, key=f"{key}-rejects", description=f"Rows of {source} not imported"
+        )
+
+
+def summarize(outcomes: Sequence[Outcome]) -> tuple[bool, str]:
+    """Whether the run is good, and what it did in one sentence."""
+    if not outcomes:
+        return True, "no files"
+    imported = [o for o in outcomes if o.result == "imported"]
+    rows = sum(o.rows_imported for o in imported)
+    rejected = sum(o.rows_rejected for o in imported)
+    done = f"{len(imported)} of {len(outcomes)} files imported, {rows:,} rows"
+    if rejected:
+        done += f", {rejected:,} rows rejected"
+    bad = [o for o in outcomes if o.result in ("failed", "interrupted")]
+    told = "; ".join(f"{o.path}: {o.reason}" for o in bad[:5])
+    if len(bad) > 5:
+        told += f"; and {len(bad) - 5} more"
+    return not bad, f"{done}; {told}" if bad else done
+
+
+async def _import_in_task_run(connection: _Connection, item: WorkItem) -> Outcome:
+    what = connection.what
+    with_retries = import_one_file.with_options(
+        retries=what.file_retries,
+        retry_delay_seconds=what.file_retry_delay_s,
+        retry_condition_fn=_was_interrupted,
+    )
+    state = await with_retries(connection, item, return_state=True)
+    result = await state.aresult(raise_on_failure=False)
+    if isinstance(result, Outcome):
+        return result
+    path = (item.original or item.file).path
+    reason = f"unexpected {type(result).__name__}; the log of its task run has the traceback"
+    return Outcome(path, "failed", path, reason=reason)
+
+
+def _was_interrupted(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
+    return isinstance(state.data, Outcome) and state.data.result == "interrupted"
+
+
+def _not_tried(item: WorkItem, interrupted: Outcome) -> Outcome:
+    path = (item.original or item.file).path
+    return Outcome(
+        path, "left", path, reason=f"not tried, since {interrupted.path} could not go on"
+    )
+
+
+def _find_files(what: FileImport, engine: Engine) -> FilesFound:
+    with open_folder(what.place) as folder:
+        ledger = _ledger(what, engine, folder)
+        listing = find_ready_files(
+            folder,
+            what.folder,
+            what.pick_up,
+            finished=ledger.finished,
+            ignore_folders=_own_folders(what.put_away),
+        )
+        work = plan_work(folder, ledger.unfinished(), listing.ready)
+    if what.put_away.on_duplicate == "import":
+        work += [WorkItem(file) for file in listing.duplicates]
+        return FilesFound(work, listing.waiting, [])
+    duplicates = [] if what.put_away.on_success == "keep" else listing.duplicates
+    return FilesFound(work, listing.waiting, duplicates)
+
+
+def _own_folders(put_away: PutAway) -> list[str]:
+    """The fixed beginnings of the archive and error folders."""
+    templates = (put_away.archive_folder, put_away.error_folder)
+    return [template.partition("{")[0].strip("/") for template in templates]
+
+
+def _ledger(what: FileImport, engine: Engine, folder: RemoteFolder) -> Ledger:
+    return Ledger(engine, importer=what.resource, place=folder.system, owner=_run_id())
+
+
+def _run_id() -> str:
+    return str(flow_run.id or "by hand")
+
+
+def _outcome_row(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "file": outcome.path,
+        "result": outcome.result,
+        "rows imported": outcome.rows_imported,
+        "created": outcome.sent.created,
+        "updated": outcome.sent.updated,
+        "unchanged": outcome.sent.unchanged,
+        "rows rejected": outcome.rows_rejected,
+        "now at": outcome.now_at or "",
+        "rejects at": outcome.rejects_at or "",
+        "why": outcome.reason or "",
+    }
+
+
+class _Connection:
+    """One connection to the place and the application, opened when first used, used in turns."""
+
+    def __init__(self, what: FileImport, engine: Engine) -> None:
+        self.what = what
+        self._engine = engine
+        self._open: ExitStack | None = None
+        self._job: ImportJob | None = None
+
+    async def job(self) -> ImportJob:
+        """What `import_file` needs."""
+        if self._job is None:
+            self._job = await asyncio.to_thread(self._connect)
+        return self._job
+
+    async def close(self) -> None:
+        """Give both connections back; the next `job` makes new ones."""
+        if self._open is not None:
+            await asyncio.to_thread(self._open.close)
+        self._open = self._job = None
+
+    def _connect(self) -> ImportJob:
+        what = self.what
+        with ExitStack() as stack:
+            folder = stack.enter_context(open_folder(what.place))
+            sink = stack.enter_context(HttpSink.open(what.application, what.resource))
+            self._open = stack.pop_all()
+        return ImportJob(
+            folder=folder,
+            ledger=_ledger(what, self._engine, folder),
+            sink=sink,
+            model=what.model,
+            new_validator=lambda: RecordValidator(
+                what.model, columns=what.columns, decimal_comma=what.decimal_comma
+            ),
+            put_away=what.put_away,
+            run_id=_run_id(),
+            file_format=what.file_format,
+            batch_size=what.batch_size,
+            all_or_nothing=what.all_or_nothing,
+            done_file=what.pick_up.done_file,
+        )
+
+
+class _Progress:
+    """The progress of one file, as an artifact made when the file takes long enough."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._fraction = 0.0
+        self._shown = 0.0
+        self._artifact_id: Any = None
+
+    def note(self, fraction: float) -> None:
+        """Called from the importing thread."""
+        self._fraction = fraction
+
+    async def show(self, *, last: bool = False) -> None:
+        """Bring the artifact up to date if there is something new."""
+        if last and self._artifact_id is not None:
+            self._fraction = 1.0
+        if self._fraction == self._shown:
+            return
+        percent = round(self._fraction * 100, 1)
+        if self._artifact_id is None:
+            self._artifact_id = await acreate_progress_artifact(
+                progress=percent, description=f"Import of {self._name}"
+            )
+        else:
+            await aupdate_progress_artifact(self._artifact_id, progress=percent)
+        self._shown = self._fraction

@@ -1,0 +1,174 @@
+"""One attempt at one file: its claim, its counts, and how it ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from threading import Event
+
+from blocks.errors import IntegrationError
+from tasks.plain.file_import.job import ImportJob, Outcome
+from tasks.plain.file_import.ledger import Claim
+from tasks.plain.file_import.pick_up import done_file_of
+from tasks.plain.file_import.put_away import (
+    RejectFile,
+    archive_path,
+    error_path,
+    free_path,
+    write_error_note,
+)
+from tasks.plain.file_import.sink import Sent
+from tasks.plain.records.record import Reject
+
+REJECTS_SHOWN = 100
+
+
+class StoppedError(Exception):
+    """The run is being cancelled."""
+
+
+@dataclass(slots=True)
+class Work:
+    """One attempt at one file."""
+
+    job: ImportJob
+    claim: Claim
+    source_path: str
+    progress: Callable[[float], None]
+    stop: Event
+    extended_s: float = field(default_factory=time.monotonic)
+
+    def heartbeat(self) -> None:
+        """Keep the lease while something takes long; notice a cancelled run."""
+        if self.stop.is_set():
+            raise StoppedError
+        if time.monotonic() - self.extended_s > self.job.lease_s / 4:
+            self.job.ledger.extend(self.claim)
+            self.extended_s = time.monotonic()
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was counted while the records went by."""
+
+    rejected: RejectFile
+    imported: int = 0
+    sent: Sent = field(default_factory=Sent)
+    shown: list[Reject] = field(default_factory=list)
+
+    def reject(self, reject: Reject) -> None:
+        """Count a rejected row and keep it for the reject file."""
+        self.rejected.add(reject)
+        if len(self.shown) < REJECTS_SHOWN:
+            self.shown.append(reject._replace(values={}))
+
+
+def put_file_away(work: Work, tally: Tally) -> Outcome:
+    """Everything was sent: store the rejects, decide where the file goes, and move it there."""
+    job, claim, options = work.job, work.claim, work.job.put_away
+    now = job.clock()
+    target = None
+    if options.on_success == "move":
+        wanted = archive_path(options, claim.path, at=now, run_id=job.run_id)
+        target = free_path(job.folder, wanted, options.on_collision)
+    rejects_at = tally.rejected.store(
+        job.folder, target or error_path(options, claim.path, at=now, run_id=job.run_id)
+    )
+    work.claim = job.ledger.mark_imported(
+        claim,
+        target_path=target,
+        rows_imported=tally.imported,
+        rows_rejected=tally.rejected.count,
+    )
+    outcome = finish_putting_away(work)
+    return replace(outcome, sent=tally.sent, rejects=tuple(tally.shown), rejects_at=rejects_at)
+
+
+def finish_putting_away(work: Work) -> Outcome:
+    """Move, delete or keep an imported file; safe to repeat."""
+    job, claim = work.job, work.claim
+    now_at: str | None = work.source_path
+    if job.put_away.on_success == "delete":
+        job.folder.delete(work.source_path)
+        now_at = None
+    elif claim.target_path is not None:
+        _move_once(work, claim.target_path)
+        now_at = claim.target_path
+    if job.done_file:
+        job.folder.delete(done_file_of(claim.path, job.done_file))
+    if work.source_path != claim.path:  # mended in the error folder: clear what stood beside it
+        job.folder.delete(f"{work.source_path}.err.json")
+        job.folder.delete(f"{work.source_path}.rejects.csv")
+    job.ledger.settle(claim)
+    return Outcome(
+        claim.path,
+        "imported",
+        now_at,
+        rows_imported=claim.rows_imported,
+        rows_rejected=claim.rows_rejected,
+    )
+
+
+def set_aside(work: Work, error: IntegrationError, tally: Tally | None = None) -> Outcome:
+    """Put a bad file into the error folder, with the reason beside it."""
+    job, claim, options = work.job, work.claim, work.job.put_away
+    target = work.source_path
+    if work.source_path == claim.path:  # else it is in the error folder already
+        wanted = error_path(options, claim.path, at=job.clock(), run_id=job.run_id)
+        target = free_path(job.folder, wanted, "number")
+    rejects_at = tally.rejected.store(job.folder, target) if tally else None
+    note = {
+        "file": claim.path,
+        "place": job.folder.system,
+        "failed_at": job.clock().isoformat(timespec="seconds"),
+        "run_id": job.run_id,
+        "what": error.message,
+        "operation": error.operation,
+        "line": getattr(error, "line", None),
+        "rejected_rows": rejects_at,
+        "how_to_mend": "Mend the file here and press Retry on the run; or drop the mended file "
+        f"as {claim.path!r} again, and the next run takes it.",
+    }
+    write_error_note(job.folder, target, note)
+    work.claim = job.ledger.mark_failing(claim, target_path=target, reason=error.message)
+    outcome = finish_setting_aside(work, error.message)
+    if tally is None:
+        return outcome
+    return replace(
+        outcome,
+        sent=tally.sent,
+        rows_imported=tally.imported,
+        rows_rejected=tally.rejected.count,
+        rejects=tuple(tally.shown),
+        rejects_at=rejects_at,
+    )
+
+
+def finish_setting_aside(work: Work, reason: str) -> Outcome:
+    """Move a bad file to the error folder; safe to repeat."""
+    target = work.claim.target_path or work.source_path
+    _move_once(work, target)
+    if work.job.done_file:
+        work.job.folder.delete(done_file_of(work.claim.path, work.job.done_file))
+    work.job.ledger.fail(work.claim)
+    return Outcome(work.claim.path, "failed", target, reason=reason)
+
+
+def _move_once(work: Work, target: str) -> None:
+    """Move unless an earlier attempt did; a new file of the same name is left alone."""
+    folder = work.job.folder
+    if work.source_path == target:
+        return
+    now = folder.stat(work.source_path)
+    if now is None or now.version != work.claim.version:
+        return
+    overwrite = work.job.put_away.on_collision == "overwrite"
+    folder.move(work.source_path, target, overwrite=overwrite)
+
+
+def where(reject: Reject) -> str:
+    """Place and reason of a rejected row, in words."""
+    place = f"line {reject.line}" if reject.page is None else f"page {reject.page}"
+    column = f", column {reject.column!r}" if reject.column else ""
+    return f"{place}{column}: {reject.reason}"
