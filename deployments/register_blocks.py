@@ -1,0 +1,151 @@
+"""Makes the block types known to Prefect, and saves the block documents of YAML files.
+
+    python -m deployments.register_blocks [FILE …]
+
+A file maps type/name to the block's fields; ${NAME} stands for an environment variable, so that
+no secret is in the file:
+
+    sftp-server/warehouse:
+      host: sftp.partner.example
+      username: importer
+      password: ${WAREHOUSE_PASSWORD}
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import pkgutil
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from prefect.blocks.core import Block
+from pydantic import ValidationError
+
+import blocks
+from blocks.errors import MisconfiguredError
+
+
+def block_types() -> dict[str, type[Block]]:
+    """The project's own block types by their slugs."""
+    found = {}
+    for module_info in pkgutil.iter_modules(blocks.__path__, prefix="blocks."):
+        module = importlib.import_module(module_info.name)
+        for kind in vars(module).values():
+            if isinstance(kind, type) and issubclass(kind, Block) and kind is not Block:
+                found[kind.get_block_type_slug()] = kind
+    return found
+
+
+def register_types() -> list[str]:
+    """Register every block type; returns their slugs, sorted."""
+    kinds = block_types()
+    for kind in kinds.values():
+        kind.register_type_and_schema()
+    return sorted(kinds)
+
+
+def save_blocks(documents: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Create or replace block documents.
+
+    Args:
+        documents: Slug (type/name) to the fields of the block.
+
+    Returns:
+        The slugs, in the order given.
+
+    Raises:
+        MisconfiguredError: An unknown type, or fields that the type refuses.
+    """
+    kinds = block_types()
+    for slug, fields in documents.items():
+        type_slug, _, name = slug.partition("/")
+        kind = kinds.get(type_slug)
+        if kind is None or not name:
+            raise MisconfiguredError(
+                f"write type/name, where the type is one of {', '.join(sorted(kinds))}",
+                system="Prefect",
+                operation="save block",
+                record=slug,
+            )
+        try:
+            block = kind(**fields)
+        except ValidationError as exc:
+            problems = "; ".join(
+                f"{'.'.join(map(str, error['loc']))}: {error['msg']}"
+                for error in exc.errors(include_input=False, include_context=False)
+            )
+            raise MisconfiguredError(
+                problems, system="Prefect", operation="save block", record=slug
+            ) from None  # the original repeats the values, secrets among them
+        block.save(name, overwrite=True)
+    return list(documents)
+
+
+def read_documents(path: Path, environment: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Read block documents from YAML and fill in environment variables.
+
+    Raises:
+        MisconfiguredError: Not such a file, or a variable is not set.
+    """
+    try:
+        documents = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as exc:
+        raise MisconfiguredError(
+            f"cannot be read: {exc}", system="Prefect", operation="read blocks", record=str(path)
+        ) from exc
+    if not isinstance(documents, dict) or not all(isinstance(d, dict) for d in documents.values()):
+        raise MisconfiguredError(
+            "must map type/name to the fields of a block",
+            system="Prefect",
+            operation="read blocks",
+            record=str(path),
+        )
+    return {slug: _filled(fields, environment, path) for slug, fields in documents.items()}
+
+
+def _filled(value: Any, environment: Mapping[str, str], path: Path) -> Any:
+    if isinstance(value, dict):
+        return {name: _filled(inner, environment, path) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_filled(inner, environment, path) for inner in value]
+    if not isinstance(value, str):
+        return value
+
+    def look_up(match: re.Match[str]) -> str:
+        if match[1] not in environment:
+            raise MisconfiguredError(
+                f"the environment variable {match[1]} is not set",
+                system="Prefect",
+                operation="read blocks",
+                record=str(path),
+            )
+        return environment[match[1]]
+
+    return re.sub(r"\$\{(\w+)\}", look_up, value)
+
+
+def main() -> None:
+    """Register the types and save the documents of the files named on the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m deployments.register_blocks",
+        description="Make the block types known to Prefect and save block documents.",
+    )
+    parser.add_argument("files", nargs="*", type=Path, help="YAML: type/name → fields")
+    arguments = parser.parse_args()
+    try:
+        print("block types:", ", ".join(register_types()))
+        for file in arguments.files:
+            for slug in save_blocks(read_documents(file, os.environ)):
+                print("saved", slug)
+    except MisconfiguredError as exc:
+        sys.exit(str(exc))
+
+
+if __name__ == "__main__":
+    main()
