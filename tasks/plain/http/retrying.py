@@ -1,0 +1,84 @@
+"""How often, how soon and which failures of one call are tried again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import tenacity
+
+from blocks.errors import TransientError
+
+_IDEMPOTENT = {"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"}
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Bounds of the attempts at one call.
+
+    Attributes:
+        max_attempts: The first one included.
+        first_wait_s: Doubled after each failure, plus up to as much again at random.
+        max_wait_s: No wait of ours is longer.
+        max_retry_after_s: Waits the other side asks for are honoured up to this; a longer one
+            ends the call at once, so that a worker is not held for it.
+    """
+
+    max_attempts: int = 4
+    first_wait_s: float = 0.5
+    max_wait_s: float = 30
+    max_retry_after_s: float = 60
+
+    def retrying(
+        self,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        before_wait: Callable[[BaseException, float, int], None],
+    ) -> tenacity.Retrying:
+        """Call a function until it succeeds, fails for good or the attempts are used up.
+
+        Args:
+            sleep: Waits so many seconds.
+            before_wait: Told the failure, the wait in seconds and the number of the attempt.
+        """
+
+        def tell(state: tenacity.RetryCallState) -> None:
+            before_wait(_failure(state), state.upcoming_sleep, state.attempt_number)
+
+        return tenacity.Retrying(
+            retry=tenacity.retry_if_exception(self._is_worth_it),
+            stop=tenacity.stop_after_attempt(self.max_attempts),
+            wait=self._wait_s,
+            sleep=sleep,
+            before_sleep=tell,
+            reraise=True,
+        )
+
+    def _is_worth_it(self, error: BaseException) -> bool:
+        return isinstance(error, TransientError) and (
+            error.retry_after_s is None or error.retry_after_s <= self.max_retry_after_s
+        )
+
+    def _wait_s(self, state: tenacity.RetryCallState) -> float:
+        asked = getattr(_failure(state), "retry_after_s", None)
+        if asked is not None:
+            return float(asked)
+        backoff = tenacity.wait_exponential_jitter(
+            initial=self.first_wait_s, max=self.max_wait_s, jitter=self.first_wait_s
+        )
+        return backoff(state)
+
+
+def is_repeatable(method: str, idempotency_key: str | None) -> bool:
+    """Whether doing it twice has the effect of doing it once.
+
+    Source: RFC 9110 §9.2.2; draft-ietf-httpapi-idempotency-key-header.
+    """
+    return idempotency_key is not None or method.upper() in _IDEMPOTENT
+
+
+def _failure(state: tenacity.RetryCallState) -> BaseException:
+    error = state.outcome.exception() if state.outcome else None
+    assert error is not None  # noqa: S101 - tenacity asks only after failures here
+    return error
