@@ -24,6 +24,7 @@ from prefect.runtime import flow_run
 from pydantic import BaseModel
 from sqlalchemy import Engine
 
+from blocks.errors import TransientError
 from tasks.folders import open_folder
 from tasks.outcomes import failed
 from tasks.plain.file_import.http_sink import HttpSink
@@ -116,7 +117,7 @@ async def import_files(what: FileImport, found: FilesFound) -> list[Outcome]:
             while queue:
                 outcome = await _import_in_task_run(connection, queue.popleft())
                 outcomes.append(outcome)
-                if outcome.result == "interrupted":
+                if _stops_the_others(outcome, what.application):
                     outcomes.extend(_not_tried(item, outcome) for item in queue)
                     queue.clear()
         finally:
@@ -210,7 +211,7 @@ async def _import_in_task_run(connection: _Connection, item: WorkItem) -> Outcom
     with_retries = import_one_file.with_options(
         retries=what.file_retries,
         retry_delay_seconds=what.file_retry_delay_s,
-        retry_condition_fn=_was_interrupted,
+        retry_condition_fn=_may_pass,
     )
     state = await with_retries(connection, item, return_state=True)
     result = await state.aresult(raise_on_failure=False)
@@ -221,8 +222,16 @@ async def _import_in_task_run(connection: _Connection, item: WorkItem) -> Outcom
     return Outcome(path, "failed", path, reason=reason)
 
 
-def _was_interrupted(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
-    return isinstance(state.data, Outcome) and state.data.result == "interrupted"
+def _may_pass(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
+    return isinstance(state.data, Outcome) and isinstance(state.data.error, TransientError)
+
+
+def _stops_the_others(outcome: Outcome, application: HttpApi) -> bool:
+    """Whether the next file would meet the same wall: a place or application out of reach."""
+    error = outcome.error
+    return isinstance(error, TransientError) or (
+        error is not None and error.system == application.system
+    )
 
 
 def _not_tried(item: WorkItem, interrupted: Outcome) -> Outcome:

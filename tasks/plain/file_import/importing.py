@@ -19,10 +19,10 @@ from pydantic import TypeAdapter
 
 from blocks.errors import (
     BadPayloadError,
+    IntegrationError,
     LeaseLostError,
     MisconfiguredError,
     PermanentError,
-    TransientError,
     UpstreamRejectedError,
 )
 from tasks.plain.file_import.job import ImportJob, Outcome
@@ -46,7 +46,7 @@ from tasks.plain.file_import.work import (
 from tasks.plain.records.reading import detect_format, read_records
 from tasks.plain.records.record import Record, Reject
 from tasks.plain.records.validation import Valid
-from tasks.plain.remote_folders.protocol import RemoteFile
+from tasks.plain.remote_folders.protocol import FileChangedError, RemoteFile
 
 _CHUNK_BYTES = 1 << 20
 
@@ -88,9 +88,9 @@ def import_file(
     except StoppedError:
         job.ledger.release(work.claim, reason="the run was cancelled")
         return Outcome(picked_up.path, "interrupted", file.path, reason="the run was cancelled")
-    except (TransientError, MisconfiguredError) as exc:
+    except IntegrationError as exc:
         job.ledger.release(work.claim, reason=str(exc))
-        return Outcome(picked_up.path, "interrupted", file.path, reason=str(exc))
+        return Outcome(picked_up.path, "interrupted", file.path, reason=str(exc), error=exc)
     except Exception as exc:
         job.ledger.release(work.claim, reason=type(exc).__name__)
         raise
@@ -148,7 +148,7 @@ def _advance(work: Work, file: RemoteFile) -> Outcome:
     with working_directory() as directory:
         try:
             local = _download(work, file, directory)
-        except BadPayloadError as exc:  # vanished, or still being written
+        except FileChangedError as exc:  # vanished, or still being written
             job.ledger.forget(claim)
             return Outcome(claim.path, "left", None, reason=exc.message)
         with RejectFile(directory) as rejected:
@@ -193,15 +193,6 @@ def _download(work: Work, file: RemoteFile, directory: Path) -> Path:
                     operation="download",
                     record=file.path,
                 ) from exc
-    now = folder.stat(file.path)
-    if now is None or now.version != file.version:
-        state = "vanished" if now is None else "changed"
-        raise BadPayloadError(
-            f"it {state} while it was read; the next run looks at it again",
-            system=folder.system,
-            operation="download",
-            record=file.path,
-        )
     return target
 
 

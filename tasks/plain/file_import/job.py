@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from blocks.errors import IntegrationError
 from tasks.plain.file_import.ledger import Ledger
 from tasks.plain.file_import.put_away import PutAway
 from tasks.plain.file_import.sink import RecordSink, Sent
@@ -66,6 +67,7 @@ class Outcome:
         rejects: The first hundred rejected rows, without their values.
         rejects_at: The file with all rejected rows.
         reason: Why it is not imported.
+        error: What interrupted it.
     """
 
     path: str
@@ -77,3 +79,4 @@ class Outcome:
     rejects: tuple[Reject, ...] = ()
     rejects_at: str | None = None
     reason: str | None = None
+    error: IntegrationError | None = None

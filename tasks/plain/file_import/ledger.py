@@ -282,13 +282,12 @@ class Ledger:
         else:
             from sqlalchemy.dialects.postgresql import insert as upsert
 
-            done = connection.execute(
+            connection.execute(
                 upsert(FILES).values(values).on_conflict_do_nothing(index_elements=["identity"])
             )
-            if done.rowcount == 0:  # another poller was faster by a moment
-                return Held(finished=False, since_at=now)
         row = self._find(connection, file.path, file.version)
-        assert row is not None, "was inserted in this transaction"  # noqa: S101
+        if row is None or row.id != values["id"]:  # another poller was faster by a moment
+            return Held(finished=False, since_at=now)
         return _claim(row)
 
     def _take_over(

@@ -1,0 +1,169 @@
+"""Runs the demo: `python -m deployments.demo [--check] [--free-ports]`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import fcntl
+import os
+import re
+import signal
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import IO
+
+from deployments.demo.places import PROJECT, Places, PortTakenError, choose_places
+from deployments.demo.supervisor import ProcessEndedError, Supervisor
+
+_FIRST_RUN_TAG = "demo"
+_LOUD = re.compile(r"\| (WARNING|ERROR|CRITICAL) +\|")
+
+
+class _StopRequestedError(Exception):
+    pass
+
+
+def main() -> int:
+    """Run the demo until Ctrl-C; with --check until every integration has worked once."""
+    parser = argparse.ArgumentParser(prog="make demo", description="Run every integration here.")
+    parser.add_argument("--check", action="store_true", help="stop when each has worked once")
+    parser.add_argument("--free-ports", action="store_true", help="any ports but the usual")
+    parser.add_argument("--home", type=Path, default=PROJECT / ".demo", help="where data is kept")
+    arguments = parser.parse_args()
+    home = arguments.home.resolve()
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / "lock").open("a+") as lock:
+        if not _only_one(lock):
+            lock.seek(0)
+            print(f"the demo runs already: {lock.read().strip() or home}", file=sys.stderr)
+            return 1
+        try:
+            places = choose_places(home, free_ports=arguments.free_ports or arguments.check)
+        except PortTakenError as exc:
+            print(exc, file=sys.stderr)
+            return 1
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()}, {places.ui_url}\n")
+        lock.flush()
+        return _run(places, check=arguments.check)
+
+
+def _run(places: Places, *, check: bool) -> int:
+    def request_stop(*_: object) -> None:
+        raise _StopRequestedError
+
+    signal.signal(signal.SIGINT, request_stop)
+    signal.signal(signal.SIGTERM, request_stop)
+    supervisor = Supervisor(places.home / "logs", show=_shown)
+    try:
+        _start(supervisor, places)
+        if check:
+            return _check(supervisor)
+        print(_welcome(places), flush=True)
+        while True:
+            supervisor.check()
+            time.sleep(1)
+    except _StopRequestedError:
+        return 0
+    except (ProcessEndedError, TimeoutError) as exc:
+        print(f"\n{exc}", file=sys.stderr)
+        return 1
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave orphans
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        print("stopping …", flush=True)
+        supervisor.stop()
+
+
+def _start(supervisor: Supervisor, places: Places) -> None:
+    environment = places.environment()
+    os.environ.clear()
+    os.environ.update(environment)  # before Prefect is imported, which reads it once
+    python = [sys.executable, "-m"]
+    print("starting the Prefect server and the sandbox …", flush=True)
+    prefect_port = str(places.ports["prefect"])
+    supervisor.start(
+        "server",
+        [*python, "prefect", "server", "start", "--host", "127.0.0.1", "--port", prefect_port],
+        environment,
+    )
+    ports = [f"--{name}-port={port}" for name, port in places.ports.items() if name not in _OURS]
+    supervisor.start(
+        "sandbox",
+        [*python, "deployments.sandbox", f"--data={places.home / 'sandbox'}", *ports],
+        environment,
+    )
+    blocks = places.home / "sandbox" / "blocks.yaml"
+    blocks.unlink(missing_ok=True)
+    supervisor.wait_until(blocks.exists, what="the sandbox", timeout_s=60)
+    supervisor.wait_until(
+        lambda: _answers(f"{places.api_url}/health"), what="the Prefect server", timeout_s=120
+    )
+    print("deploying …", flush=True)
+    supervisor.run("deploy", [*python, "deployments.deploy", f"--blocks={blocks}"], environment)
+    supervisor.start(
+        "worker", [*python, "deployments.launcher", "--pool", "integrations"], environment
+    )
+    from deployments.demo.runs import start_first_runs
+
+    asyncio.run(start_first_runs(_FIRST_RUN_TAG))
+
+
+_OURS = ("prefect", "gateway")
+
+
+def _check(supervisor: Supervisor) -> int:
+    from deployments.demo.runs import wait_for_work
+
+    worked = asyncio.run(wait_for_work(_FIRST_RUN_TAG, timeout_s=240))
+    supervisor.check()
+    for outcome in worked:
+        print(f"{'ok  ' if outcome.good else 'FAIL'} {outcome.deployment}: {outcome.told}")
+    return 0 if worked and all(outcome.good for outcome in worked) else 1
+
+
+def _welcome(places: Places) -> str:
+    sandbox = places.home / "sandbox"
+    rows = [
+        ("Prefect UI", places.ui_url),
+        ("own app, to watch the data arrive", f"http://127.0.0.1:{places.ports['own-app']}/"),
+        ("drop files for SFTP here", str(sandbox / "sftp" / "incoming")),
+        ("drop files for the local folder here", str(sandbox / "local")),
+        ("SFTP", f"sftp -P {places.ports['sftp']} partner@127.0.0.1   (password: partner)"),
+        ("logs", str(places.home / "logs")),
+    ]
+    width = max(len(name) for name, _ in rows)
+    lines = "\n".join(f"  {name:<{width}}  {address}" for name, address in rows)
+    return f"\nThe demo runs. Ctrl-C stops all of it.\n\n{lines}\n"
+
+
+def _shown(name: str, line: str) -> str | None:
+    """What an operator wants to see: what runs do and what goes wrong, not how servers start."""
+    if name == "worker" and "|" in line:
+        return line
+    if name == "sandbox" or _LOUD.search(line):
+        return f"{name}: {line}"
+    return None
+
+
+def _only_one(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - our own server
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""Where the demo keeps its data, on which ports it listens, and in which environment it runs."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT = Path(__file__).parents[2]
+_DEFAULT_PORTS = {
+    "prefect": 4200,
+    "gateway": 8000,
+    "own-app": 8001,
+    "dropbox": 8002,
+    "s3": 9000,
+    "sftp": 2222,
+}
+
+
+class PortTakenError(Exception):
+    """Something else listens on a port of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Directory and ports of one demo."""
+
+    home: Path
+    ports: Mapping[str, int]
+
+    @property
+    def api_url(self) -> str:
+        """Prefect's API."""
+        return f"http://127.0.0.1:{self.ports['prefect']}/api"
+
+    @property
+    def ui_url(self) -> str:
+        """Prefect's UI."""
+        return f"http://127.0.0.1:{self.ports['prefect']}"
+
+    def environment(self) -> dict[str, str]:
+        """The environment of every process: the user's, less its Prefect, plus ours."""
+        inherited = {
+            name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")
+        }
+        return inherited | {
+            "PREFECT_HOME": str(self.home / "prefect"),
+            "PREFECT_API_URL": self.api_url,
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_CLI_PROMPT": "false",
+            "PREFECT_CLI_COLORS": "false",
+            "PREFECT_LOGGING_COLORS": "false",
+            # SQLite takes one writer at a time: wait for it rather than fail
+            "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
+            "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
+            "INTEGRATIONS_DATABASE_URL": f"sqlite:///{self.home / 'state.db'}",
+            "PYTHONUNBUFFERED": "1",
+        }
+
+
+def choose_places(home: Path, *, free_ports: bool) -> Places:
+    """Take the default ports, those of DEMO_PORT_<NAME>, or any free ones.
+
+    Raises:
+        PortTakenError: A port that was asked for is taken.
+    """
+    ports = {}
+    for name, default in _DEFAULT_PORTS.items():
+        variable = f"DEMO_PORT_{name.upper().replace('-', '_')}"
+        wanted = int(os.environ.get(variable, "0" if free_ports else str(default)))
+        try:
+            ports[name] = _free_port(wanted)
+        except OSError as exc:
+            raise PortTakenError(
+                f"port {wanted} ({name}) is taken; stop what listens there, or choose another: "
+                f"make demo {variable}={wanted + 1}"
+            ) from exc
+    return Places(home, ports)
+
+
+def _free_port(wanted: int) -> int:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("127.0.0.1", wanted))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,72 @@
+"""Starts a first run of each scheduled deployment, and tells when each has done its work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+)
+from prefect.client.schemas.objects import FlowRun
+
+
+@dataclass(frozen=True, slots=True)
+class Worked:
+    """The outcome of a deployment's first runs."""
+
+    deployment: str
+    good: bool
+    told: str
+
+
+async def start_first_runs(tag: str) -> list[str]:
+    """Run every deployment with this tag once; returns their names."""
+    async with get_client() as client:
+        deployments = [d for d in await client.read_deployments() if tag in d.tags]
+        for deployment in deployments:
+            await client.create_flow_run_from_deployment(deployment.id)
+    return sorted(d.name for d in deployments)
+
+
+async def wait_for_work(tag: str, *, timeout_s: float) -> list[Worked]:
+    """Wait until every deployment with this tag has a run that completed, or one that failed.
+
+    Returns:
+        One outcome a deployment, sorted by name.
+    """
+    async with get_client() as client:
+        waiting = {d.id: d.name for d in await client.read_deployments() if tag in d.tags}
+        worked: list[Worked] = []
+        for _ in range(max(1, int(timeout_s * 2))):
+            for deployment_id in list(waiting):
+                runs = await client.read_flow_runs(
+                    flow_run_filter=FlowRunFilter(
+                        deployment_id=FlowRunFilterDeploymentId(any_=[deployment_id])
+                    )
+                )
+                outcome = _judge(waiting[deployment_id], runs)
+                if outcome is not None:
+                    worked.append(outcome)
+                    del waiting[deployment_id]
+            if not waiting:
+                break
+            await asyncio.sleep(0.5)
+    worked += [Worked(name, good=False, told="no run has ended") for name in waiting.values()]
+    return sorted(worked, key=lambda w: w.deployment)
+
+
+def _judge(name: str, runs: Iterable[FlowRun]) -> Worked | None:
+    bad = None
+    for run in runs:
+        if run.state is None or not run.state.is_final():
+            continue
+        told = f"{run.name}: {run.state.name}, {run.state.message or ''}".rstrip(", ")
+        if run.state.is_completed():
+            return Worked(name, good=True, told=told)
+        if not run.state.is_cancelled():  # two polls at once: the later one is cancelled
+            bad = Worked(name, good=False, told=told)
+    return bad
