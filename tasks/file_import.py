@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from blocks.http_api import HttpApi
 from prefect import State, task
 from prefect.artifacts import (
     acreate_progress_artifact,
@@ -25,6 +24,8 @@ from pydantic import BaseModel
 from sqlalchemy import Engine
 
 from blocks.errors import TransientError
+from blocks.http_api import HttpApi
+from tasks.api import open_api
 from tasks.folders import open_folder
 from tasks.outcomes import failed
 from tasks.plain.file_import.http_sink import HttpSink
@@ -313,12 +314,12 @@ class _Connection:
         what = self.what
         with ExitStack() as stack:
             folder = stack.enter_context(open_folder(what.place))
-            sink = stack.enter_context(HttpSink.open(what.application, what.resource))
+            api = stack.enter_context(open_api(what.application))
             self._open = stack.pop_all()
         return ImportJob(
             folder=folder,
             ledger=_ledger(what, self._engine, folder),
-            sink=sink,
+            sink=HttpSink(api, what.resource),
             model=what.model,
             new_validator=lambda: RecordValidator(
                 what.model, columns=what.columns, decimal_comma=what.decimal_comma
