@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from prefect import State, task
+from prefect import State, get_run_logger, task
 from prefect.artifacts import (
     acreate_progress_artifact,
     acreate_table_artifact,
@@ -124,7 +125,8 @@ async def import_files(what: FileImport, found: FilesFound) -> list[Outcome]:
         finally:
             await connection.close()
 
-    connections = [_Connection(what, engine) for _ in range(max(1, what.files_at_once))]
+    log = get_run_logger()
+    connections = [_Connection(what, engine, log) for _ in range(max(1, what.files_at_once))]
     for duplicate in found.duplicates:
         job = await connections[0].job()
         outcomes.append(await asyncio.to_thread(settle_duplicate, job, duplicate))
@@ -292,9 +294,12 @@ def _outcome_row(outcome: Outcome) -> dict[str, Any]:
 class _Connection:
     """One connection to the place and the application, opened when first used, used in turns."""
 
-    def __init__(self, what: FileImport, engine: Engine) -> None:
+    def __init__(
+        self, what: FileImport, engine: Engine, log: logging.Logger | logging.LoggerAdapter[Any]
+    ) -> None:
         self.what = what
         self._engine = engine
+        self._log = log
         self._open: ExitStack | None = None
         self._job: ImportJob | None = None
 
@@ -314,7 +319,7 @@ class _Connection:
         what = self.what
         with ExitStack() as stack:
             folder = stack.enter_context(open_folder(what.place))
-            api = stack.enter_context(open_api(what.application))
+            api = stack.enter_context(open_api(what.application, log=self._log))
             self._open = stack.pop_all()
         return ImportJob(
             folder=folder,
