@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict
 
-from tasks.plain.reports.report import Report, Summary, summing
+from tasks.plain.reports.report import Kind, Report, Summary, summing
 from tasks.plain.reports.rows import Rows, column_chunks
 
 
@@ -35,13 +36,15 @@ class JsonLinesReport(BaseModel):
 def write_json_lines(path: Path, report: Report, rows: Rows) -> Summary:
     """Write one object a row in UTF-8; memory stays flat.
 
-    Money is a string, as JSON numbers lose digits; instants carry their offset.
+    Money is a string, as readers take JSON numbers for floats, and so are integers of over 64
+    bits; instants carry their offset.
 
     Raises:
         BadPayloadError: As `column_chunks`.
     """
     summary = Summary()
     names = [column.name for column in report.columns]
+    kinds = [column.kind for column in report.columns]
     with path.open("wb") as file:
         for chunk in summing(column_chunks(rows, report), report, summary):
             file.writelines(
@@ -50,9 +53,15 @@ def write_json_lines(path: Path, report: Report, rows: Rows) -> Summary:
                     default=_other,
                     option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_PASSTHROUGH_DATETIME,
                 )
-                for values in zip(*chunk, strict=True)
+                for values in zip(*map(_held, chunk, kinds), strict=True)
             )
     return summary
+
+
+def _held(values: Sequence[Any], kind: Kind) -> Sequence[Any]:
+    if kind is not Kind.INTEGER:
+        return values
+    return [value if value is None or abs(value) < 2**63 else str(value) for value in values]
 
 
 def _other(value: Any) -> Any:
@@ -60,6 +69,4 @@ def _other(value: Any) -> Any:
         return format(value, "f")
     if isinstance(value, datetime | date):
         return value.isoformat()
-    if isinstance(value, int):
-        return str(value)  # over 64 bits, which orjson refuses
     raise TypeError(type(value).__name__)

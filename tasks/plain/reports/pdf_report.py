@@ -17,7 +17,6 @@ from tasks.plain.reports.pdf_text import Typeface
 from tasks.plain.reports.report import Kind, Report, ReportColumn, Summary, summing
 from tasks.plain.reports.rows import Rows, column_chunks
 
-MAX_ROWS = 100_000
 _INK, _GREY, _RULE = HexColor("#1F2A44"), HexColor("#5A6478"), HexColor("#C9D0DE")
 _BAND, _BAR, _LOSS = HexColor("#F4F6FA"), HexColor("#3B6FB6"), HexColor("#B64A3B")
 _MARGIN, _FOOT = 42.0, 40.0
@@ -39,6 +38,9 @@ class PdfReport(BaseModel):
         default="A4", description="Paper; wide tables turn it to landscape."
     )
     decimal_comma: bool = Field(default=False, description="Show 1.234,50 instead of 1,234.50.")
+    max_rows: int = Field(
+        default=50_000, ge=1, description="Fail when there are more rows than people read on paper."
+    )
     fonts: tuple[Path, ...] = Field(
         default=(), description="TrueType files for scripts that the built-in fonts lack."
     )
@@ -58,15 +60,15 @@ def write_pdf(path: Path, report: Report, rows: Rows, options: PdfReport) -> Sum
     """Write the report; the same data gives the same bytes. The rows are held in memory.
 
     Raises:
-        MisconfiguredError: There are over 100,000 rows, which nobody reads on paper.
+        MisconfiguredError: There are more rows than `max_rows`.
         BadPayloadError: As `column_chunks`.
     """
     summary = Summary()
     columns: list[list[Any]] = [[] for _ in report.columns]
     for chunk in summing(column_chunks(rows, report), report, summary):
-        if summary.rows > MAX_ROWS:
+        if summary.rows > options.max_rows:
             raise MisconfiguredError(
-                f"there are over {MAX_ROWS:,} rows, too many to read on paper; write XLSX or CSV",
+                f"there are more than {options.max_rows:,} rows; raise max_rows, or write CSV",
                 system=f"report {report.name}",
                 operation="write PDF",
             )
@@ -223,8 +225,8 @@ class _Pages:
 
     def _draw_row(self, row: Sequence[str], *, bold: bool = False, band: bool = False) -> None:
         cells = [
-            self._cell(text, width, bold=bold)
-            for text, width in zip(row, self._widths, strict=True)
+            [text] if column.kind.is_numeric else self._cell(text, width, bold=bold)
+            for column, text, width in zip(self._report.columns, row, self._widths, strict=True)
         ]
         height = self._row_height(max(map(len, cells)))
         if self._y - height < _MARGIN + _FOOT - 20:
@@ -246,11 +248,16 @@ class _Pages:
         top = self._y + height - self._size - 3
         for column, width, lines in zip(self._report.columns, self._widths, cells, strict=True):
             right = column.kind.is_numeric
+            size = self._size
+            if right and lines[0]:
+                # A broken number would be misread: it shrinks instead.
+                wide = self._face.width(lines[0], size, bold=bold)
+                size *= min(1.0, (width - 2 * _PAD) / wide)
             for i, line in enumerate(lines):
                 if line:
                     at = x + width - _PAD if right else x + _PAD
                     y = top - i * self._size * 1.3
-                    self._text(at, y, line, self._size, bold=bold, colour=colour, right=right)
+                    self._text(at, y, line, size, bold=bold, colour=colour, right=right)
             x += width
 
     def _cell(self, text: str, width: float, *, bold: bool) -> list[str]:
@@ -267,7 +274,7 @@ class _Pages:
         self._canvas.translate(_MARGIN + self._face.width(before, 7.5), y - 2)
         self._canvas.doForm("pages")  # drawn once the number of pages is known
         self._canvas.restoreState()
-        about = f"{self._report.title} · {self._report.period}"
+        about = f"{self._report.period} · {self._report.title}"
         about = self._face.lines(about, self._inner - 90, 7.5, at_most=1)[0]
         self._text(self._width - _MARGIN, y, about, 7.5, colour=_GREY, right=True)
 
@@ -332,7 +339,7 @@ def _spread(natural: Sequence[float], room: float, is_text: Sequence[bool]) -> l
     spare = room - sum(natural)
     if spare < 0:
         texts = sum(w for w, text in zip(natural, is_text, strict=True) if text)
-        if texts + spare >= _NARROWEST * sum(is_text):
+        if texts + spare >= _NARROWEST / 2 * sum(is_text):
             share = (texts + spare) / texts
             return [w * share if text else w for w, text in zip(natural, is_text, strict=True)]
     return [width * room / sum(natural) for width in natural]

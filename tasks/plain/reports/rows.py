@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
-from itertools import chain
+from itertools import chain, islice
 from math import isfinite
-from typing import Any
+from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -37,7 +37,7 @@ def column_chunks(rows: Rows, report: Report) -> Iterator[Chunk]:
     """
     zone = ZoneInfo(report.period.zone)
     first_row = 1
-    for frame in _frames(rows):
+    for frame in _frames(rows, [column.name for column in report.columns]):
         for column in report.columns:
             if column.name not in frame.columns:
                 raise BadPayloadError(
@@ -54,7 +54,7 @@ def column_chunks(rows: Rows, report: Report) -> Iterator[Chunk]:
             first_row += len(part)
 
 
-def _frames(rows: Rows) -> Iterator[pd.DataFrame]:
+def _frames(rows: Rows, names: Sequence[str]) -> Iterator[pd.DataFrame]:
     if isinstance(rows, pd.DataFrame):
         yield rows
         return
@@ -63,19 +63,21 @@ def _frames(rows: Rows) -> Iterator[pd.DataFrame]:
         if isinstance(first, pd.DataFrame):
             yield first
         else:
-            yield from _batched(chain([first], rest))
+            records = cast("Iterator[Mapping[str, Any]]", chain([first], rest))
+            while batch := list(islice(records, _CHUNK_ROWS)):
+                yield _frame(batch, names)
             return
 
 
-def _batched(records: Iterator[Any]) -> Iterator[pd.DataFrame]:
-    batch: list[Any] = []
-    for record in records:
-        batch.append(record)
-        if len(batch) == _CHUNK_ROWS:
-            yield pd.DataFrame(batch, dtype=object)
-            batch = []
-    if batch:
-        yield pd.DataFrame(batch, dtype=object)
+def _frame(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> pd.DataFrame:
+    # As objects: pandas would make floats of integers beside a missing value.
+    return pd.DataFrame(
+        {
+            name: pd.Series([record.get(name) for record in records], dtype=object)
+            for name in names
+            if any(name in record for record in records)
+        }
+    )
 
 
 def _typed(
@@ -106,7 +108,7 @@ def _typed(
 def _quick(series: pd.Series, kind: Kind, zone: ZoneInfo) -> Sequence[Any] | None:
     """Whole columns that numpy or pandas have typed already; None where each value must be seen."""
     code = series.dtype.kind
-    if kind in {Kind.INTEGER, Kind.NUMBER} and code in "iu":
+    if kind in {Kind.INTEGER, Kind.NUMBER} and code in "iu" and not series.hasnans:
         return series.tolist()
     if kind is Kind.NUMBER and code == "f":
         values = series.to_numpy(dtype=float, na_value=np.nan)

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import xlsxwriter
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from xlsxwriter.utility import xl_col_to_name
 
 from blocks.errors import MisconfiguredError
-from tasks.plain.reports.report import Kind, Report, ReportColumn, Summary, summing
+from tasks.plain.reports.report import Kind, Number, Report, ReportColumn, Summary, summing
 from tasks.plain.reports.rows import Rows, column_chunks
 
-MAX_ROWS = 1_048_574  # a sheet's 1,048,576 less the head and the totals
+_MAX_ROWS = 1_048_574  # a sheet's 1,048,576 less the head and the totals
 _MAX_TEXT = 32_767
 _MAX_EXACT = 10**15  # a cell's number is a double
 _WIDEST = 60
@@ -23,11 +23,14 @@ _INK, _BAND, _RULE = "#1F2A44", "#E8ECF4", "#9AA5BD"
 
 
 class XlsxReport(BaseModel):
-    """How an XLSX report is written: there is nothing to choose."""
+    """How an XLSX report is written."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["xlsx"] = "xlsx"
+    max_rows: int = Field(
+        default=_MAX_ROWS, ge=1, le=_MAX_ROWS, description="Fail when there are more rows."
+    )
 
     @property
     def extension(self) -> str:
@@ -40,14 +43,14 @@ class XlsxReport(BaseModel):
         return "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 
 
-def write_xlsx(path: Path, report: Report, rows: Rows) -> Summary:
+def write_xlsx(path: Path, report: Report, rows: Rows, options: XlsxReport) -> Summary:
     """Write a workbook with the sheets "Summary" and "Data"; memory stays flat.
 
     Text is written as text, so nothing in it runs as a formula. Integers beyond 15 digits, which
     Excel would round, become text; text beyond a cell's 32,767 characters is cut with "…".
 
     Raises:
-        MisconfiguredError: There are more rows than a sheet holds.
+        MisconfiguredError: There are more rows than `max_rows`.
         BadPayloadError: As `column_chunks`.
     """
     summary = Summary()
@@ -56,7 +59,7 @@ def write_xlsx(path: Path, report: Report, rows: Rows) -> Summary:
     with xlsxwriter.Workbook(str(path), {"constant_memory": True}) as book:
         book.set_properties({"title": f"{report.title}, {report.period}", "created": created})
         front = book.add_worksheet("Summary")
-        data = _DataSheet(book, report)
+        data = _DataSheet(book, report, options.max_rows)
         for chunk in summing(column_chunks(rows, report), report, summary):
             data.write(chunk)
         data.finish(summary)
@@ -68,7 +71,8 @@ def write_xlsx(path: Path, report: Report, rows: Rows) -> Summary:
 class _DataSheet:
     """The sheet that holds the rows, written strictly downwards."""
 
-    def __init__(self, book: Any, report: Report) -> None:
+    def __init__(self, book: Any, report: Report, max_rows: int) -> None:
+        self._max_rows = max_rows
         self._report = report
         self._sheet = book.add_worksheet("Data")
         self._bold = {"bold": True, "bg_color": _BAND, "top": 1, "top_color": _RULE}
@@ -94,9 +98,9 @@ class _DataSheet:
 
     def write(self, chunk: Sequence[Sequence[Any]]) -> None:
         """Add the chunk's rows."""
-        if self._row + len(chunk[0]) - 1 > MAX_ROWS:
+        if self._row + len(chunk[0]) - 1 > self._max_rows:
             raise MisconfiguredError(
-                f"a sheet holds {MAX_ROWS:,} rows and there are more; write CSV instead",
+                f"there are more than {self._max_rows:,} rows; write CSV, or raise max_rows",
                 system=f"report {self._report.name}",
                 operation="write XLSX",
             )
@@ -122,7 +126,10 @@ class _DataSheet:
         label = self._book.add_format(self._bold)
         for i, column in enumerate(self._report.columns):
             if not column.total:
-                self._sheet.write_string(self._row, i, "" if i else "Total", label)
+                if i:
+                    self._sheet.write_blank(self._row, i, None, label)
+                else:
+                    self._sheet.write_string(self._row, i, "Total", label)
                 continue
             look = self._book.add_format({**self._bold, "num_format": _number_format(column)})
             value = summary.totals[column.name]
@@ -148,11 +155,7 @@ class _DataSheet:
             write: Callable[[int, int, Any], Any] = sheet.write_boolean
             return write
         if column.kind.is_numeric:
-            return lambda row, i, value: (
-                sheet.write_number(row, i, value, look)
-                if -_MAX_EXACT < value < _MAX_EXACT or isinstance(value, float)
-                else sheet.write_string(row, i, format(value, "f"))
-            )
+            return lambda row, i, value: _write_amount(sheet, row, i, value, look)
         return lambda row, i, value: (
             sheet.write_datetime(row, i, _naive(value), look)
             if value.year >= 1900
@@ -179,7 +182,7 @@ def _write_front(book: Any, sheet: Any, report: Report, summary: Summary) -> Non
         if column.total:
             look = book.add_format({"bold": True, "num_format": _number_format(column)})
             sheet.write_string(row, 0, column.heading, label)
-            sheet.write_number(row, 1, summary.totals[column.name], look)
+            _write_amount(sheet, row, 1, summary.totals[column.name], look)
             row += 1
     if report.chart and summary.bars:
         _write_chart(book, sheet, report, summary, row + 1, bold)
@@ -197,7 +200,7 @@ def _write_chart(
     first = row + 1
     for i, (name, amount) in enumerate(summary.bars):
         sheet.write_string(first + i, 0, _fitting(name) or "(none)")
-        sheet.write_number(first + i, 1, amount, look)
+        _write_amount(sheet, first + i, 1, amount, look)
     last = first + len(summary.bars) - 1
     chart = book.add_chart({"type": "bar"})
     chart.add_series(
@@ -215,6 +218,13 @@ def _write_chart(
     chart.set_x_axis({"num_format": "#,##0", "major_gridlines": {"visible": True}})
     chart.set_size({"width": 640, "height": 120 + 34 * len(summary.bars)})
     sheet.insert_chart(3, 3, chart)
+
+
+def _write_amount(sheet: Any, row: int, column: int, value: Number, look: Any) -> None:
+    if -_MAX_EXACT < value < _MAX_EXACT or isinstance(value, float):
+        sheet.write_number(row, column, value, look)
+    else:
+        sheet.write_string(row, column, f"{value:d}" if isinstance(value, int) else f"{value:f}")
 
 
 def _number_format(column: ReportColumn) -> str:
