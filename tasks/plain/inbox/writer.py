@@ -100,6 +100,7 @@ class InboxWriter:
         max_waiting_bytes: When more than this waits for the disk, callers are told to come
             back later; bounds memory.
         max_group: Calls in one transaction.
+        busy_timeout_s: How long to wait for SQLite's write lock.
     """
 
     def __init__(
@@ -109,11 +110,13 @@ class InboxWriter:
         max_body_bytes: int = 25 * 1024 * 1024,
         max_waiting_bytes: int = 128 * 1024 * 1024,
         max_group: int = 500,
+        busy_timeout_s: float = _BUSY_TIMEOUT_S,
     ) -> None:
         self._engine = engine
         self._max_body_bytes = max_body_bytes
         self._max_waiting_bytes = max_waiting_bytes
         self._max_group = max_group
+        self._busy_timeout_s = busy_timeout_s
         self._waiting: list[_Call] = []
         self._waiting_bytes = 0
         self._wake = asyncio.Event()
@@ -224,7 +227,7 @@ class InboxWriter:
                 connection.close()
                 return
             # Held open: closing a SQLite file's last connection copies its whole log back.
-            connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(_BUSY_TIMEOUT_S * 1000)}")
+            connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(self._busy_timeout_s * 1000)}")
             self._sqlite = connection
 
     def _disconnect(self) -> None:

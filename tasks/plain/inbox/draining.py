@@ -1,0 +1,347 @@
+"""Drains the inbox: handles what is due, many at once, each on its own, until told to stop.
+
+A drain that finds nothing lingers, so that steady traffic meets a running flow. It does not
+linger once something failed, and under load it ends soon after a failure, so that a failure
+never hides in a run that looks healthy; the next run carries on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from blocks.errors import TransientError
+from tasks.plain.inbox.delivery import Delivery
+from tasks.plain.inbox.drains import Drains
+from tasks.plain.inbox.rows import Claimer
+from tasks.plain.inbox.settlement import RetryPolicy, Settlement
+from tasks.plain.inbox.store import ClaimLostError, Inbox
+
+_RING_AGAIN_S = 5.0
+
+
+class DrainSettings(BaseModel):
+    """How a drain run goes about its work; the defaults suit most integrations."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    concurrency: int = Field(16, ge=1, le=200, description="Deliveries handled at once.")
+    linger_s: float = Field(
+        30.0, ge=0, description="Seconds to wait for more once the inbox is empty."
+    )
+    max_run_s: float = Field(
+        900.0, gt=0, description="After so many seconds the run ends and another carries on."
+    )
+    report_failures_within_s: float = Field(
+        10.0,
+        ge=0,
+        description="Under load, seconds from the first failure until the run ends as failed.",
+    )
+    handle_timeout_s: float = Field(
+        60.0, gt=0, description="Seconds that one attempt at one delivery may take."
+    )
+    retry_delays_s: list[float] = Field(
+        [1.0, 5.0],
+        description="Seconds before each retry within the run; later ones are up to the inbox.",
+    )
+    max_attempts: int = Field(
+        12, ge=1, description="After so many runs failed to handle a delivery it is parked."
+    )
+    first_retry_s: float = Field(
+        15.0, ge=0, description="Seconds until another run tries again; doubles each time."
+    )
+    max_retry_s: float = Field(3600.0, ge=0, description="The longest such wait.")
+    lease_s: float = Field(
+        30.0,
+        gt=0,
+        description="If the run dies, others take over what it held after so many seconds.",
+    )
+    max_drains: int = Field(2, ge=1, description="Runs of this integration at once.")
+
+    @property
+    def retry_policy(self) -> RetryPolicy:
+        """The part that the inbox carries out."""
+        return RetryPolicy(self.max_attempts, self.first_retry_s, self.max_retry_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One delivery that was not handled, as reports name it."""
+
+    id: str
+    event: str
+    status: str
+    reason: str
+    retry_at: datetime | None
+
+
+@dataclass(slots=True)
+class DrainReport:
+    """What a drain did.
+
+    Attributes:
+        counts: Settled deliveries by status.
+        failures: Those that failed or were parked.
+        lost: Deliveries whose lease ran out while they were handled; others decide about them.
+        turned_away: Enough runs were at work already, so nothing was claimed.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    failures: list[Failure] = field(default_factory=list)
+    lost: int = 0
+    turned_away: bool = False
+
+
+class Handler(Protocol):
+    """Handles one delivery and says how it ended; raises nothing but cancellation."""
+
+    def __call__(self, delivery: Delivery, /) -> Awaitable[Settlement]:
+        """Handle it."""
+        ...
+
+
+class Drain:
+    """One run's work on one integration's deliveries.
+
+    Args:
+        inbox: Where deliveries come from and outcomes go.
+        drains: The register of runs at work.
+        integration: Whose deliveries.
+        run_id: The flow run.
+        handle: Called for up to `settings.concurrency` deliveries at once.
+        settings: See there.
+        ring: Called with an integration's name when its deliveries wait for another run.
+        log: What the operator follows.
+        poll_s: How often an empty inbox is looked at, and outcomes are written.
+        monotonic: Seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        drains: Drains,
+        *,
+        integration: str,
+        run_id: str,
+        handle: Handler,
+        settings: DrainSettings,
+        ring: Callable[[str], Awaitable[None]],
+        log: logging.Logger | logging.LoggerAdapter[logging.Logger],
+        poll_s: float = 0.05,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._inbox = inbox
+        self._drains = drains
+        self._integration = integration
+        self._claimer = Claimer(run_id, settings.lease_s)
+        self._handle = handle
+        self._settings = settings
+        self._ring = ring
+        self._log = log
+        self._poll_s = poll_s
+        self._monotonic = monotonic
+
+        self._report = DrainReport()
+        self._queue: asyncio.Queue[Delivery] = asyncio.Queue()
+        self._held: dict[str, Delivery] = {}
+        self._ended: list[Settlement] = []
+        self._wake = asyncio.Event()
+        self._started = self._busy = self._renewed = monotonic()
+        self._first_failure: float | None = None
+        self._trouble: float | None = None
+        self._pending_again: list[str] | None = None
+        self._rung: dict[str, float] = {}
+
+    async def run(self) -> DrainReport:
+        """Handle whatever is due and becomes due, as long as the settings say."""
+        if not await asyncio.to_thread(
+            self._drains.enter,
+            self._integration,
+            self._claimer,
+            max_drains=self._settings.max_drains,
+        ):
+            self._report.turned_away = True
+            return self._report
+        try:
+            await self._work()
+        finally:
+            await asyncio.to_thread(self._drains.leave, self._claimer)
+        # In this order: who stored something before we left counted on us.
+        if await asyncio.to_thread(self._inbox.has_due, self._integration):
+            await self._ring(self._integration)
+        return self._report
+
+    async def retry(self) -> DrainReport:
+        """Handle what this run failed to handle before, at once, and nothing else."""
+        self._pending_again = await asyncio.to_thread(
+            self._inbox.unfinished_of_run, self._claimer.run_id
+        )
+        await self._work()
+        return self._report
+
+    async def _work(self) -> None:
+        workers = [
+            asyncio.create_task(self._handle_queued()) for _ in range(self._settings.concurrency)
+        ]
+        try:
+            try:
+                while not await self._tick_or_wait_for_the_database():
+                    await self._pause()
+                    for worker in workers:
+                        if worker.done():  # handlers raise nothing, so this is a bug: show it
+                            worker.result()
+            finally:
+                for worker in workers:
+                    worker.cancel()
+                await asyncio.gather(*workers, return_exceptions=True)
+        except BaseException:
+            await asyncio.to_thread(self._inbox.release, list(self._held.values()))
+            raise
+
+    async def _handle_queued(self) -> None:
+        while True:
+            delivery = await self._queue.get()
+            self._ended.append(await self._handle(delivery))
+            if self._queue.empty():
+                self._wake.set()
+
+    async def _pause(self) -> None:
+        try:
+            async with asyncio.timeout(self._poll_s):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+        self._wake.clear()
+
+    async def _tick_or_wait_for_the_database(self) -> bool:
+        try:
+            finished = await self._tick()
+        except TransientError as error:
+            now = self._monotonic()
+            if self._trouble is None:
+                self._trouble = now
+                self._log.warning("%s; trying again", error)
+            if now - self._trouble > self._settings.lease_s:
+                raise  # by now everything held is lost
+            await asyncio.sleep(self._poll_s)
+            return False
+        self._trouble = None
+        return finished
+
+    async def _tick(self) -> bool:
+        """Write what ended, renew what is held, claim what there is room for.
+
+        Returns:
+            True when there is nothing left to do.
+        """
+        await self._settle_ended()
+        now = self._monotonic()
+        if now - self._renewed >= self._settings.lease_s / 3:
+            await self._renew()
+            self._renewed = now
+        if self._is_ending(now):
+            return not self._held
+        claimed = await self._claim()
+        for delivery in claimed:
+            self._held[delivery.id] = delivery
+            self._queue.put_nowait(delivery)
+        if self._held:
+            self._busy = now
+            return False
+        return now - self._busy >= self._patience_s()
+
+    def _is_ending(self, now: float) -> bool:
+        if now - self._started >= self._settings.max_run_s:
+            return True
+        return (
+            self._first_failure is not None
+            and self._pending_again is None
+            and now - self._first_failure >= self._settings.report_failures_within_s
+        )
+
+    def _patience_s(self) -> float:
+        if self._report.failures or self._pending_again is not None:
+            return 0.0
+        return self._settings.linger_s
+
+    async def _claim(self) -> list[Delivery]:
+        room = min(4 * self._settings.concurrency, 500) - len(self._held)
+        if room <= self._settings.concurrency and self._held:
+            return []  # enough is queued; larger claims are cheaper
+        if any(delivery.lapsed for delivery in self._held.values()):
+            return []  # it may take the process with it: nothing else comes along
+        if self._pending_again is not None:
+            return await self._claim_again(room)
+        return await asyncio.to_thread(
+            self._inbox.claim,
+            self._integration,
+            self._claimer,
+            limit=room,
+            may_be_lapsed=not self._held,
+        )
+
+    async def _claim_again(self, room: int) -> list[Delivery]:
+        ids = (self._pending_again or [])[:room]
+        claimed = await asyncio.to_thread(self._inbox.claim_again, ids, self._claimer)
+        taken = {delivery.id for delivery in claimed}
+        self._pending_again = [each for each in self._pending_again or [] if each not in taken]
+        return claimed
+
+    async def _settle_ended(self) -> None:
+        ended = self._ended[:500]
+        if not ended:
+            return
+        lost: set[str] = set()
+        try:
+            await asyncio.to_thread(self._inbox.settle, ended)
+        except ClaimLostError as error:
+            self._log.warning("%s", error)
+            lost = set(error.ids)
+        del self._ended[: len(ended)]
+        for settlement in ended:
+            self._held.pop(settlement.delivery.id, None)
+            if settlement.delivery.id in lost:
+                self._report.lost += 1
+            else:
+                self._count(settlement)
+        for target in {each.integration for each in ended if each.integration is not None}:
+            await self._ring_if_nobody_is_there(target)
+
+    def _count(self, settlement: Settlement) -> None:
+        self._report.counts[settlement.status] += 1
+        if settlement.is_failure:
+            if self._first_failure is None:
+                self._first_failure = self._monotonic()
+            self._report.failures.append(
+                Failure(
+                    settlement.delivery.id,
+                    settlement.delivery.event,
+                    settlement.status,
+                    settlement.reason,
+                    settlement.retry_at,
+                )
+            )
+
+    async def _ring_if_nobody_is_there(self, integration: str) -> None:
+        now = self._monotonic()
+        if now - self._rung.get(integration, -_RING_AGAIN_S) < _RING_AGAIN_S:
+            return  # a run takes a while to start
+        if not await asyncio.to_thread(self._drains.at_work, integration):
+            self._rung[integration] = now
+            await self._ring(integration)
+
+    async def _renew(self) -> None:
+        lost = await asyncio.to_thread(self._inbox.extend, list(self._held.values()), self._claimer)
+        for delivery in lost:
+            self._log.warning(
+                "the lease of delivery %s ran out; another run takes it over", delivery.id
+            )
+        await asyncio.to_thread(self._drains.renew, self._claimer)
