@@ -14,7 +14,7 @@ from blocks.errors import PermanentError
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-_BUFFER_BYTES = 1024 * 1024
+_BUFFER_BYTES = 128 * 1024
 
 
 def buffered(raw: io.RawIOBase) -> io.BufferedReader:
@@ -70,20 +70,25 @@ class Watched(io.RawIOBase):
 
 
 class ReadAhead(io.RawIOBase):
-    """Reads windows in order; memory holds at most `ahead` + 1 of them."""
+    """Reads windows in order, the next ones under way while one is read.
 
-    def __init__(self, windows: Iterator[Future[bytes]], *, ahead: int) -> None:
+    Memory holds at most `ahead` + 1 windows.
+    """
+
+    def __init__(self, windows: Iterator[Future[list[bytes]]], *, ahead: int) -> None:
         """Start the first windows.
 
         Args:
-            windows: Starts the next window whenever it is asked for one; ends after the last.
+            windows: Starts the next window whenever it is asked for one: a few blocks of the
+                file. An empty one, or the end of the iterator, is the end.
             ahead: How many windows are under way while one is read, at least 1.
         """
         super().__init__()
         self._windows = windows
-        self._under_way: deque[Future[bytes]] = deque()
+        self._under_way: deque[Future[list[bytes]]] = deque()
         self._ahead = ahead
-        self._window = memoryview(b"")
+        self._blocks: deque[bytes] = deque()
+        self._block = memoryview(b"")
         self._start_more()
 
     def readable(self) -> bool:
@@ -92,16 +97,18 @@ class ReadAhead(io.RawIOBase):
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         """Fill from the current window, waiting for the next one when it is used up."""
-        while not self._window:
-            if not self._under_way:
+        if not self._block:
+            if not self._blocks and self._under_way:
+                arrived = self._under_way.popleft()
+                self._start_more()
+                self._blocks.extend(arrived.result())
+            if not self._blocks:
                 return 0
-            arrived = self._under_way.popleft()
-            self._start_more()
-            self._window = memoryview(arrived.result())
+            self._block = memoryview(self._blocks.popleft())
         target = memoryview(buffer).cast("B")
-        count = min(len(target), len(self._window))
-        target[:count] = self._window[:count]
-        self._window = self._window[count:]
+        count = min(len(target), len(self._block))
+        target[:count] = self._block[:count]
+        self._block = self._block[count:]
         return count
 
     def close(self) -> None:
@@ -109,7 +116,8 @@ class ReadAhead(io.RawIOBase):
         for future in self._under_way:
             future.cancel()
         self._under_way.clear()
-        self._window = memoryview(b"")
+        self._blocks.clear()
+        self._block = memoryview(b"")
         super().close()
 
     def _start_more(self) -> None:

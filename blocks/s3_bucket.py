@@ -1,0 +1,129 @@
+"""Which S3 bucket, on AWS or elsewhere, and the credentials for it.
+
+`prefect_aws.AwsCredentials` is not used: importing it brings the ECS worker and aiobotocore
+(0.8 s, 26 MB), which pins botocore to older versions; it keeps the session token unhidden and
+sets no time-outs. With no credentials here boto3 finds those of the machine, as it does there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Self
+from urllib.parse import urlsplit
+
+from prefect.blocks.core import Block
+from pydantic import Field, SecretStr, field_validator, model_validator
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+
+class S3Bucket(Block):
+    """An S3 bucket, or what lies below one prefix of it, on AWS or any compatible service.
+
+    Example:
+        List the files that wait in a folder:
+        ```python
+        from blocks.s3_bucket import S3Bucket
+        from tasks.folders import open_folder
+
+        bucket = S3Bucket.load("BLOCK_NAME")
+        with open_folder(bucket) as folder:
+            for file in folder.list_files("incoming"):
+                print(file.path, file.size, file.modified_at)
+        ```
+    """
+
+    # Prefect's own catalogue has an "S3 Bucket", of prefect-aws.
+    _block_type_name = "S3 Bucket of Files"
+    _block_type_slug = "s3-bucket-of-files"
+
+    bucket: str = Field(description="Name of the bucket.", min_length=3, max_length=255)
+    prefix: str = Field(
+        default="",
+        description="Folder in the bucket that all paths start from, e.g. 'partners/acme'.",
+    )
+    region: str | None = Field(
+        default=None, description="Region of the bucket, e.g. 'eu-central-1'."
+    )
+    endpoint_url: str | None = Field(
+        default=None,
+        description="Address of an S3 service other than AWS, e.g. 'https://minio.example:9000'.",
+    )
+    access_key_id: str | None = Field(
+        default=None,
+        description="Access key id; leave empty to use the credentials of the machine or role.",
+    )
+    secret_access_key: SecretStr | None = Field(
+        default=None, description="Secret access key that belongs to the access key id."
+    )
+    session_token: SecretStr | None = Field(
+        default=None, description="Session token, for temporary credentials only."
+    )
+    addressing_style: Literal["auto", "path", "virtual"] = Field(
+        default="auto",
+        description="Where the bucket's name goes in addresses; most services but AWS want 'path'.",
+    )
+    connect_timeout_s: float = Field(
+        default=10.0, description="Seconds until a connection that does not come is given up.", gt=0
+    )
+    read_timeout_s: float = Field(
+        default=60.0, description="Seconds without any answer until a request is given up.", gt=0
+    )
+    attempts: int = Field(
+        default=3,
+        description="How often a single request is made before the task fails, at least 1.",
+        ge=1,
+        le=10,
+    )
+
+    @field_validator("endpoint_url")
+    @classmethod
+    def _is_plain_address(cls, value: str | None) -> str | None:
+        if not value:  # an emptied field of the form
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("write the endpoint as https://host or https://host:port")
+        if parts.username or parts.password:
+            raise ValueError("the endpoint must not hold credentials: they would be shown")
+        return value
+
+    @model_validator(mode="after")
+    def _has_both_keys(self) -> Self:
+        if bool(self.access_key_id) != bool(self.secret_access_key):
+            raise ValueError("give both access key id and secret access key, or neither")
+        return self
+
+    @property
+    def system(self) -> str:
+        """What errors call this place, e.g. "s3://acme-exchange/incoming"."""
+        where = urlsplit(self.endpoint_url).netloc + "/" if self.endpoint_url else ""
+        prefix = self.prefix.strip("/")
+        return f"s3://{where}{self.bucket}" + (f"/{prefix}" if prefix else "")
+
+    def get_client(self) -> S3Client:
+        """Build the client; nothing is sent yet."""
+        import boto3
+        from botocore.config import Config
+
+        secret, token = self.secret_access_key, self.session_token
+        session = boto3.Session(
+            aws_access_key_id=self.access_key_id or None,
+            aws_secret_access_key=secret.get_secret_value() if secret else None,
+            aws_session_token=token.get_secret_value() if token else None,
+            region_name=self.region or None,
+        )
+        return session.client(
+            "s3",
+            endpoint_url=self.endpoint_url,
+            config=Config(
+                connect_timeout=self.connect_timeout_s,
+                read_timeout=self.read_timeout_s,
+                retries={"mode": "standard", "total_max_attempts": self.attempts},
+                s3={"addressing_style": self.addressing_style},
+                max_pool_connections=16,
+                # Other services than AWS do not all know the newer checksums.
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+            ),
+        )

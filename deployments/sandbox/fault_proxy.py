@@ -1,0 +1,111 @@
+"""A proxy before any TCP service that is slow, cuts, swallows or refuses when told to."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from tasks.plain.remote_folders.background_loop import BackgroundLoop
+
+_CHUNK_BYTES = 64 * 1024
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+@dataclass
+class FaultProxy:
+    """A running proxy; its switches work at once, on open connections too.
+
+    Attributes:
+        latency_s: Waited before each piece is passed on.
+        cut_after_bytes: Connections are reset once so many bytes went through since it was set.
+        swallow: Pieces are held back while it is on.
+        refuse: New connections are reset.
+        connections: How many were accepted.
+    """
+
+    latency_s: float = 0.0
+    cut_after_bytes: int | None = None
+    swallow: bool = False
+    refuse: bool = False
+    connections: int = 0
+    _upstream: tuple[str, int] = ("127.0.0.1", 0)
+    _loop: BackgroundLoop = field(default_factory=lambda: BackgroundLoop("fault-proxy"))
+    _server: Any = None
+
+    @property
+    def host(self) -> str:
+        """The loopback."""
+        return "127.0.0.1"
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    def stop(self) -> None:
+        """Cut all connections and stop listening."""
+        self._server.close()
+        self._loop.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    async def _listen(self, port: int) -> None:
+        self._server = await asyncio.start_server(self._accept, self.host, port)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        if self.refuse:
+            _reset(writer)
+            return
+        try:
+            up_reader, up_writer = await asyncio.open_connection(*self._upstream)
+        except OSError:
+            _reset(writer)
+            return
+        end = _reset
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._pass_on(reader, up_writer))
+                group.create_task(self._pass_on(up_reader, writer))
+            end = asyncio.StreamWriter.close
+        except* OSError:
+            pass
+        finally:
+            end(writer)
+            end(up_writer)
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while piece := await reader.read(_CHUNK_BYTES):
+            await asyncio.sleep(self.latency_s)
+            while self.swallow:  # noqa: ASYNC110  # the switch is thrown by another thread
+                await asyncio.sleep(0.01)
+            if self.cut_after_bytes is not None:
+                self.cut_after_bytes -= len(piece)
+                if self.cut_after_bytes < 0:
+                    raise ConnectionResetError
+            writer.write(piece)
+            await writer.drain()
+        if writer.can_write_eof():
+            writer.write_eof()
+
+
+def start(upstream: tuple[str, int], *, port: int = 0) -> FaultProxy:
+    """Pass everything on to `upstream` until a switch is thrown; port 0 takes a free one."""
+    proxy = FaultProxy(_upstream=upstream)
+    proxy._loop.run(proxy._listen(port))  # noqa: SLF001  # the module's own
+    return proxy
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    connection = writer.get_extra_info("socket")
+    if connection is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    writer.transport.abort()

@@ -1,0 +1,86 @@
+"""An S3 service on the loopback; what it stores is gone when it stops."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+_HOST = "127.0.0.1"
+
+
+@dataclass
+class S3Sandbox:
+    """A running service.
+
+    Attributes:
+        port: Of 127.0.0.1.
+        access_key_id: Any is taken unless `check_credentials` was called, as any secret is.
+    """
+
+    port: int
+    access_key_id: str
+    secret_access_key: str
+    _server: Any
+
+    @property
+    def endpoint_url(self) -> str:
+        """Its address."""
+        return f"http://{_HOST}:{self.port}"
+
+    def client(self) -> Any:
+        """An S3 client for whoever runs the service."""
+        import boto3
+        from botocore.config import Config
+
+        return boto3.client(
+            "s3",
+            endpoint_url=self.endpoint_url,
+            aws_access_key_id=self.access_key_id,
+            aws_secret_access_key=self.secret_access_key,
+            region_name="us-east-1",
+            config=Config(s3={"addressing_style": "path"}),
+        )
+
+    def check_credentials(self, *, on: bool) -> None:
+        """From now on, take or refuse credentials that it did not give out (it gives out none)."""
+        import httpx
+
+        count = "0" if on else "inf"
+        httpx.post(f"{self.endpoint_url}/moto-api/reset-auth", content=count).raise_for_status()
+
+    def stop(self) -> None:
+        """Stop listening and forget everything."""
+        self._server.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def start(*, port: int = 0, buckets: Sequence[str] = ()) -> S3Sandbox:
+    """Start the service in a thread, with empty buckets.
+
+    Args:
+        port: 0 for a free one.
+        buckets: Names, each 3 characters or more.
+    """
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else a line for each request
+    server = ThreadedMotoServer(ip_address=_HOST, port=port, verbose=False)
+    server.start()
+    sandbox = S3Sandbox(
+        port=server.get_host_and_port()[1],
+        access_key_id="sandbox",
+        secret_access_key="sandbox",  # noqa: S106  # a stand-in's, not a secret
+        _server=server,
+    )
+    client = sandbox.client()
+    for bucket in buckets:
+        client.create_bucket(Bucket=bucket)
+    client.close()
+    return sandbox
