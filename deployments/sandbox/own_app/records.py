@@ -1,4 +1,4 @@
-"""What the application stores: four resources, each with its fields and business key."""
+"""What the application stores: five resources, each with its fields and business key."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    JsonValue,
     NonNegativeInt,
     PositiveInt,
     StringConstraints,
@@ -89,6 +90,18 @@ class Contact(StoredRecord):
     updated_at: AwareDatetime | None = None
 
 
+class Activity(StoredRecord):
+    """Something that happened elsewhere and that the people here want to see."""
+
+    activity_id: Key
+    kind: Text
+    title: Text
+    url: Text | None = None
+    actor: Text | None = None
+    occurred_at: AwareDatetime | None = None
+    data: dict[str, JsonValue] | None = None
+
+
 class Adjustment(ApiModel):
     """A change of one item's stock."""
 
@@ -139,5 +152,6 @@ RESOURCES = {
         Resource("products", "sku", Product, Batch[Product]),
         Resource("orders", "order_no", Order, Batch[Order]),
         Resource("contacts", "contact_id", Contact, Batch[Contact]),
+        Resource("activities", "activity_id", Activity, Batch[Activity]),
     )
 }
