@@ -14,6 +14,7 @@ from urllib.parse import quote_plus
 import orjson
 
 from blocks.errors import MisconfiguredError
+from tasks.plain.http.redaction import redact_url
 
 _RENEW_EARLIER_S = 30
 
@@ -101,7 +102,7 @@ class OAuth2:
         except (ValueError, TypeError, KeyError, AttributeError, IndexError) as exc:
             raise MisconfiguredError(
                 "the token endpoint's answer holds no access_token; check token_url",
-                system=self._token_url,
+                system=redact_url(self._token_url),
                 operation="fetch token",
             ) from exc
         self._keep_rotated(answer.get("refresh_token"))

@@ -135,6 +135,7 @@ class ApiClient:
         content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
+        repeatable: bool | None = None,
         operation: str | None = None,
         record: str | None = None,
     ) -> ApiResponse:
@@ -151,6 +152,8 @@ class ApiClient:
             content: The body as it is, instead of `json`; JSON unless `headers` say otherwise.
             headers: More headers.
             idempotency_key: The same for the same effect, however often it is asked for.
+            repeatable: Whether doing it twice is as good as once; by default that is told by
+                method and key.
             operation: What errors call this; method and path without it. Give it where the path
                 holds a secret.
             record: The record concerned, for errors.
@@ -173,7 +176,8 @@ class ApiClient:
         if json is not None:
             content = orjson.dumps(json, default=str)
         request = self._request(method, path, params, content, all_headers, where)
-        repeatable = is_repeatable(method, idempotency_key)
+        if repeatable is None:
+            repeatable = is_repeatable(method, idempotency_key)
 
         def tell(error: BaseException, wait_s: float, attempt: int) -> None:
             self._log.warning(
@@ -185,7 +189,7 @@ class ApiClient:
             )
 
         retrying = self._retries.retrying(sleep=self._sleep, before_wait=tell)
-        return retrying(self._attempt, request, repeatable, where)
+        return retrying(self._attempt, request, repeatable=repeatable, where=where)
 
     def _request(
         self,
@@ -211,14 +215,14 @@ class ApiClient:
             )
         return request
 
-    def _attempt(self, request: httpx.Request, repeatable: bool, where: Where) -> ApiResponse:
+    def _attempt(self, request: httpx.Request, *, repeatable: bool, where: Where) -> ApiResponse:
         self._keep_pace(where)
         token = self._authorize(request)
-        response = self._send(request, repeatable, where)
+        response = self._send(request, repeatable=repeatable, where=where)
         if response.status == 401 and self._oauth is not None and token is not None:
             token = self._oauth.replace(token, self._fetch_token)
             request.headers["Authorization"] = f"Bearer {token}"
-            response = self._send(request, repeatable, where)
+            response = self._send(request, repeatable=repeatable, where=where)
         error = from_status(
             response.status, response.headers, response.content, where, now=self._now()
         )
@@ -229,7 +233,7 @@ class ApiClient:
             raise _unknown(error, where) from error
         raise error
 
-    def _send(self, request: httpx.Request, repeatable: bool, where: Where) -> ApiResponse:
+    def _send(self, request: httpx.Request, *, repeatable: bool, where: Where) -> ApiResponse:
         try:
             return self._exchange(request, where)
         except UnreachableError as exc:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -64,10 +65,9 @@ class RetryPolicy:
         asked = getattr(_failure(state), "retry_after_s", None)
         if asked is not None:
             return float(asked)
-        backoff = tenacity.wait_exponential_jitter(
-            initial=self.first_wait_s, max=self.max_wait_s, jitter=self.first_wait_s
-        )
-        return backoff(state)
+        jitter_s = random.uniform(0, self.first_wait_s)
+        backoff_s: float = self.first_wait_s * 2 ** (state.attempt_number - 1)
+        return min(backoff_s + jitter_s, self.max_wait_s)
 
 
 def is_repeatable(method: str, idempotency_key: str | None) -> bool:
