@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from tasks.plain.webhooks.options import ApiKeyOptions
 from tasks.plain.webhooks.reading import ReadEvents, Reading, reader
 from tasks.plain.webhooks.request import (
     VerifiedRequest,
@@ -22,6 +23,8 @@ from tasks.plain.webhooks.request import (
 from tasks.plain.webhooks.schemes import SCHEMES, Scheme
 
 __all__ = ["SCHEMES", "VerifiedRequest", "Verifier", "verify"]
+
+CREDENTIAL_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie"})
 
 
 def verify(
@@ -67,6 +70,7 @@ class Verifier:
     Attributes:
         name: The scheme's name.
         scheme: What is particular to it.
+        credential_headers: Headers that hold a secret and must not be stored or logged.
     """
 
     def __init__(
@@ -90,11 +94,13 @@ class Verifier:
         """
         self.name = scheme
         self.scheme = _known_scheme(scheme)
+        chosen = _valid(scheme, self.scheme, options or {})
         self._authenticate = self.scheme.authenticator(
-            scheme,
-            _usable(scheme, self.scheme, secrets),
-            _valid(scheme, self.scheme, options or {}),
+            scheme, _usable(scheme, self.scheme, secrets), chosen
         )
+        self.credential_headers = CREDENTIAL_HEADERS
+        if isinstance(chosen, ApiKeyOptions):
+            self.credential_headers |= {chosen.header.lower()}
         self._read_events = _reader(scheme, self.scheme, reading or {})
 
     def verify(self, request: WebhookRequest) -> VerifiedRequest:

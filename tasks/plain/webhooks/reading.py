@@ -72,7 +72,7 @@ def reader(scheme: str, reading: Reading) -> ReadEvents:
             kind = _printable(_first(event_type, request, proof, content) or "")
             key = _first(dedup, request, proof, content)
             if key is None:
-                key = _digest(request, payload, kind if reading.digest_covers_type else "")
+                key = digest(request, payload, covering=kind if reading.digest_covers_type else "")
             order = _first(ordering_key, request, proof, content)
             return ReceivedEvent(kind, _key(key), None if order is None else _key(order), payload)
 
@@ -82,6 +82,13 @@ def reader(scheme: str, reading: Reading) -> ReadEvents:
         return tuple(event(content, orjson.dumps(content)) for content in document)
 
     return read
+
+
+def digest(request: WebhookRequest, payload: bytes | None = None, *, covering: str = "") -> str:
+    """The dedup key of what has no id: the hash of the payload, else of the body or the URL."""
+    content = payload or request.body or request.url.encode("utf-8", "surrogatepass")
+    prefix = covering.encode() + b"\n" if covering else b""
+    return f"sha256:{hashlib.sha256(prefix + content).hexdigest()}"
 
 
 def dropbox_events(request: WebhookRequest, _proof: Proof) -> tuple[ReceivedEvent, ...]:
@@ -203,12 +210,6 @@ def _form(scheme: str, request: WebhookRequest) -> Any:
         except (orjson.JSONDecodeError, TypeError) as exc:
             raise malformed(scheme, "the field payload is not JSON") from exc
     return fields
-
-
-def _digest(request: WebhookRequest, payload: bytes | None, kind: str) -> str:
-    content = payload or request.body or request.url.encode("utf-8", "surrogatepass")
-    prefix = kind.encode() + b"\n" if kind else b""
-    return f"sha256:{hashlib.sha256(prefix + content).hexdigest()}"
 
 
 def _key(text: str) -> str:

@@ -1,0 +1,150 @@
+"""Runs the gateway: `python -m deployments.gateway [--host …] [--port …] [--check]`.
+
+Environment:
+    INTEGRATIONS_ENDPOINTS        files and folders with endpoint declarations; else flows/
+    INTEGRATIONS_DATABASE_URL     where the inbox is; else a SQLite file in the user's home
+    INTEGRATIONS_PUBLIC_URL       how senders reach the gateway, e.g. https://hooks.example
+    INTEGRATIONS_TRUSTED_PROXIES  whose X-Forwarded-* headers are believed, CIDR, by comma
+    PREFECT_API_URL               which server the doorbell rings at
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from ipaddress import ip_network
+
+import uvicorn
+
+from blocks.errors import IntegrationError, MisconfiguredError
+from deployments.gateway.access_log import AccessLog
+from deployments.gateway.app import Gateway
+from deployments.gateway.declarations import declaration_files, read_declarations
+from deployments.gateway.doorbell import PrefectEvents
+from deployments.gateway.endpoints import Endpoint, UnusableEndpoint, make_endpoints
+from deployments.gateway.forwarding import Forwarding
+from tasks.plain.state.database import open_database
+
+_PUBLIC_URL = "INTEGRATIONS_PUBLIC_URL"
+_TRUSTED_PROXIES = "INTEGRATIONS_TRUSTED_PROXIES"
+_BACKLOG = 2048
+_KEEP_ALIVE_S = 75  # longer than usual load balancers keep a connection that they may reuse
+_SHUTDOWN_S = 30
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT, then finish what was accepted."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    for chatty in ("httpx", "alembic"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    try:
+        endpoints = make_endpoints(read_declarations(declaration_files()), os.environ)
+        _show(endpoints)
+        if options.check:
+            return int(any(isinstance(each, UnusableEndpoint) for each in endpoints))
+        return _serve(options.host, options.port, endpoints, os.environ)
+    except IntegrationError as exc:
+        print(exc, file=sys.stderr)
+        return 1
+
+
+def _serve(
+    host: str,
+    port: int,
+    endpoints: Sequence[Endpoint | UnusableEndpoint],
+    environment: Mapping[str, str],
+) -> int:
+    prefect = PrefectEvents(environment)
+    gateway = Gateway(
+        open_database(),
+        endpoints,
+        post_doorbell=prefect.post,
+        forwarding=_forwarding(environment),
+        access_log=AccessLog(sys.stdout.buffer),
+    )
+    listener = _listen(host, port)
+    server = _AnnouncedServer(
+        uvicorn.Config(
+            gateway,
+            loop="uvloop" if sys.platform != "win32" else "asyncio",
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            backlog=_BACKLOG,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            log_config=None,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=_SHUTDOWN_S,
+        )
+    )
+    server.run(sockets=[listener])
+    return 0 if server.started else 1
+
+
+class _AnnouncedServer(uvicorn.Server):
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in sockets or []:
+            host, port = listener.getsockname()[:2]
+            shown = f"[{host}]" if ":" in host else host
+            print(f"gateway listens on http://{shown}:{port}", file=sys.stderr, flush=True)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as exc:
+        listener.close()
+        raise _misconfigured(f"cannot listen on {host} port {port} ({exc.strerror})") from exc
+    return listener
+
+
+def _forwarding(environment: Mapping[str, str]) -> Forwarding:
+    proxies = [part.strip() for part in environment.get(_TRUSTED_PROXIES, "").split(",")]
+    try:
+        networks = [ip_network(part) for part in proxies if part]
+    except ValueError as exc:
+        raise _misconfigured(f"{_TRUSTED_PROXIES} lists no addresses or ranges: {exc}") from exc
+    public_url = environment.get(_PUBLIC_URL)
+    if public_url and not public_url.startswith(("http://", "https://")):
+        raise _misconfigured(f"{_PUBLIC_URL} must begin with https:// or http://")
+    return Forwarding(trusted_proxies=networks, public_url=public_url)
+
+
+def _show(endpoints: Sequence[Endpoint | UnusableEndpoint]) -> None:
+    log = logging.getLogger("deployments.gateway")
+    if not endpoints:
+        log.warning("no endpoint is declared; put an endpoints.yaml beside a flow")
+    for each in endpoints:
+        if isinstance(each, UnusableEndpoint):
+            log.warning("%s answers 503: %s", each.name, each.reason)
+        else:
+            log.info("%s: %s, for %s", each.name, each.verifier.name, each.integration)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m deployments.gateway", description="Receives webhooks."
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, default=8080, help="0 for any free one")
+    parser.add_argument("--check", action="store_true", help="check the declarations and stop")
+    return parser
+
+
+def _misconfigured(message: str) -> MisconfiguredError:
+    return MisconfiguredError(message, system="gateway", operation="start")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""The gateway as an ASGI application: the declared endpoints, health, readiness and metrics."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+import httpx
+from prometheus_client import CONTENT_TYPE_LATEST
+from sqlalchemy import Engine
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from deployments.gateway import replies
+from deployments.gateway.access_log import AccessLog
+from deployments.gateway.declarations import RESERVED_PATHS
+from deployments.gateway.doorbell import Doorbell, Post
+from deployments.gateway.endpoints import Endpoint, UnusableEndpoint
+from deployments.gateway.forwarding import Forwarding
+from deployments.gateway.metrics import Metrics
+from deployments.gateway.receiving import Confirm, Receiver
+from tasks.plain.inbox.drains import Drains
+from tasks.plain.inbox.writer import InboxWriter
+
+_LOG = logging.getLogger(__name__)
+_UNREADY_AFTER_FAILURE_S = 10.0
+_CONFIRM_TIMEOUT_S = 5.0
+_MAX_LOGGED_PATH = 100
+
+
+class Gateway:
+    """Receives webhooks.
+
+    Args:
+        engine: The state database, with its tables.
+        endpoints: From `make_endpoints`.
+        post_doorbell: Tells Prefect that something waits.
+        forwarding: What is known about proxies and public URLs.
+        access_log: Where requests are told.
+        confirm: Confirms subscriptions.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        endpoints: Sequence[Endpoint | UnusableEndpoint],
+        *,
+        post_doorbell: Post,
+        forwarding: Forwarding,
+        access_log: AccessLog,
+        confirm: Confirm | None = None,
+    ) -> None:
+        self._access_log = access_log
+        self._metrics = Metrics()
+        self._writer = InboxWriter(engine)
+        self._doorbell = Doorbell(post_doorbell, Drains(engine).at_work, self._metrics)
+        self._receiver = Receiver(
+            writer=self._writer,
+            doorbell=self._doorbell,
+            forwarding=forwarding,
+            metrics=self._metrics,
+            access_log=access_log,
+            confirm=confirm or confirm_subscription,
+        )
+        self._endpoints = {each.path: each for each in endpoints if isinstance(each, Endpoint)}
+        self._unusable = [each for each in endpoints if isinstance(each, UnusableEndpoint)]
+        self._is_serving = False
+        self._operation = Starlette(
+            routes=[
+                Route("/healthz", self._health),
+                Route("/readyz", self._readiness),
+                Route("/metrics", self._exposition),
+            ],
+            lifespan=self._lifespan,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve what ASGI servers bring."""
+        if scope["type"] != "http" or scope["path"] in RESERVED_PATHS:
+            await self._operation(scope, receive, send)
+            return
+        endpoint = self._endpoints.get(scope["path"])
+        if endpoint is not None:
+            await self._receiver.serve(endpoint, scope, receive, send)
+            return
+        unusable = next((each for each in self._unusable if each.path == scope["path"]), None)
+        reply = replies.NOT_FOUND if unusable is None else replies.NOT_SET_UP
+        await reply.send(send)
+        name = "" if unusable is None else unusable.name
+        outcome = "not found" if unusable is None else "not set up"
+        self._metrics.requests.labels(name, outcome).inc()
+        self._access_log.write(
+            datetime.now(UTC),
+            endpoint=name or None,
+            path=scope["path"][:_MAX_LOGGED_PATH] if unusable is None else None,
+            method=scope["method"],
+            status=reply.status,
+            outcome=outcome,
+            reason=None if unusable is None else unusable.reason,
+        )
+
+    @asynccontextmanager
+    async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
+        await self._writer.start()
+        self._is_serving = True
+        try:
+            yield
+        finally:
+            self._is_serving = False
+            await self._writer.close()
+            await self._doorbell.close()
+            self._access_log.flush()
+
+    async def _health(self, _request: Request) -> Response:
+        return JSONResponse({"status": "alive"})
+
+    async def _readiness(self, _request: Request) -> Response:
+        failed_at = self._receiver.store_failed_at
+        fails = failed_at is not None and time.monotonic() - failed_at < _UNREADY_AFTER_FAILURE_S
+        is_ready = self._is_serving and not fails
+        state = {
+            "status": "ready" if is_ready else "not ready",
+            "endpoints": len(self._endpoints),
+            "not_set_up": [each.name for each in self._unusable],
+        }
+        return JSONResponse(state, status_code=200 if is_ready else 503)
+
+    async def _exposition(self, _request: Request) -> Response:
+        return Response(self._metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+
+async def confirm_subscription(url: str) -> bool:
+    """GET the URL, which was checked to be the provider's own; no redirect is followed."""
+    try:
+        async with httpx.AsyncClient(timeout=_CONFIRM_TIMEOUT_S) as client:
+            response = await client.get(url, follow_redirects=False)
+    except httpx.HTTPError as exc:
+        _LOG.warning("a subscription could not be confirmed (%s)", type(exc).__name__)
+        return False
+    return response.is_success

@@ -1,0 +1,165 @@
+"""Declared endpoints made ready to serve: secrets fetched, verifiers built, answers prepared."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+
+from blocks.errors import MisconfiguredError
+from deployments.gateway.declarations import (
+    EndpointDeclaration,
+    IntegrationDeclaration,
+    SecretSources,
+)
+from tasks.plain.signatures import Verifier
+from tasks.plain.webhooks.sns import FetchCertificate
+
+_VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One URL as it is served.
+
+    Attributes:
+        name: Stored with each delivery; stands in the log and the metrics.
+        integration: Whose inbox the deliveries wait in.
+        path: Where it is; may hold a secret, so it is never logged.
+        methods: What is answered at all.
+        verifier: Says who calls and what the call says.
+        events: The event types to take; None for all.
+        max_body_bytes: Larger requests are refused.
+        allowed_ips: Who may call; empty for all.
+        response: As declared.
+        public_url: Where the sender sees this endpoint; None for the gateway's own.
+    """
+
+    name: str
+    integration: str
+    path: str
+    methods: frozenset[str]
+    verifier: Verifier
+    events: frozenset[str] | None
+    max_body_bytes: int
+    allowed_ips: tuple[IPv4Network | IPv6Network, ...]
+    response: str
+    public_url: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class UnusableEndpoint:
+    """An endpoint that lacks something only its operator can give; it answers 503.
+
+    Attributes:
+        name: As declared.
+        path: Where it would be; None if that is not known.
+        reason: What to do.
+    """
+
+    name: str
+    path: str | None
+    reason: str
+
+
+def make_endpoints(
+    declared: Sequence[IntegrationDeclaration],
+    environment: Mapping[str, str],
+    *,
+    fetch_certificate: FetchCertificate | None = None,
+) -> list[Endpoint | UnusableEndpoint]:
+    """Make every declared endpoint ready.
+
+    One whose secret is not set is unusable and does not keep the others from being served.
+
+    Args:
+        declared: From `read_declarations`.
+        environment: Where the named variables are looked up.
+        fetch_certificate: In place of Amazon's hosts, for tests.
+
+    Raises:
+        MisconfiguredError: Two endpoints have the same path once variables are filled in.
+    """
+    made = [
+        _endpoint(each.integration, name, declaration, environment, fetch_certificate)
+        for each in declared
+        for name, declaration in each.endpoints.items()
+    ]
+    by_path: dict[str, str] = {}
+    for endpoint in made:
+        if endpoint.path is not None and endpoint.path in by_path:
+            raise _misconfigured(
+                f"{by_path[endpoint.path]} and {endpoint.name} have the same path; change one"
+            )
+        if endpoint.path is not None:
+            by_path[endpoint.path] = endpoint.name
+    return made
+
+
+def _endpoint(
+    integration: str,
+    name: str,
+    declared: EndpointDeclaration,
+    environment: Mapping[str, str],
+    fetch_certificate: FetchCertificate | None,
+) -> Endpoint | UnusableEndpoint:
+    path = None
+    options = dict(declared.options)
+    if fetch_certificate is not None and declared.scheme == "sns":
+        options["fetch_certificate"] = fetch_certificate
+    places = ("event_type", "dedup", "ordering_key", "is_batch")
+    try:
+        path = _filled_in(declared.path, environment)
+        verifier = Verifier(
+            declared.scheme,
+            secrets=_secrets(declared.secrets, environment),
+            options=options,
+            reading={
+                field: value for field in places if (value := getattr(declared, field)) is not None
+            },
+        )
+    except MisconfiguredError as exc:
+        return UnusableEndpoint(name, path, exc.message)
+    return Endpoint(
+        name=name,
+        integration=integration,
+        path=path,
+        methods=frozenset(declared.methods or verifier.scheme.methods),
+        verifier=verifier,
+        events=None if declared.events is None else frozenset(declared.events),
+        max_body_bytes=declared.max_body_bytes,
+        allowed_ips=tuple(declared.allowed_ips),
+        response=declared.response,
+        public_url=declared.public_url,
+    )
+
+
+def _secrets(sources: SecretSources, environment: Mapping[str, str]) -> list[str]:
+    secrets = [value for name in sources.env if (value := environment.get(name))]
+    for file in sources.files:
+        try:
+            lines = Path(file).read_text().splitlines()
+        except FileNotFoundError:
+            continue
+        except (OSError, UnicodeDecodeError) as exc:
+            raise _misconfigured(f"the secret in {file} cannot be read ({exc})") from exc
+        secrets += [line.strip() for line in lines if line.strip()]
+    if not secrets and (sources.env or sources.files):
+        raise _misconfigured(f"there is no secret; set {' or '.join(sources.env + sources.files)}")
+    return secrets
+
+
+def _filled_in(path: str, environment: Mapping[str, str]) -> str:
+    def value(found: re.Match[str]) -> str:
+        text = environment.get(found[1], "")
+        if not re.fullmatch(r"[A-Za-z0-9._~-]+", text):
+            raise _misconfigured(f"set {found[1]} to letters, digits, . _ ~ and -")
+        return text
+
+    return _VARIABLE.sub(value, path)
+
+
+def _misconfigured(message: str) -> MisconfiguredError:
+    return MisconfiguredError(message, system="gateway", operation="make endpoints")

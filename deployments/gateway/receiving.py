@@ -1,0 +1,320 @@
+"""The accept path: read, verify, store, and only then acknowledge."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import traceback
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import orjson
+from starlette.types import Message, Receive, Scope, Send
+
+from blocks.errors import BadPayloadError, IntegrationError, SignatureInvalidError, TransientError
+from deployments.gateway import replies
+from deployments.gateway.access_log import AccessLog
+from deployments.gateway.doorbell import Doorbell
+from deployments.gateway.endpoints import Endpoint
+from deployments.gateway.forwarding import Forwarding
+from deployments.gateway.metrics import Metrics
+from deployments.gateway.replies import Reply
+from tasks.plain.inbox.writer import InboxWriter, NewDelivery, StoredDelivery
+from tasks.plain.webhooks.reading import digest
+from tasks.plain.webhooks.request import ReceivedEvent, VerifiedRequest, WebhookRequest
+
+_LOG = logging.getLogger(__name__)
+_BODY_TIMEOUT_S = 30.0
+_MAX_AT_ONCE = 1000
+
+Confirm = Callable[[str], Awaitable[bool]]
+"""GETs a URL that confirms a subscription; says whether that worked."""
+
+
+class _BodyTooLargeError(Exception):
+    pass
+
+
+class _CallerLeftError(Exception):
+    pass
+
+
+@dataclass(slots=True)
+class _Exchange:
+    """One request on its way, and what is told of it afterwards."""
+
+    endpoint: Endpoint
+    scope: Scope
+    pairs: list[tuple[str, str]]
+    headers: dict[str, str]
+    received_at: datetime
+    outcome: str = "failed"
+    reason: str | None = None
+    body_bytes: int | None = None
+    stored: list[StoredDelivery] = field(default_factory=list)
+
+
+class Receiver:
+    """Serves the declared endpoints.
+
+    Args:
+        writer: Where deliveries are stored.
+        doorbell: Rung after each commit.
+        forwarding: Who is believed about addresses and URLs.
+        metrics: Where requests are counted.
+        access_log: Where they are told.
+        confirm: Confirms subscriptions of senders that want that.
+        max_at_once: More requests than this at once are sent away; bounds memory.
+
+    Attributes:
+        store_failed_at: When storing last failed, on the monotonic clock; None if it never did.
+    """
+
+    def __init__(
+        self,
+        *,
+        writer: InboxWriter,
+        doorbell: Doorbell,
+        forwarding: Forwarding,
+        metrics: Metrics,
+        access_log: AccessLog,
+        confirm: Confirm,
+        max_at_once: int = _MAX_AT_ONCE,
+    ) -> None:
+        self._writer = writer
+        self._doorbell = doorbell
+        self._forwarding = forwarding
+        self._metrics = metrics
+        self._access_log = access_log
+        self._confirm = confirm
+        self._max_at_once = max_at_once
+        self._at_once = 0
+        self.store_failed_at: float | None = None
+
+    async def serve(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; whatever is wrong with it, the answer says so and is no 500."""
+        started = time.perf_counter()
+        pairs = [
+            (name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]
+        ]
+        # Of repeated headers the first counts.
+        exchange = _Exchange(endpoint, scope, pairs, dict(reversed(pairs)), datetime.now(UTC))
+        self._at_once += 1
+        try:
+            reply = await self._reply(exchange, receive)
+            if reply is not None:
+                await reply.send(send)
+        finally:
+            self._at_once -= 1
+        self._tell(exchange, reply, time.perf_counter() - started)
+
+    async def _reply(self, exchange: _Exchange, receive: Receive) -> Reply | None:
+        """The answer; None if nobody waits for it any more."""
+        try:
+            return self._refusal(exchange) or await self._accept(exchange, receive)
+        except SignatureInvalidError as exc:
+            return _refused(exchange, "unauthentic", exc.message, replies.UNAUTHENTIC)
+        except BadPayloadError as exc:
+            return _refused(exchange, "malformed", exc.message, replies.MALFORMED)
+        except _BodyTooLargeError:
+            return _refused(exchange, "too large", None, replies.TOO_LARGE)
+        except TimeoutError:
+            return _refused(exchange, "timed out", None, replies.TIMED_OUT)
+        except _CallerLeftError:
+            return _refused(exchange, "caller left", None, None)
+        except TransientError as exc:
+            return _refused(exchange, "not stored", str(exc), replies.not_stored(exc.retry_after_s))
+        except Exception as exc:  # noqa: BLE001 - ours to mend; the sender shall come back then
+            _log_failure(exchange.endpoint, exc)
+            return _refused(exchange, "failed", None, replies.not_stored())
+
+    def _refusal(self, exchange: _Exchange) -> Reply | None:
+        """What can be refused before the body is read."""
+        endpoint, scope = exchange.endpoint, exchange.scope
+        if scope["method"] not in endpoint.methods:
+            reply = replies.wrong_method(sorted(endpoint.methods))
+            return _refused(exchange, "wrong method", None, reply)
+        if endpoint.allowed_ips and not self._forwarding.is_allowed(
+            scope, exchange.headers, endpoint.allowed_ips
+        ):
+            return _refused(exchange, "forbidden", None, replies.FORBIDDEN)
+        length = exchange.headers.get("content-length", "")
+        if length.isdecimal() and int(length) > endpoint.max_body_bytes:
+            return _refused(exchange, "too large", None, replies.TOO_LARGE)
+        if self._at_once > self._max_at_once:
+            return _refused(exchange, "overloaded", None, replies.OVERLOADED)
+        return None
+
+    async def _accept(self, exchange: _Exchange, receive: Receive) -> Reply:
+        endpoint = exchange.endpoint
+        body = await _read_body(receive, endpoint.max_body_bytes)
+        exchange.body_bytes = len(body)
+        request = WebhookRequest(
+            method=exchange.scope["method"],
+            url=self._forwarding.url(exchange.scope, exchange.headers, endpoint.public_url),
+            headers=exchange.headers,
+            body=body,
+            now=exchange.received_at,
+        )
+        verifier = endpoint.verifier
+        if verifier.scheme.may_block:
+            verified = await asyncio.to_thread(verifier.verify, request)
+        else:
+            verified = verifier.verify(request)
+        if verified.handshake is not None:
+            return await self._shake_hands(exchange, verified)
+        try:
+            events = verified.read_events()
+        except BadPayloadError as exc:
+            await self._park(exchange, request, verified, exc)
+            raise
+        wanted = [event for event in events if _is_wanted(endpoint, event)]
+        await self._store(exchange, [_delivery(exchange, verified, event) for event in wanted])
+        if not wanted:
+            exchange.outcome = "notice" if any(event.is_notice for event in events) else "ignored"
+            exchange.reason = ", ".join(sorted({event.event_type for event in events})) or None
+            return _thanks(endpoint, verified, exchange, otherwise=replies.OK)
+        is_new = any(stored.is_new for stored in exchange.stored)
+        exchange.outcome = "accepted" if is_new else "duplicate"
+        return _thanks(endpoint, verified, exchange, otherwise=replies.ACCEPTED)
+
+    async def _shake_hands(self, exchange: _Exchange, verified: VerifiedRequest) -> Reply:
+        assert verified.handshake is not None  # noqa: S101 - the caller looked
+        url = verified.handshake.confirm_url
+        if url is not None and not await self._confirm(url):
+            exchange.outcome = "not confirmed"
+            return replies.not_stored()
+        exchange.outcome = "handshake"
+        return replies.answer_reply(verified.handshake.answer)
+
+    async def _park(
+        self,
+        exchange: _Exchange,
+        request: WebhookRequest,
+        verified: VerifiedRequest,
+        error: BadPayloadError,
+    ) -> None:
+        # It came from the right sender, so it is kept: mended by hand, it can be replayed.
+        event = ReceivedEvent("", digest(request))
+        await self._store(exchange, [_delivery(exchange, verified, event, error.message)])
+
+    async def _store(self, exchange: _Exchange, deliveries: list[NewDelivery]) -> None:
+        if not deliveries:
+            return
+        try:
+            exchange.stored = await self._writer.store(deliveries)
+        except IntegrationError:
+            self.store_failed_at = time.monotonic()
+            raise
+        if any(
+            stored.is_new and delivery.park_reason is None
+            for stored, delivery in zip(exchange.stored, deliveries, strict=True)
+        ):
+            self._doorbell.ring(exchange.endpoint.integration)
+
+    def _tell(self, exchange: _Exchange, reply: Reply | None, seconds: float) -> None:
+        name = exchange.endpoint.name
+        self._metrics.requests.labels(name, exchange.outcome).inc()
+        self._metrics.seconds.labels(name).observe(seconds)
+        for stored in exchange.stored:
+            self._metrics.deliveries.labels(name, "new" if stored.is_new else "duplicate").inc()
+        caller = self._forwarding.caller(exchange.scope, exchange.headers)
+        self._access_log.write(
+            exchange.received_at,
+            endpoint=name,
+            method=exchange.scope["method"],
+            status=reply.status if reply is not None else None,
+            outcome=exchange.outcome,
+            reason=exchange.reason,
+            caller=str(caller) if caller is not None else None,
+            body_bytes=exchange.body_bytes,
+            deliveries=[stored.id for stored in exchange.stored] or None,
+            ms=round(seconds * 1000, 2),
+        )
+
+
+def _refused(
+    exchange: _Exchange, outcome: str, reason: str | None, reply: Reply | None
+) -> Reply | None:
+    exchange.outcome = outcome
+    exchange.reason = reason
+    return reply
+
+
+def _log_failure(endpoint: Endpoint, exc: Exception) -> None:
+    # The texts of foreign exceptions may quote what was to be stored; the place suffices.
+    said = str(exc) if isinstance(exc, IntegrationError) else type(exc).__name__
+    place = "".join(traceback.format_tb(exc.__traceback__))
+    _LOG.error("endpoint %s failed and answers 503: %s\n%s", endpoint.name, said, place)
+
+
+def _is_wanted(endpoint: Endpoint, event: ReceivedEvent) -> bool:
+    if event.is_notice:
+        return False
+    return endpoint.events is None or event.event_type in endpoint.events
+
+
+def _delivery(
+    exchange: _Exchange,
+    verified: VerifiedRequest,
+    event: ReceivedEvent,
+    park_reason: str | None = None,
+) -> NewDelivery:
+    endpoint = exchange.endpoint
+    secret = endpoint.verifier.credential_headers
+    return NewDelivery(
+        integration=endpoint.integration,
+        endpoint=endpoint.name,
+        event=event.event_type,
+        dedup_key=event.dedup_key,
+        ordering_key=event.ordering_key,
+        headers=orjson.dumps([pair for pair in exchange.pairs if pair[0] not in secret]),
+        body=verified.body,
+        payload=event.payload,
+        content_type=exchange.headers.get("content-type", ""),
+        received_at=exchange.received_at,
+        park_reason=park_reason,
+    )
+
+
+def _thanks(
+    endpoint: Endpoint, verified: VerifiedRequest, exchange: _Exchange, *, otherwise: Reply
+) -> Reply:
+    match endpoint.response:
+        case "ok":
+            return replies.OK
+        case "accepted":
+            return replies.ACCEPTED
+        case "no-content":
+            return replies.NO_CONTENT
+        case "receipt":
+            return replies.receipt([stored.id for stored in exchange.stored])
+    return replies.answer_reply(verified.answer) if verified.answer else otherwise
+
+
+async def _read_body(receive: Receive, max_bytes: int) -> bytes:
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if message["type"] == "http.request" and not message.get("more_body", False):
+        if len(body) > max_bytes:
+            raise _BodyTooLargeError
+        return body
+    async with asyncio.timeout(_BODY_TIMEOUT_S):
+        return await _read_rest(message, receive, max_bytes)
+
+
+async def _read_rest(message: Message, receive: Receive, max_bytes: int) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        if message["type"] == "http.disconnect":
+            raise _CallerLeftError
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        if size > max_bytes:
+            raise _BodyTooLargeError
+        if not message.get("more_body", False):
+            return b"".join(chunks)
+        message = await receive()
