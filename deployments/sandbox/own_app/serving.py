@@ -62,9 +62,9 @@ class OwnAppHost:
     Starting and stopping a server takes 0.2 s, a new application on it a millisecond.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, port: int = 0) -> None:
         self._app: ASGIApp | None = None
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port))
         config = uvicorn.Config(
             self._serve,
             log_config=None,
@@ -112,9 +112,11 @@ class OwnAppHost:
 
 
 @contextmanager
-def running_own_app(database: Path, *, api_key: str = "own-app-key") -> Iterator[RunningOwnApp]:
+def running_own_app(
+    database: Path, *, api_key: str = "own-app-key", port: int = 0
+) -> Iterator[RunningOwnApp]:
     """Serve on a port of its own until the block ends; what is stored stays in `database`."""
-    with OwnAppHost() as host, host.serving(database, api_key=api_key) as own_app:
+    with OwnAppHost(port=port) as host, host.serving(database, api_key=api_key) as own_app:
         yield own_app
 
 

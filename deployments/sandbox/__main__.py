@@ -1,0 +1,119 @@
+"""Runs all stand-ins in one process: `python -m deployments.sandbox --data DIR`.
+
+Writes `DIR/blocks.yaml`, the block documents by which flows reach them, when all of them answer. Then
+partners drop files, at once and every few minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import yaml
+from prefect.blocks.core import Block
+from pydantic import SecretStr
+
+from blocks.errors import IntegrationError
+from blocks.http_api import ApiKeyAuth, HttpApi
+from blocks.local_folder import LocalFolder
+from deployments.sandbox import dropbox_api, s3_server, sftp_server
+from deployments.sandbox.own_app.serving import running_own_app
+from deployments.sandbox.partners import drop_files
+from tasks.folders import open_folder
+
+_API_KEY = "sandbox-own-app-key"
+_BUCKET = "marketplace"
+# which block leads to the place where a partner drops
+_PLACES = {
+    "sftp": "sftp-server/warehouse",
+    "s3": "s3-bucket/marketplace",
+    "dropbox": "dropbox-account/supplier",
+    "local": "local-folder/office",
+}
+
+
+def main() -> None:
+    """Serve until SIGTERM or SIGINT."""
+    arguments = _arguments()
+    data: Path = arguments.data.resolve()
+    data.mkdir(parents=True, exist_ok=True)
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    with ExitStack() as running:
+        blocks = _start(running, arguments, data)
+        documents = {slug: _document(block) for slug, block in blocks.items()}
+        unfinished = data / "blocks.yaml.part"
+        unfinished.write_text(yaml.safe_dump(documents, sort_keys=False))
+        unfinished.replace(data / "blocks.yaml")
+        while not stopping.is_set():
+            _let_partners_drop(blocks)
+            stopping.wait(arguments.drop_every_s)
+
+
+def _start(running: ExitStack, arguments: argparse.Namespace, data: Path) -> dict[str, Block]:
+    sftp = running.enter_context(sftp_server.start(data / "sftp", port=arguments.sftp_port))
+    s3 = running.enter_context(s3_server.start(port=arguments.s3_port, buckets=[_BUCKET]))
+    dropbox = running.enter_context(
+        dropbox_api.start(data / "dropbox", port=arguments.dropbox_port)
+    )
+    own_app = running.enter_context(
+        running_own_app(data / "own-app.db", api_key=_API_KEY, port=arguments.own_app_port)
+    )
+    office = data / "local"
+    for folder in (
+        sftp.files / "incoming",
+        dropbox.files / "incoming",
+        office / "contacts",
+        office / "counts",
+    ):
+        folder.mkdir(parents=True, exist_ok=True)
+    return {
+        "http-api/own-app": HttpApi(
+            base_url=f"{own_app.base_url}/api/v1", auth=ApiKeyAuth(key=SecretStr(_API_KEY))
+        ),
+        "sftp-server/warehouse": sftp.block(),
+        "s3-bucket/marketplace": s3.block(_BUCKET),
+        "dropbox-account/supplier": dropbox.block(),
+        "local-folder/office": LocalFolder(path=office),
+    }
+
+
+def _document(block: Block) -> dict[str, Any]:
+    """The fields of a block as a file for `deployments.register_blocks` has them."""
+    fields = block.model_dump(
+        mode="json", context={"include_secrets": True}, exclude={"block_type_slug"}
+    )
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _let_partners_drop(blocks: dict[str, Block]) -> None:
+    try:
+        with ExitStack() as opened:
+            folders = {
+                place: opened.enter_context(open_folder(blocks[slug]))
+                for place, slug in _PLACES.items()
+            }
+            for dropped in drop_files(folders):
+                print("a partner dropped", dropped, flush=True)
+    except IntegrationError as exc:
+        print("a partner could not drop:", exc, flush=True)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m deployments.sandbox", description="Stand-ins of the outside systems."
+    )
+    parser.add_argument("--data", type=Path, required=True, help="where they keep their data")
+    for name in ("own-app", "sftp", "s3", "dropbox"):
+        parser.add_argument(f"--{name}-port", type=int, default=0, help="0 for a free one")
+    parser.add_argument("--drop-every-s", type=float, default=120)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
