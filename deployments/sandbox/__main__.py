@@ -1,7 +1,7 @@
 """Runs all stand-ins in one process: `python -m deployments.sandbox --data DIR`.
 
-Writes `DIR/blocks.yaml`, the block documents by which flows reach them, when all of them answer. Then
-partners drop files, at once and every few minutes.
+Writes `DIR/blocks.yaml`, the block documents by which flows reach them, when all of them answer.
+Then partners drop files, at once and every few minutes.
 """
 
 from __future__ import annotations
