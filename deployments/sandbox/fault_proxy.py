@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -70,7 +71,7 @@ class FaultProxy:
         except OSError:
             _reset(writer)
             return
-        end = _reset
+        end: Callable[[asyncio.StreamWriter], None] = _reset
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._pass_on(reader, up_writer))

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
+    from deployments.sandbox.dropbox_api import DropboxSandbox
+    from deployments.sandbox.fault_proxy import FaultProxy
     from deployments.sandbox.own_app.serving import OwnAppHost, RunningOwnApp
+    from deployments.sandbox.s3_server import S3Sandbox
+    from deployments.sandbox.sftp_server import SftpSandbox
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +32,76 @@ def own_app(own_app_host: OwnAppHost, tmp_path: Path) -> Iterator[RunningOwnApp]
     """The user's own application, empty, with helpers to switch its behaviour and count calls."""
     with own_app_host.serving(tmp_path / "own_app.db") as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def sftp_server_of_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SftpSandbox]:
+    """The server that `sftp_server` empties before each test."""
+    from deployments.sandbox import sftp_server
+
+    with sftp_server.start(tmp_path_factory.mktemp("sftp")) as running:
+        yield running
+
+
+@pytest.fixture
+def sftp_server(sftp_server_of_session: SftpSandbox) -> SftpSandbox:
+    """A partner's SFTP server, empty and without faults."""
+    from deployments.sandbox.sftp_server import Faults
+
+    vars(sftp_server_of_session.faults).update(vars(Faults()))
+    sftp_server_of_session.requests.clear()
+    _empty(sftp_server_of_session.files)
+    return sftp_server_of_session
+
+
+@pytest.fixture(scope="session")
+def s3_server_of_session() -> Iterator[S3Sandbox]:
+    """The service in which `s3_server` makes the bucket anew for each test."""
+    from deployments.sandbox import s3_server
+
+    with s3_server.start() as running:
+        yield running
+
+
+@pytest.fixture
+def s3_server(s3_server_of_session: S3Sandbox) -> S3Sandbox:
+    """An S3 service with one empty bucket, "exchange"."""
+    s3_server_of_session.reset(buckets=["exchange"])
+    return s3_server_of_session
+
+
+@pytest.fixture(scope="session")
+def dropbox_api_of_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DropboxSandbox]:
+    """The API whose account `dropbox_api` empties before each test."""
+    from deployments.sandbox import dropbox_api
+
+    with dropbox_api.start(tmp_path_factory.mktemp("dropbox")) as running:
+        yield running
+
+
+@pytest.fixture
+def dropbox_api(dropbox_api_of_session: DropboxSandbox) -> DropboxSandbox:
+    """A Dropbox account, empty and without faults."""
+    from deployments.sandbox.dropbox_routes import Faults
+
+    vars(dropbox_api_of_session.faults).update(vars(Faults()))
+    dropbox_api_of_session.requests.clear()
+    _empty(dropbox_api_of_session.files)
+    return dropbox_api_of_session
+
+
+@pytest.fixture
+def fault_proxy() -> Iterator[Callable[[int], FaultProxy]]:
+    """Starts a proxy before a port of the loopback: slow, cutting or refusing when told to."""
+    from deployments.sandbox import fault_proxy
+
+    with ExitStack() as running:
+        yield lambda port: running.enter_context(fault_proxy.start(("127.0.0.1", port)))
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from blocks.s3_bucket import S3Bucket
 
 _HOST = "127.0.0.1"
 
@@ -29,6 +32,20 @@ class S3Sandbox:
         """Its address."""
         return f"http://{_HOST}:{self.port}"
 
+    def block(self, bucket: str, **fields: Any) -> S3Bucket:
+        """The block for a bucket; `fields` go before what would be right."""
+        from blocks.s3_bucket import S3Bucket
+
+        right = {
+            "bucket": bucket,
+            "endpoint_url": self.endpoint_url,
+            "region": "us-east-1",
+            "access_key_id": self.access_key_id,
+            "secret_access_key": self.secret_access_key,
+            "addressing_style": "path",
+        }
+        return S3Bucket(**{**right, **fields})
+
     def client(self) -> Any:
         """An S3 client for whoever runs the service."""
         import boto3
@@ -49,6 +66,17 @@ class S3Sandbox:
 
         count = "0" if on else "inf"
         httpx.post(f"{self.endpoint_url}/moto-api/reset-auth", content=count).raise_for_status()
+
+    def reset(self, *, buckets: Sequence[str] = ()) -> None:
+        """Forget everything, take any credentials, and make empty buckets."""
+        import httpx
+
+        httpx.post(f"{self.endpoint_url}/moto-api/reset").raise_for_status()
+        self.check_credentials(on=False)
+        client = self.client()
+        for bucket in buckets:
+            client.create_bucket(Bucket=bucket)
+        client.close()
 
     def stop(self) -> None:
         """Stop listening and forget everything."""
@@ -79,8 +107,5 @@ def start(*, port: int = 0, buckets: Sequence[str] = ()) -> S3Sandbox:
         secret_access_key="sandbox",  # noqa: S106  # a stand-in's, not a secret
         _server=server,
     )
-    client = sandbox.client()
-    for bucket in buckets:
-        client.create_bucket(Bucket=bucket)
-    client.close()
+    sandbox.reset(buckets=buckets)
     return sandbox

@@ -9,11 +9,14 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import asyncssh
 
 from tasks.plain.remote_folders.background_loop import BackgroundLoop
+
+if TYPE_CHECKING:
+    from blocks.sftp_server import SftpServer
 
 _HOST = "127.0.0.1"
 
@@ -67,6 +70,19 @@ class SftpSandbox:
     def host(self) -> str:
         """The loopback."""
         return _HOST
+
+    def block(self, **fields: Any) -> SftpServer:
+        """The block for it; `fields` go before what would be right."""
+        from blocks.sftp_server import SftpServer
+
+        right = {
+            "host": self.host,
+            "port": self.port,
+            "username": self.username,
+            "password": self.password,
+            "known_hosts": self.known_hosts,
+        }
+        return SftpServer(**{**right, **fields})
 
     def stop(self) -> None:
         """Cut all connections and stop listening."""

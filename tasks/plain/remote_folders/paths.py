@@ -70,26 +70,28 @@ def part_path(path: str) -> str:
     return join(folder, f".{name[:_PART_NAME_CHARACTERS]}.{uuid.uuid4().hex}.part")
 
 
-def listed_path(folder: str, name: str | bytes, *, system: str) -> str | None:
+def listed_path(folder: str, *names: str | bytes, system: str) -> str | None:
     """The path of a name that another system listed, or None, with a warning, if it has none.
 
     Args:
         folder: The folder's path in its one form.
-        name: Bytes are read as UTF-8.
+        names: Of the file, after those of the folders between; bytes are read as UTF-8.
         system: As the warning calls the place.
     """
-    if isinstance(name, bytes):
-        name = name.decode("utf-8", "surrogateescape")
-    if name in ("", ".", "..") or "/" in name or "\0" in name or not _is_encodable(name):
-        _LOGGER.warning(
-            "%s: list %r: left out the name %r, which no path can express; "
-            "have it renamed, with a name in UTF-8",
-            system,
-            folder,
-            name.encode("utf-8", "surrogateescape"),
-        )
-        return None
-    return join(folder, name)
+    path = folder
+    for name in names:
+        text = name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else name
+        if text in ("", ".", "..") or "/" in text or "\0" in text or not _is_encodable(text):
+            _LOGGER.warning(
+                "%s: list %r: left out the name %r, which no path can express; "
+                "have it renamed, with a name in UTF-8",
+                system,
+                path,
+                text.encode("utf-8", "surrogateescape"),
+            )
+            return None
+        path = join(path, text)
+    return path
 
 
 def _is_encodable(text: str) -> bool:

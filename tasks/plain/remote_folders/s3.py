@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 from tasks.plain.remote_folders.paths import clean_path, join, listed_path
 from tasks.plain.remote_folders.protocol import FileChangedError, RemoteFile, TargetExistsError
 from tasks.plain.remote_folders.s3_errors import s3_errors, status_of
-from tasks.plain.remote_folders.streams import ExactContent, ReadAhead, buffered
+from tasks.plain.remote_folders.streams import ExactContent, ReadAhead, buffered, read_fully
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -119,7 +119,7 @@ class S3Files:
         condition: dict[str, Any] = {} if overwrite else {"IfNoneMatch": "*"}
         with s3_errors(self._system, "put", path):
             if size <= _PART_BYTES:
-                body = _read_fully(exact, size + 1)
+                body = read_fully(exact, size + 1)
                 exact.check_ended()
                 self._client.put_object(**target, **condition, Body=body)
             else:
@@ -180,7 +180,7 @@ class S3Files:
         under_way: deque[Future[dict[str, Any]]] = deque()
         parts: list[Any] = []
         try:
-            while body := _read_fully(content, part_bytes):
+            while body := read_fully(content, part_bytes):
                 number = len(parts) + len(under_way) + 1
                 under_way.append(self._threads.submit(put_part, number, body))
                 if len(under_way) == _PARTS_UNDER_WAY:
@@ -228,11 +228,7 @@ class S3Files:
     def _listed(self, folder: str, rest: str) -> str | None:
         if not rest or rest.endswith("/"):
             return None  # a marker that keeps an empty folder visible in consoles
-        path: str | None = folder
-        for name in rest.split("/"):
-            if path is not None:
-                path = listed_path(path, name, system=self._system)
-        return path
+        return listed_path(folder, *rest.split("/"), system=self._system)
 
     def _changed(self, operation: str, path: str) -> FileChangedError:
         return FileChangedError(
@@ -263,12 +259,3 @@ def _version(answer: Any) -> str:
 
 def _etag(file: RemoteFile) -> str:
     return file.version.rpartition("-")[0]
-
-
-def _read_fully(content: ExactContent, count: int) -> bytes:
-    """Up to `count` bytes, fewer only at the end."""
-    pieces: list[bytes] = []
-    while count > 0 and (piece := content.read(count)):
-        pieces.append(piece)
-        count -= len(piece)
-    return b"".join(pieces)

@@ -89,7 +89,8 @@ def _answer(exc: boto.ClientError, system: str, operation: str, path: str) -> In
     if ours_to_mend:
         return MisconfiguredError(ours_to_mend, **where)
     source_changed = operation == "read" or "source" in str(error.get("Condition", "")).lower()
-    if status == 404 or (status == 412 and source_changed):
+    source_gone = status == 404 and operation in ("read", "move")
+    if source_gone or (status == 412 and source_changed):
         what = "vanished" if status == 404 else "changed"
         return FileChangedError(
             f"it {what} since it was listed; the next listing shows it as it is now", **where

@@ -39,13 +39,14 @@ class Watched(io.RawIOBase):
             source: Needs `readinto` and `close`.
             errors: Maps the source's errors around each read.
             seen: Is shown every piece that was read.
-            at_end: Raises if what was read is not the file that was meant.
+            at_end: Called once; raises if what was read is not the file that was meant.
         """
         super().__init__()
         self._source = source
         self._errors = errors
         self._seen = seen
         self._at_end = at_end
+        self._ended = False
 
     def readable(self) -> bool:
         """Yes."""
@@ -58,7 +59,8 @@ class Watched(io.RawIOBase):
             count = self._source.readinto(target) or 0
         if count:
             self._seen(target[:count])
-        elif target:
+        elif target and not self._ended:
+            self._ended = True
             with self._errors():
                 self._at_end()
         return count
@@ -160,3 +162,12 @@ class ExactContent:
                 f"{self._count:,}: was it still being written?",
                 **self._where,
             )
+
+
+def read_fully(content: ExactContent, count: int) -> bytes:
+    """Read up to `count` bytes, fewer only at the end."""
+    pieces: list[bytes] = []
+    while count > 0 and (piece := content.read(count)):
+        pieces.append(piece)
+        count -= len(piece)
+    return b"".join(pieces)
