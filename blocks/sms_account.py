@@ -1,0 +1,68 @@
+"""Whose Twilio account sends our text messages, and from which number."""
+
+from __future__ import annotations
+
+import httpx
+from prefect.blocks.core import Block
+from pydantic import ConfigDict, Field, SecretStr
+
+
+class SmsAccount(Block):
+    """A Twilio account that sends text messages.
+
+    Make an API key in the Twilio console under Account, API keys: it can be withdrawn without
+    touching anything else. The account's own SID and auth token work too.
+
+    Example:
+        Send a text message:
+        ```python
+        from blocks.sms_account import SmsAccount
+        from tasks.plain.sms import TextMessage, send_sms
+
+        account = SmsAccount.load("BLOCK_NAME")
+        message = TextMessage("+4915112345678", "The report is there.")
+        with account.get_client() as client:
+            send_sms(client, message, sender=account.sender, system=account.system)
+        ```
+    """
+
+    _block_type_name = "SMS Account"
+    _block_type_slug = "sms-account"
+    _description = "A Twilio account that sends text messages."
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    account_sid: str = Field(
+        pattern=r"^AC[0-9a-f]{32}$", description="The account's SID, beginning AC."
+    )
+    key_sid: str | None = Field(
+        default=None,
+        pattern=r"^SK[0-9a-f]{32}$",
+        description="SID of the API key, beginning SK; empty to log in with the account's token.",
+    )
+    secret: SecretStr = Field(description="Secret of the API key, or the account's auth token.")
+    sender: str = Field(
+        pattern=r"^(\+[1-9]\d{6,14}|MG[0-9a-f]{32}|[A-Za-z0-9 ]{1,11})$",
+        description="Number it is from (+49…), messaging service SID (MG…) or sender name.",
+    )
+    base_url: str = Field(
+        default="https://api.twilio.com",
+        pattern=r"^https?://[^/@?#]+$",
+        description="Address of the API; other regions and stand-ins have their own.",
+    )
+    timeout_s: float = Field(
+        default=30, gt=0, description="Seconds of silence after which a request is given up."
+    )
+
+    @property
+    def system(self) -> str:
+        """What errors call this account."""
+        return self.base_url
+
+    def get_client(self) -> httpx.Client:
+        """A client whose paths start at the account."""
+        return httpx.Client(
+            base_url=f"{self.base_url}/2010-04-01/Accounts/{self.account_sid}/",
+            auth=(self.key_sid or self.account_sid, self.secret.get_secret_value()),
+            timeout=httpx.Timeout(self.timeout_s, connect=10),
+        )

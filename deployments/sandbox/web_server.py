@@ -1,0 +1,52 @@
+"""Serves one ASGI application on the loopback until it is stopped."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import Any
+
+import uvicorn
+
+HOST = "127.0.0.1"
+
+
+class WebServer:
+    """A server in a thread of its own; it accepts from the moment it exists.
+
+    Args:
+        app: The ASGI application.
+        port: 0 for a free one.
+        name: Of the thread.
+    """
+
+    def __init__(self, app: Any, *, port: int, name: str) -> None:
+        self._listener = socket.create_server((HOST, port))
+        self.port: int = self._listener.getsockname()[1]
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                log_level="critical",
+                access_log=False,
+                lifespan="off",
+                ws="none",
+                timeout_graceful_shutdown=1,
+            )
+        )
+        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://{HOST}:{self.port}"
+
+    def stop(self) -> None:
+        """Stop listening."""
+        self._server.should_exit = True
+        self._thread.join()
+
+    def _serve(self) -> None:
+        with self._listener:
+            self._server.run([self._listener])
