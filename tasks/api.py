@@ -2,29 +2,186 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from prefect import State, get_run_logger, task
+from prefect.client.schemas.objects import TaskRun
+from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import rate_limit
+from prefect.exceptions import MissingContextError
 from pydantic import SecretStr
 
+from blocks.errors import (
+    MisconfiguredError,
+    TransientError,
+    UnreachableError,
+    UpstreamBusyError,
+)
 from blocks.http_api import HttpApi, OAuth2Grant, OAuth2RefreshToken
+from tasks.plain.http import batches, paging
 from tasks.plain.http.auth import OAuth2
 from tasks.plain.http.client import ApiClient, ApiLimits
+from tasks.plain.http.errors import Where
+from tasks.plain.http.pagination import PaginationStyle, Position
+from tasks.plain.http.paging import Page
 from tasks.plain.http.retrying import RetryPolicy
+
+DEFAULT_MAX_RECORDS = 100_000
+
+
+def is_transient(_task: Any, _task_run: TaskRun, state: State[Any]) -> bool:
+    """Retry condition of tasks: only what may pass by itself is tried again."""
+    return isinstance(state.data, TransientError)
+
+
+@task(task_run_name="{method} {path}", retry_condition_fn=is_transient)
+async def call_api(
+    api: HttpApi,
+    method: str,
+    path: str,
+    *,
+    params: Mapping[str, Any] | None = None,
+    json: Any = None,
+    idempotency_key: str | None = None,
+) -> Any:
+    """Make one call and return its answer's JSON, None if it is empty.
+
+    Args:
+        api: Where, as whom and how patiently.
+        method: The HTTP method.
+        path: Relative to the block's base URL, without query.
+        params: The query.
+        json: The body.
+        idempotency_key: The same for the same effect. Without one a POST that may have been
+            carried out is not repeated, neither here nor by a retry of the task.
+
+    Raises:
+        IntegrationError: As in `tasks.plain.http.client.ApiClient.call`.
+    """
+
+    def call() -> Any:
+        with open_api(api) as client:
+            return client.call(
+                method, path, params=params, json=json, idempotency_key=idempotency_key
+            ).json()
+
+    return await asyncio.to_thread(call)
+
+
+@task(task_run_name="page of {path}", retry_condition_fn=is_transient)
+async def fetch_page(
+    api: HttpApi,
+    path: str,
+    pagination: PaginationStyle,
+    *,
+    position: Position = None,
+    params: Mapping[str, Any] | None = None,
+) -> Page:
+    """Fetch one page; `next_position` of its result leads to the next one.
+
+    A flow that keeps results resumes at the page that failed.
+
+    Args:
+        api: As in `call_api`.
+        path: As in `call_api`.
+        pagination: How the list is paged.
+        position: `next_position` of the page before; None for the first page.
+        params: Query of every page.
+
+    Raises:
+        IntegrationError: As in `tasks.plain.http.paging.fetch_page`.
+    """
+
+    def fetch() -> Page:
+        with open_api(api) as client:
+            return paging.fetch_page(client, path, pagination, position=position, params=params)
+
+    return await asyncio.to_thread(fetch)
+
+
+@task(task_run_name="records of {path}", retry_condition_fn=is_transient)
+async def fetch_records(
+    api: HttpApi,
+    path: str,
+    pagination: PaginationStyle,
+    *,
+    params: Mapping[str, Any] | None = None,
+    max_records: int = DEFAULT_MAX_RECORDS,
+    at_once: int = 1,
+) -> list[Any]:
+    """Fetch a whole list that fits into memory.
+
+    Args:
+        api: As in `call_api`.
+        path: As in `call_api`.
+        pagination: How the list is paged.
+        params: Query of every page.
+        max_records: A longer list is an error; read it with `fetch_page`.
+        at_once: As in `tasks.plain.http.paging.fetch_pages`.
+
+    Raises:
+        IntegrationError: As in `tasks.plain.http.paging.fetch_pages`.
+    """
+
+    def fetch() -> list[Any]:
+        with open_api(api) as client:
+            return list(
+                paging.fetch_records(
+                    client,
+                    path,
+                    pagination,
+                    params=params,
+                    max_records=max_records,
+                    at_once=at_once,
+                )
+            )
+
+    return await asyncio.to_thread(fetch)
+
+
+@task(task_run_name="batch {idempotency_key} to {path}", retry_condition_fn=is_transient)
+async def send_batch(
+    api: HttpApi,
+    path: str,
+    records: bytes | Sequence[Mapping[str, Any]],
+    *,
+    idempotency_key: str,
+    envelope: str = "records",
+) -> Any:
+    """Hand over one batch of records; sending it again has no second effect.
+
+    Args:
+        api: As in `call_api`.
+        path: As in `call_api`.
+        records: Objects, or a JSON array that is encoded already.
+        idempotency_key: The same for the same records, in other runs, too.
+        envelope: The field that holds the records.
+
+    Returns:
+        The answer's JSON.
+
+    Raises:
+        IntegrationError: As in `tasks.plain.http.batches.send_batch`.
+    """
+
+    def send() -> Any:
+        with open_api(api) as client:
+            return batches.send_batch(
+                client, path, records, idempotency_key=idempotency_key, envelope=envelope
+            )
+
+    return await asyncio.to_thread(send)
 
 
 @contextmanager
-def open_api(
-    api: HttpApi, *, log: logging.Logger | logging.LoggerAdapter[Any] | None = None
-) -> Iterator[ApiClient]:
+def open_api(api: HttpApi) -> Iterator[ApiClient]:
     """A client for an API with everything its block says: tokens, retries, limits, budget.
 
-    Args:
-        api: The block.
-        log: Told of retries; give Prefect's run logger to show them in the UI.
+    Inside a run its retries are logged to the run.
     """
     with api.get_client() as http:
         yield ApiClient(
@@ -41,8 +198,15 @@ def open_api(
                 max_response_bytes=api.max_response_bytes, total_timeout_s=api.total_timeout_s
             ),
             before_request=_budget(api),
-            log=log or logging.getLogger(__name__),
+            log=_run_log(),
         )
+
+
+def _run_log() -> logging.Logger | logging.LoggerAdapter[Any]:
+    try:
+        return get_run_logger()
+    except MissingContextError:
+        return logging.getLogger(__name__)
 
 
 def _oauth(api: HttpApi) -> OAuth2 | None:
@@ -68,12 +232,34 @@ def _keep_refresh_token(api: HttpApi, token: str) -> None:
     """Save a rotated refresh token in the block document, since the old one may be dead."""
     assert isinstance(api.auth, OAuth2RefreshToken)  # noqa: S101 - only then it is called
     api.auth.refresh_token = SecretStr(token)
-    if api._block_document_name is not None:  # noqa: SLF001 - Prefect offers no other way
-        api.save(api._block_document_name, overwrite=True)  # noqa: SLF001
+    name = api._block_document_name  # noqa: SLF001 - Prefect offers no other way
+    if name is not None:
+        api.save(name, overwrite=True)
 
 
 def _budget(api: HttpApi) -> Callable[[], None] | None:
+    """Waits for a slot of the global limit that all runs share."""
     name = api.rate_limit
     if name is None:
         return None
-    return lambda: rate_limit(name, strict=True)
+    where = Where(system=api.system, operation="wait for rate limit", record=name)
+
+    def wait() -> None:
+        try:
+            rate_limit(name, strict=True, timeout_seconds=api.max_retry_after_s)
+        except TimeoutError as exc:
+            raise UpstreamBusyError(
+                f"no slot within {api.max_retry_after_s:g} s: the runs together want more than "
+                "the limit allows",
+                **where,
+            ) from exc
+        except ConcurrencySlotAcquisitionError as exc:
+            if exc.__cause__ is not None:
+                raise UnreachableError("Prefect's API gave no slot", **where) from exc
+            raise MisconfiguredError(
+                "there is no such global concurrency limit with slot decay; make it with "
+                f"prefect gcl create {name} --limit N --slot-decay-per-second N",
+                **where,
+            ) from exc
+
+    return wait

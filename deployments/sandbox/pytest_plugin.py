@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from deployments.sandbox.fault_proxy import FaultProxy
     from deployments.sandbox.own_app.serving import OwnAppHost, RunningOwnApp
     from deployments.sandbox.s3_server import S3Sandbox
+    from deployments.sandbox.scripted_api import ScriptedApi
     from deployments.sandbox.sftp_server import SftpSandbox
 
 
@@ -31,6 +32,15 @@ def own_app_host() -> Iterator[OwnAppHost]:
 def own_app(own_app_host: OwnAppHost, tmp_path: Path) -> Iterator[RunningOwnApp]:
     """The user's own application, empty, with helpers to switch its behaviour and count calls."""
     with own_app_host.serving(tmp_path / "own_app.db") as running:
+        yield running
+
+
+@pytest.fixture
+def scripted_api() -> Iterator[ScriptedApi]:
+    """A partner's HTTP API that answers exactly as the test tells it."""
+    from deployments.sandbox import scripted_api
+
+    with scripted_api.start() as running:
         yield running
 
 

@@ -167,7 +167,7 @@ class ApiClient:
         """
         where = Where(
             system=self.system,
-            operation=operation or f"{method} {redact_url(path).partition('?')[0]}",
+            operation=operation or f"{method} {_shown(path)}",
             record=record,
         )
         all_headers = dict(headers or {})
@@ -202,8 +202,12 @@ class ApiClient:
     ) -> httpx.Request:
         given = {name: value for name, value in (params or {}).items() if value is not None}
         try:
-            url = httpx.URL(path).copy_merge_params(given) if given else httpx.URL(path)
-            request = self._http.build_request(method, url, content=content, headers=headers)
+            url: httpx.URL | str = path
+            if given and "?" in path:  # build_request would replace the path's own query
+                url, given = httpx.URL(path).copy_merge_params(given), {}
+            request = self._http.build_request(
+                method, url, params=given or None, content=content, headers=headers
+            )
         except (httpx.InvalidURL, ValueError) as exc:
             raise from_httpx(exc, where) from exc
         if content is not None:
@@ -343,6 +347,10 @@ def _unknown(error: TransientError, where: Where) -> OutcomeUnknownError:
         "there before running it again, and give an idempotency_key where the API takes one",
         **where,
     )
+
+
+def _shown(path: str) -> str:
+    return (redact_url(path) if ":" in path else path).partition("?")[0]
 
 
 def _origin(url: httpx.URL) -> str:

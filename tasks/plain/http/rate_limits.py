@@ -70,11 +70,13 @@ def parse_rate_limit(headers: Mapping[str, str], *, now: datetime) -> RateLimit 
     in seconds from now or as an instant in seconds or milliseconds.
 
     Args:
-        headers: By names in any case (httpx.Headers).
+        headers: As httpx.Headers, which takes names in any case and lists them in lower case.
         now: Aware instant at which they were sent.
 
     Source: draft-ietf-httpapi-ratelimit-headers-03 to -10; GitHub's REST API.
     """
+    if not any("limit" in name for name in headers):
+        return None  # as most answers
     return _structured(headers.get("ratelimit", "")) or _separate(headers, now=now)
 
 

@@ -17,6 +17,7 @@ from blocks.errors import (
     UpstreamBusyError,
     UpstreamFailedError,
 )
+from deployments.sandbox.scripted_api import Reply
 from tasks.plain.http.auth import OAuth2
 from tasks.plain.http.client import ApiClient, ApiLimits
 from tasks.plain.http.errors import OutcomeUnknownError
@@ -25,61 +26,61 @@ from tasks.plain.http.retrying import RetryPolicy
 ONCE = RetryPolicy(max_attempts=1)
 
 
-def test_failures_that_pass_end_well(server, client_of, reply, fake_time):
+def test_failures_that_pass_end_well(scripted_api, client_of, fake_time):
     """After 500, a rate limit and a cut answer, the fourth attempt brings the data."""
-    server.answer(
-        reply(status=500),
-        reply(status=429, headers={"Retry-After": "11"}),
-        reply({"a": 1}, sent=3),
-        reply({"a": 1}),
+    scripted_api.answer(
+        Reply(status=500),
+        Reply(status=429, headers={"Retry-After": "11"}),
+        Reply({"a": 1}, sent_bytes=3),
+        Reply({"a": 1}),
     )
-    assert client_of(server.url).call("GET", "/orders").json() == {"a": 1}
-    assert len(server.requests) == 4
+    assert client_of(scripted_api.url).call("GET", "/orders").json() == {"a": 1}
+    assert len(scripted_api.requests) == 4
     assert fake_time.waits[1] == 11
 
 
-def test_retry_after_may_be_a_date(server, client_of, reply, fake_time):
+def test_retry_after_may_be_a_date(scripted_api, client_of, fake_time):
     """An HTTP date is compared with the server's own Date."""
     headers = {
         "Date": "Sat, 31 Jan 2026 13:00:00 GMT",
         "Retry-After": "Sat, 31 Jan 2026 13:00:25 GMT",
     }
-    server.answer(reply(status=503, headers=headers), reply())
-    client_of(server.url).call("GET", "/orders")
+    scripted_api.answer(Reply(status=503, headers=headers), Reply())
+    client_of(scripted_api.url).call("GET", "/orders")
     assert fake_time.waits == [25]
 
 
 @pytest.mark.parametrize("how", ["cut in the body", "closed before the answer"])
-def test_cut_connection_is_unreachable(server, client_of, reply, how):
+def test_cut_connection_is_unreachable(scripted_api, client_of, how):
     """A connection that breaks off is a transient failure; nothing of the answer is used."""
-    cut = reply({"a": 1}, sent=3) if how == "cut in the body" else reply(closes=True)
-    server.answer(cut)
+    cut = Reply({"a": 1}, sent_bytes=3) if how == "cut in the body" else Reply(closes=True)
+    scripted_api.answer(cut)
     with pytest.raises(UnreachableError, match="cut in the middle"):
-        client_of(server.url, retries=ONCE).call("GET", "/orders")
+        client_of(scripted_api.url, retries=ONCE).call("GET", "/orders")
 
 
-def test_cut_post_is_not_sent_twice(server, client_of, reply):
+def test_cut_post_is_not_sent_twice(scripted_api, client_of):
     """A POST without key whose answer was cut reaches the server exactly once."""
-    server.answer(reply(sent=1))
+    scripted_api.answer(Reply(sent_bytes=1))
     with pytest.raises(OutcomeUnknownError):
-        client_of(server.url).call("POST", "/orders", json={"a": 1})
-    assert len(server.requests) == 1
+        client_of(scripted_api.url).call("POST", "/orders", json={"a": 1})
+    assert len(scripted_api.requests) == 1
 
 
-def test_cut_post_with_key_is_sent_again(server, client_of, reply):
+def test_cut_post_with_key_is_sent_again(scripted_api, client_of):
     """A POST with key is sent again, identical."""
-    server.answer(reply(sent=1), reply())
-    client_of(server.url).call("POST", "/orders", json={"a": 1}, idempotency_key="k")
-    first, second = server.requests
+    scripted_api.answer(Reply(sent_bytes=1), Reply())
+    client_of(scripted_api.url).call("POST", "/orders", json={"a": 1}, idempotency_key="k")
+    first, second = scripted_api.requests
     assert (first.body, first.headers) == (second.body, second.headers)
     assert first.headers["idempotency-key"] == "k"
 
 
-def test_silent_server_is_given_up(server, reply):
+def test_silent_server_is_given_up(scripted_api):
     """A server that takes the request and says nothing runs into the read time-out."""
-    server.answer(reply(silent=True))
-    with httpx.Client(base_url=server.url, timeout=httpx.Timeout(5, read=0.05)) as http:
-        client = ApiClient(http, system=server.url, retries=ONCE)
+    scripted_api.answer(Reply(silent=True))
+    with httpx.Client(base_url=scripted_api.url, timeout=httpx.Timeout(5, read=0.05)) as http:
+        client = ApiClient(http, system=scripted_api.url, retries=ONCE)
         with pytest.raises(UnreachableError, match="fell silent for longer than read_timeout_s"):
             client.call("GET", "/orders")
 
@@ -107,139 +108,137 @@ def test_connection_that_does_not_come_is_given_up():
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-def test_size_limit_counts_what_is_kept(server, client_of, reply, compressed):
+def test_size_limit_counts_what_is_kept(scripted_api, client_of, compressed):
     """An answer above the limit is refused, a compressed one by its size when unpacked."""
     body = b"x" * 100_000
     if compressed:
-        server.answer(reply(gzip.compress(body), headers={"Content-Encoding": "gzip"}))
+        scripted_api.answer(Reply(gzip.compress(body), headers={"Content-Encoding": "gzip"}))
     else:
-        server.answer(reply(body))
-    client = client_of(server.url, limits=ApiLimits(max_response_bytes=50_000))
+        scripted_api.answer(Reply(body))
+    client = client_of(scripted_api.url, limits=ApiLimits(max_response_bytes=50_000))
     with pytest.raises(BadPayloadError, match="larger than max_response_bytes"):
         client.call("GET", "/orders")
 
 
-def test_client_goes_on_after_a_refused_answer(server, client_of, reply):
+def test_client_goes_on_after_a_refused_answer(scripted_api, client_of):
     """An answer that was not read to its end does not spoil the next one."""
-    server.answer(reply(b"x" * 100_000), reply({"a": 1}))
-    client = client_of(server.url, limits=ApiLimits(max_response_bytes=50_000))
+    scripted_api.answer(Reply(b"x" * 100_000), Reply({"a": 1}))
+    client = client_of(scripted_api.url, limits=ApiLimits(max_response_bytes=50_000))
     with pytest.raises(BadPayloadError):
         client.call("GET", "/orders")
     assert client.call("GET", "/orders").json() == {"a": 1}
 
 
-def test_large_answer_arrives_whole(server, client_of, reply):
+def test_large_answer_arrives_whole(scripted_api, client_of):
     """A compressed megabyte arrives as it was."""
     body = bytes(range(256)) * 4096
-    server.answer(reply(gzip.compress(body), headers={"Content-Encoding": "gzip"}))
-    assert client_of(server.url).call("GET", "/orders").content == body
+    scripted_api.answer(Reply(gzip.compress(body), headers={"Content-Encoding": "gzip"}))
+    assert client_of(scripted_api.url).call("GET", "/orders").content == body
 
 
-def token_reply(reply, token, **more):
-    return reply({"access_token": token, "token_type": "Bearer", **more})
+def token_reply(token, **more):
+    return Reply({"access_token": token, "token_type": "Bearer", **more})
 
 
-def oauth_client(server, client_of, fake_time, **options):
+def oauth_client(scripted_api, client_of, fake_time, **options):
     oauth = OAuth2(
-        f"{server.url}/token",
+        f"{scripted_api.url}/token",
         client_id="us",
         client_secret="s3cret",
         clock=fake_time.clock,
         **options,
     )
-    return client_of(server.url, oauth=oauth)
+    return client_of(scripted_api.url, oauth=oauth)
 
 
-def test_token_is_fetched_once_and_sent(server, client_of, reply, fake_time):
+def test_token_is_fetched_once_and_sent(scripted_api, client_of, fake_time):
     """The first call fetches a token, the second one uses it again."""
-    server.answer(token_reply(reply, "t1", expires_in=3600), reply(), reply())
-    client = oauth_client(server, client_of, fake_time)
+    scripted_api.answer(token_reply("t1", expires_in=3600), Reply(), Reply())
+    client = oauth_client(scripted_api, client_of, fake_time)
     client.call("GET", "/orders")
     client.call("GET", "/orders")
-    assert [request.path for request in server.requests] == ["/token", "/orders", "/orders"]
-    assert {request.headers["authorization"] for request in server.requests[1:]} == {"Bearer t1"}
-    assert parse_qs(server.requests[0].body) == {b"grant_type": [b"client_credentials"]}
+    assert [request.path for request in scripted_api.requests] == ["/token", "/orders", "/orders"]
+    assert {request.headers["authorization"] for request in scripted_api.requests[1:]} == {
+        "Bearer t1"
+    }
+    assert parse_qs(scripted_api.requests[0].body) == {b"grant_type": [b"client_credentials"]}
 
 
-def test_expired_token_is_renewed_before_the_call(server, client_of, reply, fake_time):
+def test_expired_token_is_renewed_before_the_call(scripted_api, client_of, fake_time):
     """No call is made with a token that is about to expire."""
-    server.answer(
-        token_reply(reply, "t1", expires_in=60), reply(), token_reply(reply, "t2"), reply()
-    )
-    client = oauth_client(server, client_of, fake_time)
+    scripted_api.answer(token_reply("t1", expires_in=60), Reply(), token_reply("t2"), Reply())
+    client = oauth_client(scripted_api, client_of, fake_time)
     client.call("GET", "/orders")
     fake_time.sleep(31)
     client.call("GET", "/orders")
-    assert server.requests[-1].headers["authorization"] == "Bearer t2"
+    assert scripted_api.requests[-1].headers["authorization"] == "Bearer t2"
 
 
-def test_refused_token_is_renewed_once(server, client_of, reply, fake_time):
+def test_refused_token_is_renewed_once(scripted_api, client_of, fake_time):
     """A 401 fetches one new token and sends the same request again, a POST without key too."""
-    server.answer(
-        token_reply(reply, "t1"), reply(status=401), token_reply(reply, "t2"), reply({"a": 1})
-    )
-    client = oauth_client(server, client_of, fake_time)
+    scripted_api.answer(token_reply("t1"), Reply(status=401), token_reply("t2"), Reply({"a": 1}))
+    client = oauth_client(scripted_api, client_of, fake_time)
     assert client.call("POST", "/orders", json={"b": 2}).json() == {"a": 1}
-    assert [request.path for request in server.requests] == [
+    assert [request.path for request in scripted_api.requests] == [
         "/token", "/orders", "/token", "/orders",
     ]  # fmt: skip
-    assert server.requests[3].headers["authorization"] == "Bearer t2"
-    assert server.requests[3].body == b'{"b":2}'
+    assert scripted_api.requests[3].headers["authorization"] == "Bearer t2"
+    assert scripted_api.requests[3].body == b'{"b":2}'
 
 
-def test_second_refusal_ends_the_call(server, client_of, reply, fake_time):
+def test_second_refusal_ends_the_call(scripted_api, client_of, fake_time):
     """When the new token is refused, too, the credentials are to be mended."""
-    server.answer(
-        token_reply(reply, "t1"), reply(status=401), token_reply(reply, "t2"), reply(status=401)
-    )
+    scripted_api.answer(token_reply("t1"), Reply(status=401), token_reply("t2"), Reply(status=401))
     with pytest.raises(MisconfiguredError, match="refuses the credentials"):
-        oauth_client(server, client_of, fake_time).call("GET", "/orders")
-    assert len(server.requests) == 4
+        oauth_client(scripted_api, client_of, fake_time).call("GET", "/orders")
+    assert len(scripted_api.requests) == 4
 
 
-def test_refused_client_is_ours_to_mend(server, client_of, reply, fake_time):
+def test_refused_client_is_ours_to_mend(scripted_api, client_of, fake_time):
     """The token endpoint's error code is told, its description and our secret are not."""
-    server.answer(reply({"error": "invalid_client", "error_description": "s3cret"}, status=401))
+    scripted_api.answer(
+        Reply({"error": "invalid_client", "error_description": "s3cret"}, status=401)
+    )
     with pytest.raises(MisconfiguredError, match=r"answered 401 \(invalid_client\)") as caught:
-        oauth_client(server, client_of, fake_time).call("GET", "/orders")
+        oauth_client(scripted_api, client_of, fake_time).call("GET", "/orders")
     assert "s3cret" not in str(caught.value)
 
 
-def test_busy_token_endpoint_is_tried_again(server, client_of, reply, fake_time):
+def test_busy_token_endpoint_is_tried_again(scripted_api, client_of, fake_time):
     """A token endpoint that is busy delays even a POST without key, but does not end it."""
-    server.answer(reply(status=503), token_reply(reply, "t1"), reply())
-    oauth_client(server, client_of, fake_time).call("POST", "/orders", json={})
-    assert [request.path for request in server.requests] == ["/token", "/token", "/orders"]
+    scripted_api.answer(Reply(status=503), token_reply("t1"), Reply())
+    oauth_client(scripted_api, client_of, fake_time).call("POST", "/orders", json={})
+    assert [request.path for request in scripted_api.requests] == ["/token", "/token", "/orders"]
 
 
-def test_broken_token_endpoint_is_told_apart(server, client_of, reply, fake_time):
+def test_broken_token_endpoint_is_told_apart(scripted_api, client_of, fake_time):
     """A failure to get a token names that as the operation."""
-    server.answer(*[reply(status=500)] * 4)
+    scripted_api.answer(*[Reply(status=500)] * 4)
     with pytest.raises(UpstreamFailedError, match="fetch token"):
-        oauth_client(server, client_of, fake_time).call("GET", "/orders")
+        oauth_client(scripted_api, client_of, fake_time).call("GET", "/orders")
 
 
-def test_threads_share_one_new_token(server, client_of, reply, fake_time):
+def test_threads_share_one_new_token(scripted_api, client_of, fake_time):
     """Calls of several threads that are refused at once cause one renewal."""
     refused = threading.Barrier(3)
 
     def answer(request):
         if request.path == "/token":
-            return token_reply(reply, f"t{sum(r.path == '/token' for r in server.requests)}")
+            return token_reply(f"t{sum(r.path == '/token' for r in scripted_api.requests)}")
         if request.headers["authorization"] == "Bearer t1":
             refused.wait(5)
-            return reply(status=401)
-        return reply()
+            return Reply(status=401)
+        return Reply()
 
-    server.answer(*[answer] * 8)
-    client = oauth_client(server, client_of, fake_time)
+    scripted_api.answer(*[answer] * 8)
+    client = oauth_client(scripted_api, client_of, fake_time)
     threads = [threading.Thread(target=client.call, args=("GET", "/orders")) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [request.path for request in server.requests].count("/token") == 2
-    assert len(server.requests) == 8
+    assert [request.path for request in scripted_api.requests].count("/token") == 2
+    assert len(scripted_api.requests) == 8
 
 
 def test_own_app_may_be_told_to_misbehave(own_app, fake_time):

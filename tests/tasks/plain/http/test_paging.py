@@ -17,6 +17,7 @@ from blocks.errors import (
     TransientError,
     UpstreamRejectedError,
 )
+from deployments.sandbox.scripted_api import Reply
 from tasks.plain.http.client import ApiClient
 from tasks.plain.http.pagination import (
     BodyCursor,
@@ -246,7 +247,7 @@ def test_pages_at_once_are_the_same_list(count, at_once, size):
 
 
 @pytest.mark.parametrize("style", COUNTED, ids=lambda style: style.kind)
-def test_requests_at_once_are_bounded(server, reply, style):
+def test_requests_at_once_are_bounded(scripted_api, style):
     """On a real server as many requests are under way as allowed, never more, in order."""
     orders = Orders(21)
     together = threading.Barrier(3)
@@ -263,11 +264,11 @@ def test_requests_at_once_are_bounded(server, reply, style):
         response = orders(httpx.Request("GET", url))
         with orders.lock:
             under_way[0] -= 1
-        return reply(response.content)
+        return Reply(response.content)
 
-    server.answer(*[answer] * 7)
-    with httpx.Client(base_url=server.url) as http:
-        client = ApiClient(http, system=server.url)
+    scripted_api.answer(*[answer] * 7)
+    with httpx.Client(base_url=scripted_api.url) as http:
+        client = ApiClient(http, system=scripted_api.url)
         assert list(fetch_records(client, "/orders", style, at_once=3)) == orders.records
     assert most == [3]
 
