@@ -14,13 +14,15 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from blocks.errors import MisconfiguredError
 
+_KIND = "Names these credentials; leave it as it is."
+
 
 class NoAuth(BaseModel):
     """The API is open to all."""
 
     model_config = ConfigDict(title="None", extra="forbid")
 
-    kind: Literal["none"] = "none"
+    kind: Literal["none"] = Field(default="none", description=_KIND)
 
 
 class ApiKeyAuth(BaseModel):
@@ -28,7 +30,7 @@ class ApiKeyAuth(BaseModel):
 
     model_config = ConfigDict(title="API key", extra="forbid")
 
-    kind: Literal["api_key"] = "api_key"
+    kind: Literal["api_key"] = Field(default="api_key", description=_KIND)
     key: SecretStr = Field(description="The key.")
     name: str = Field(
         default="X-API-Key", description="Header or query parameter that carries the key."
@@ -44,7 +46,7 @@ class BasicAuth(BaseModel):
 
     model_config = ConfigDict(title="User and password", extra="forbid")
 
-    kind: Literal["basic"] = "basic"
+    kind: Literal["basic"] = Field(default="basic", description=_KIND)
     username: str = Field(description="The user.")
     password: SecretStr = Field(description="The password.")
 
@@ -54,7 +56,7 @@ class BearerAuth(BaseModel):
 
     model_config = ConfigDict(title="Bearer token", extra="forbid")
 
-    kind: Literal["bearer"] = "bearer"
+    kind: Literal["bearer"] = Field(default="bearer", description=_KIND)
     token: SecretStr = Field(description="The token, without the word Bearer.")
 
 
@@ -78,7 +80,7 @@ class OAuth2Client(OAuth2Grant):
 
     model_config = ConfigDict(title="OAuth 2 client", extra="forbid")
 
-    kind: Literal["oauth2_client"] = "oauth2_client"
+    kind: Literal["oauth2_client"] = Field(default="oauth2_client", description=_KIND)
 
 
 class OAuth2RefreshToken(OAuth2Grant):
@@ -86,7 +88,7 @@ class OAuth2RefreshToken(OAuth2Grant):
 
     model_config = ConfigDict(title="OAuth 2 refresh token", extra="forbid")
 
-    kind: Literal["oauth2_refresh_token"] = "oauth2_refresh_token"
+    kind: Literal["oauth2_refresh_token"] = Field(default="oauth2_refresh_token", description=_KIND)
     refresh_token: SecretStr = Field(description="The refresh token that the consent gave.")
 
 
