@@ -326,7 +326,7 @@ class _Connection:
             ledger=_ledger(what, self._engine, folder),
             sink=HttpSink(api, what.resource),
             model=what.model,
-            new_validator=lambda: RecordValidator(
+            validator=RecordValidator(
                 what.model, columns=what.columns, decimal_comma=what.decimal_comma
             ),
             put_away=what.put_away,

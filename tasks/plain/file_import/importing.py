@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
 from blocks.errors import (
     BadPayloadError,
@@ -44,11 +44,13 @@ from tasks.plain.file_import.work import (
     where,
 )
 from tasks.plain.records.reading import detect_format, read_records
-from tasks.plain.records.record import Record, Reject
+from tasks.plain.records.record import Reject
 from tasks.plain.records.validation import Valid
 from tasks.plain.remote_folders.protocol import FileChangedError, RemoteFile
 
 _CHUNK_BYTES = 1 << 20
+_FORMATS_WITH_LINES = ("csv", "xml", "jsonl")
+_HEARTBEAT_RECORDS = 10_000
 
 
 def import_file(
@@ -196,23 +198,22 @@ def _download(work: Work, file: RemoteFile, directory: Path) -> Path:
     return target
 
 
-def _validated(work: Work, local: Path) -> Iterator[Valid | Reject]:
+def _validated(work: Work, local: Path) -> Iterator[Valid[BaseModel] | Reject]:
+    """Read and validate; keep the lease and tell the progress on the way."""
+    job = work.job
     name = work.claim.path.rpartition("/")[2]
-    file_format = work.job.file_format or detect_format(name)
-    records = read_records(local, file_format, system=work.job.folder.system, name=name)
-    return iter(work.job.new_validator().validate(_watched(work, local, records)))
-
-
-def _watched(
-    work: Work, local: Path, records: Iterable[Record | Reject]
-) -> Iterator[Record | Reject]:
-    lines = _count_lines(local)
-    for number, record in enumerate(records):
-        if number % 10_000 == 0 and number:
-            work.heartbeat()
-            if lines and record.page is None and record.line <= lines:
-                work.progress(record.line / lines)
-        yield record
+    file_format = job.file_format or detect_format(name, system=job.folder.system)
+    lines = _count_lines(local) if file_format.kind in _FORMATS_WITH_LINES else 0
+    records = read_records(local, file_format, system=job.folder.system, name=name)
+    try:
+        for number, item in enumerate(job.validator.validate(records)):
+            if number % _HEARTBEAT_RECORDS == _HEARTBEAT_RECORDS - 1:
+                work.heartbeat()
+                if item.line < lines:  # not so for packed files, whose lines are not counted
+                    work.progress(item.line / lines)
+            yield item
+    finally:
+        records.close()
 
 
 def _check_all(work: Work, local: Path, tally: Tally) -> None:
@@ -233,7 +234,7 @@ def _check_all(work: Work, local: Path, tally: Tally) -> None:
 def _send_all(work: Work, local: Path, tally: Tally) -> None:
     serializer: TypeAdapter[list[Any]] = TypeAdapter(list[work.job.model])  # type: ignore[name-defined]
     done_before = work.job.ledger.sent_batches(work.claim)
-    batch: list[Valid] = []
+    batch: list[Valid[BaseModel]] = []
     ordinal = 0
     for item in _validated(work, local):
         if isinstance(item, Reject):
@@ -252,7 +253,7 @@ def _send_batch(
     work: Work,
     serializer: TypeAdapter[list[Any]],
     ordinal: int,
-    batch: list[Valid],
+    batch: list[Valid[BaseModel]],
     sent_digest: str | None,
     tally: Tally,
 ) -> None:
@@ -277,7 +278,11 @@ def _send_batch(
 
 
 def _send_batch_again(
-    work: Work, serializer: TypeAdapter[list[Any]], ordinal: int, kept: list[Valid], tally: Tally
+    work: Work,
+    serializer: TypeAdapter[list[Any]],
+    ordinal: int,
+    kept: list[Valid[BaseModel]],
+    tally: Tally,
 ) -> None:
     records = serializer.dump_json([valid.item for valid in kept])
     key = batch_key(work.claim, ordinal, hashlib.sha256(records).hexdigest())
@@ -285,7 +290,9 @@ def _send_batch_again(
     tally.imported += len(kept)
 
 
-def _without_refused(batch: list[Valid], error: UpstreamRejectedError, tally: Tally) -> list[Valid]:
+def _without_refused(
+    batch: list[Valid[BaseModel]], error: UpstreamRejectedError, tally: Tally
+) -> list[Valid[BaseModel]]:
     reasons: dict[int, list[str]] = {}
     fields: dict[int, str] = {}
     for detail in error.details:

@@ -27,7 +27,7 @@ class ImportJob:
 
     Attributes:
         model: What a record must be; its JSON form is what the application gets.
-        new_validator: Makes a validator of `model` for one file.
+        validator: Checks records against `model`.
         file_format: None: by the file's name.
         batch_size: Records a request.
         all_or_nothing: Refuse the whole file for one bad row.
@@ -42,7 +42,7 @@ class ImportJob:
     ledger: Ledger
     sink: RecordSink
     model: type[BaseModel]
-    new_validator: Callable[[], RecordValidator]
+    validator: RecordValidator[BaseModel]
     put_away: PutAway
     run_id: str
     file_format: FileFormat | None = None
