@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from blocks.errors import BadPayloadError
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+_NAMED_FAULTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,29 @@ class Delivery:
                 "the payload is not JSON; look at the stored body and ask the sender",
                 system=self.endpoint,
                 operation="parse payload",
+                record=self.id,
+            ) from exc
+
+    def parse(self, model: type[ModelT]) -> ModelT:
+        """The event as the model describes it.
+
+        Raises:
+            BadPayloadError: It is not JSON, or not like that; says where, without the values.
+        """
+        document = self.json()
+        try:
+            return model.model_validate(document)
+        except ValidationError as exc:
+            faults = exc.errors(include_input=False, include_url=False, include_context=False)
+            named = "; ".join(
+                f"{'.'.join(map(str, fault['loc'])) or 'payload'}: {fault['msg']}"
+                for fault in faults[:_NAMED_FAULTS]
+            )
+            more = f" and {len(faults) - _NAMED_FAULTS} more" if len(faults) > _NAMED_FAULTS else ""
+            raise BadPayloadError(
+                f"{named}{more}; nothing was done",
+                system=self.endpoint,
+                operation=f"read {self.event or 'event'}",
                 record=self.id,
             ) from exc
 

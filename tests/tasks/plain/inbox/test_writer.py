@@ -221,7 +221,7 @@ async def test_full_sqlite(tmp_path: Path, new):
     await writer.close()
 
 
-def test_killed_gateway_loses_nothing_it_acknowledged(engine: Engine):
+def test_killed_gateway_loses_nothing_it_acknowledged(state_database: Engine):
     """After kill -9 every delivery that `store` returned for is there, whole."""
     code = (
         "import asyncio, sys\n"
@@ -240,7 +240,7 @@ def test_killed_gateway_loses_nothing_it_acknowledged(engine: Engine):
         "    await asyncio.gather(*(send(lane) for lane in range(8)))\n"
         "asyncio.run(main())\n"
     )
-    url = engine.url.render_as_string(hide_password=False)
+    url = state_database.url.render_as_string(hide_password=False)
     environment = os.environ | {"INTEGRATIONS_DATABASE_URL": url}
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment
@@ -249,7 +249,7 @@ def test_killed_gateway_loses_nothing_it_acknowledged(engine: Engine):
         acknowledged = [process.stdout.readline().strip() for _ in range(200)]
         process.kill()
         acknowledged += [line.strip() for line in process.stdout if line.endswith("\n")]
-    inbox = Inbox(engine)
+    inbox = Inbox(state_database)
     stored = set()
     while claimed := inbox.claim("orders", Claimer("run"), limit=500):
         stored |= {each.body.decode() for each in claimed}
