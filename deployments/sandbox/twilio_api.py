@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from deployments.sandbox.web_server import WebServer
+from deployments.sandbox.web_server import CutAnswer, WebServer
 
 if TYPE_CHECKING:
     from blocks.sms_account import SmsAccount
@@ -113,7 +113,7 @@ class TwilioSandbox:
         if self.faults.lose_answer != "not taken":
             self.messages.append(message)
         if self.faults.lose_answer:
-            return _Cut()
+            return CutAnswer()
         return JSONResponse(message, 201)
 
     async def _list(self, request: Request) -> Response:
@@ -158,16 +158,6 @@ def start(*, port: int = 0, secret: str = "sandbox") -> TwilioSandbox:  # noqa: 
         secret: The account's auth token.
     """
     return TwilioSandbox(port, secret)
-
-
-class _Cut(Response):
-    """Ends the connection in the middle of the answer."""
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        headers = [(b"content-length", b"1000"), (b"content-type", b"application/json")]
-        await send({"type": "http.response.start", "status": 201, "headers": headers})
-        await send({"type": "http.response.body", "body": b"{", "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
 
 
 def _error(status: int, code: int, *, retry_after_s: int | None = None) -> Response:

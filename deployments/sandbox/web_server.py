@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 import uvicorn
+from starlette.responses import Response
 
 HOST = "127.0.0.1"
 
@@ -50,3 +51,14 @@ class WebServer:
     def _serve(self) -> None:
         with self._listener:
             self._server.run([self._listener])
+
+
+class CutAnswer(Response):
+    """An answer in the middle of which the connection ends."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Announce more than is sent."""
+        headers = [(b"content-length", b"1000"), (b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"{", "more_body": True})
+        await send({"type": "http.response.body", "body": b""})

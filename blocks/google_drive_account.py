@@ -1,0 +1,176 @@
+"""Which folder of Google Drive, and as whom we may use it."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import threading
+from collections.abc import Generator
+from functools import lru_cache
+from typing import Any
+
+import httpx
+from prefect.blocks.core import Block
+from pydantic import ConfigDict, Field, SecretStr
+
+from blocks.errors import MisconfiguredError, UnreachableError
+
+_TOKEN_URL = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address
+
+
+class GoogleDriveAccount(Block):
+    """A folder of Google Drive, and the key of a service account or of a user who consented.
+
+    Make a service account in the Google Cloud console, switch the Drive API on, make a JSON key,
+    and share the folder with the account's address as editor. A folder of a shared drive is best:
+    a service account has no room of its own.
+
+    Example:
+        List the files of a folder:
+        ```python
+        from blocks.google_drive_account import GoogleDriveAccount
+        from tasks.folders import open_folder
+
+        account = GoogleDriveAccount.load("BLOCK_NAME")
+        with open_folder(account) as folder:
+            for file in folder.list_files("reports"):
+                print(file.path, file.size, file.modified_at)
+        ```
+    """
+
+    _block_type_name = "Google Drive Account"
+    _block_type_slug = "google-drive-account"
+    _description = "A folder of Google Drive, and the key of an account that may use it."
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    credentials: SecretStr = Field(
+        description=(
+            "The whole JSON key file: of a service account, or as `gcloud auth "
+            "application-default login` writes it for a user."
+        )
+    )
+    folder_id: str = Field(
+        default="root",
+        pattern=r"^[\w-]+$",
+        description="Folder that all paths start from: the last part of its address in a browser.",
+    )
+    subject: str | None = Field(
+        default=None,
+        description="User to act for, where the domain lets the service account do so.",
+    )
+    scope: str = Field(
+        default="https://www.googleapis.com/auth/drive", description="What tokens are good for."
+    )
+    connect_timeout_s: float = Field(
+        default=10, gt=0, description="Seconds until a connection that does not come is given up."
+    )
+    read_timeout_s: float = Field(
+        default=60, gt=0, description="Seconds of silence after which a request is given up."
+    )
+    api_url: str = Field(
+        default="https://www.googleapis.com",
+        pattern=r"^https?://[^/@?#]+$",
+        description="Address of the API; another one only for tests.",
+    )
+
+    @property
+    def system(self) -> str:
+        """What errors call this place, e.g. "google-drive://0AbC"."""
+        return f"google-drive://{self.folder_id}"
+
+    def get_client(self) -> httpx.Client:
+        """A client of the API that fetches and renews its tokens.
+
+        Raises:
+            MisconfiguredError: The key is none, or the package google-auth is missing.
+        """
+        return httpx.Client(
+            base_url=self.api_url,
+            verify=_public_authorities(),
+            auth=_GoogleTokens(self._credentials(), self.system),
+            timeout=httpx.Timeout(self.read_timeout_s, connect=self.connect_timeout_s),
+        )
+
+    def _credentials(self) -> Any:
+        try:
+            from google.oauth2 import credentials, service_account
+        except ImportError as exc:
+            raise self._misconfigured(
+                "Google Drive needs the package google-auth: install the extra `google-drive`"
+            ) from exc
+        of_service: Any = service_account.Credentials
+        of_user: Any = credentials.Credentials
+        try:
+            key = json.loads(self.credentials.get_secret_value())
+            if key["type"] == "service_account":
+                return of_service.from_service_account_info(
+                    key, scopes=[self.scope], subject=self.subject
+                )
+            if key["type"] == "authorized_user":
+                return of_user(
+                    None,
+                    refresh_token=key["refresh_token"],
+                    client_id=key["client_id"],
+                    client_secret=key["client_secret"],
+                    token_uri=key.get("token_uri", _TOKEN_URL),
+                    scopes=[self.scope],
+                )
+        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+            # Without a cause: its text may quote the key.
+            message = f"the credentials are no JSON key file ({type(exc).__name__}); paste it whole"
+            raise self._misconfigured(message) from None
+        raise self._misconfigured(
+            "the key is of another type; use a service account's or an authorized user's"
+        )
+
+    def _misconfigured(self, message: str) -> MisconfiguredError:
+        return MisconfiguredError(message, system=self.system, operation="connect")
+
+
+@lru_cache(maxsize=1)
+def _public_authorities() -> ssl.SSLContext:
+    # Loading them takes tens of milliseconds: once a process is enough.
+    return httpx.create_ssl_context()
+
+
+class _GoogleTokens(httpx.Auth):
+    """Puts a token on each request, and a new one when it is refused."""
+
+    requires_response_body = False
+
+    def __init__(self, credentials: Any, system: str) -> None:
+        self._credentials = credentials
+        self._system = system
+        self._lock = threading.Lock()
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Send with a token that is valid; once more if the server thinks otherwise."""
+        token = self._token(refused=None)
+        request.headers["Authorization"] = f"Bearer {token}"
+        response = yield request
+        if response.status_code == 401:
+            request.headers["Authorization"] = f"Bearer {self._token(refused=token)}"
+            yield request
+
+    def _token(self, refused: str | None) -> str:
+        from google.auth.exceptions import GoogleAuthError, TransportError
+        from google.auth.transport.requests import Request
+
+        with self._lock:
+            if not self._credentials.valid or self._credentials.token == refused:
+                try:
+                    self._credentials.refresh(Request())
+                except TransportError as exc:
+                    raise UnreachableError(
+                        "the token endpoint does not answer",
+                        system=self._system,
+                        operation="fetch token",
+                    ) from exc
+                except GoogleAuthError as exc:
+                    raise MisconfiguredError(
+                        "Google gives no token: the key was withdrawn, or may not have this scope",
+                        system=self._system,
+                        operation="fetch token",
+                    ) from exc
+            return str(self._credentials.token)
