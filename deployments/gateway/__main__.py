@@ -11,6 +11,7 @@ Environment:
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import socket
@@ -34,6 +35,7 @@ _TRUSTED_PROXIES = "INTEGRATIONS_TRUSTED_PROXIES"
 _BACKLOG = 2048
 _KEEP_ALIVE_S = 75  # longer than usual load balancers keep a connection that they may reuse
 _SHUTDOWN_S = 30
+_GC_THRESHOLD = 50_000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -91,6 +93,11 @@ def _serve(
 class _AnnouncedServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        # What is loaded by now stays; looking through it for garbage again and again would
+        # take a tenth of the time. Requests leave next to no cycles behind.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(_GC_THRESHOLD)
         for listener in sockets or []:
             host, port = listener.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host

@@ -89,12 +89,13 @@ class Gateway:
         if endpoint is not None:
             await self._receiver.serve(endpoint, scope, receive, send)
             return
+        started = time.perf_counter()
         unusable = next((each for each in self._unusable if each.path == scope["path"]), None)
         reply = replies.NOT_FOUND if unusable is None else replies.NOT_SET_UP
         await reply.send(send)
         name = "" if unusable is None else unusable.name
         outcome = "not found" if unusable is None else "not set up"
-        self._metrics.requests.labels(name, outcome).inc()
+        self._metrics.count_request(name, outcome, time.perf_counter() - started)
         self._access_log.write(
             datetime.now(UTC),
             endpoint=name or None,

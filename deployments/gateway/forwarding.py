@@ -44,6 +44,14 @@ class Forwarding:
                 return hop
         return peer
 
+    def caller_name(self, scope: Mapping[str, Any], headers: Mapping[str, str]) -> str | None:
+        """The address of the caller as text, for the log."""
+        if not self._trusted:
+            client = scope.get("client")
+            return client[0] if client else None
+        caller = self.caller(scope, headers)
+        return None if caller is None else str(caller)
+
     def url(
         self, scope: Mapping[str, Any], headers: Mapping[str, str], public_url: str | None = None
     ) -> str:

@@ -216,11 +216,9 @@ class Receiver:
 
     def _tell(self, exchange: _Exchange, reply: Reply | None, seconds: float) -> None:
         name = exchange.endpoint.name
-        self._metrics.requests.labels(name, exchange.outcome).inc()
-        self._metrics.seconds.labels(name).observe(seconds)
+        self._metrics.count_request(name, exchange.outcome, seconds)
         for stored in exchange.stored:
-            self._metrics.deliveries.labels(name, "new" if stored.is_new else "duplicate").inc()
-        caller = self._forwarding.caller(exchange.scope, exchange.headers)
+            self._metrics.count_delivery(name, is_new=stored.is_new)
         self._access_log.write(
             exchange.received_at,
             endpoint=name,
@@ -228,7 +226,7 @@ class Receiver:
             status=reply.status if reply is not None else None,
             outcome=exchange.outcome,
             reason=exchange.reason,
-            caller=str(caller) if caller is not None else None,
+            caller=self._forwarding.caller_name(exchange.scope, exchange.headers),
             body_bytes=exchange.body_bytes,
             deliveries=[stored.id for stored in exchange.stored] or None,
             ms=round(seconds * 1000, 2),

@@ -86,16 +86,18 @@ class SignatureAuthenticator:
         """Raises `SignatureInvalidError` unless a signature fits one of the secrets."""
         spec = self._spec
         header = self._header(request, spec.header)
-        items = header.split(spec.separator) if spec.separator else [header]
-        items = [item.strip() for item in items]
+        items = [header.strip()]
+        if spec.separator:
+            items = [item.strip() for item in header.split(spec.separator)]
         timestamp = self._fresh_timestamp(request, items)
         signed_id = self._header(request, spec.id_header) if spec.id_header else None
         start = len(spec.prefix)
         given = [_octets(item[start:]) for item in items if item.startswith(spec.prefix)]
         for url in spec.url_forms(request.url) if spec.url_forms else (request.url,):
             message = self._rendered(request, url, timestamp, signed_id)
-            if any(check(message, given) for check in self._checks):
-                return Proof(signed_id)
+            for check in self._checks:
+                if check(message, given):
+                    return Proof(signed_id)
         raise unauthentic(
             self._scheme,
             f"no signature in {spec.header[0]} fits; the secret differs from the sender's, or the "
@@ -219,11 +221,11 @@ def _check(scheme: str, spec: SignatureSpec, key: bytes) -> Check:
             digest = hmac.digest(key, message, algorithm)
         else:
             digest = hashlib.new(algorithm, key + message).digest()
-        if is_hex:
-            expected = digest.hex().encode()
-            return any(hmac.compare_digest(expected, text.lower()) for text in given)
-        expected = base64.b64encode(digest)
-        return any(hmac.compare_digest(expected, text) for text in given)
+        expected = digest.hex().encode() if is_hex else base64.b64encode(digest)
+        for text in given:
+            if hmac.compare_digest(expected, text.lower() if is_hex else text):
+                return True
+        return False
 
     return check
 
