@@ -1,1 +1,1 @@
-"""Starts flow runs in under a second: a preloaded parent that forks a child for each."""
+"""Fast starts: flow runs fork from a parent that has imported everything already."""

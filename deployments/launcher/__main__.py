@@ -1,0 +1,105 @@
+"""Starts a worker with fast starts: `python -m deployments.launcher --pool NAME`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from deployments.launcher.protocol import SOCKET_VARIABLE
+
+_LOOK_EVERY_S = 1.0
+_SHORTEST_PAUSE_S = 1.0
+_LONGEST_PAUSE_S = 60.0
+
+
+def main() -> int:
+    """Run worker and parent until the worker ends; the worker gets each SIGINT and SIGTERM.
+
+    Returns:
+        The worker's exit code.
+    """
+    parser = argparse.ArgumentParser(prog="python -m deployments.launcher", description=__doc__)
+    parser.add_argument("--pool", required=True, help="work pool of type process; made if missing")
+    parser.add_argument("--name", help="the worker's name")
+    parser.add_argument("--work-queue", action="append", default=[], help="serve only this queue")
+    parser.add_argument("--limit", type=int, help="runs at once")
+    parser.add_argument("--prefect-file", default="prefect.yaml", help="whose flows to preload")
+    parser.add_argument("--preload", action="append", default=[], help="one more module")
+    options = parser.parse_args()
+    worker = [f"--pool={options.pool}", *(f"--work-queue={q}" for q in options.work_queue)]
+    worker += [f"--name={options.name}"] if options.name else []
+    worker += [f"--limit={options.limit}"] if options.limit else []
+    if sys.platform not in ("linux", "darwin"):
+        print("launcher: fast starts need Linux or macOS; starting the stock worker", flush=True)
+        stock = [sys.executable, "-m", "prefect", "worker", "start", *worker]
+        return subprocess.call(stock)  # noqa: S603 - the user's own options
+    parent = [
+        f"--prefect-file={options.prefect_file}",
+        *(f"--preload={m}" for m in options.preload),
+    ]
+    with tempfile.TemporaryDirectory(prefix="launcher-") as folder:  # made with mode 0700
+        return Launcher(str(Path(folder) / "socket"), worker, parent).run()
+
+
+class Launcher:
+    """Keeps a parent running for as long as the worker runs."""
+
+    def __init__(self, path: str, worker_options: list[str], parent_options: list[str]) -> None:
+        """Take the options of both as they stand on their command lines."""
+        self._worker_command = ["deployments.launcher.worker", *worker_options]
+        self._parent_command = ["deployments.launcher.parent", f"--socket={path}", *parent_options]
+        # `python` in the pool's command is this Python, wherever the worker is started from.
+        search = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+        self._environment = {
+            **os.environ,
+            SOCKET_VARIABLE: path,
+            "PATH": os.pathsep.join(search),
+            # Else macOS ends forks of a process that has touched its Objective-C libraries.
+            "OBJC_DISABLE_INITIALIZE_FORK_SAFETY": "YES",
+        }
+
+    def run(self) -> int:
+        """Return the worker's exit code when it ends."""
+        wake, woken = os.pipe()
+        os.set_blocking(woken, False)
+        signal.set_wakeup_fd(woken)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        worker = self._start(self._worker_command)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda received, _: worker.send_signal(received))
+        signal.signal(signal.SIGHUP, lambda *_: worker.terminate())
+        parent = self._start(self._parent_command)
+        started_at, pause_s = time.monotonic(), _SHORTEST_PAUSE_S
+        while worker.poll() is None:
+            lived_s = time.monotonic() - started_at
+            if parent.poll() is not None and lived_s >= pause_s:
+                print(f"launcher: the parent has ended ({parent.returncode}); starting another")
+                pause_s = _SHORTEST_PAUSE_S if lived_s > _LONGEST_PAUSE_S else 2 * pause_s
+                pause_s = min(pause_s, _LONGEST_PAUSE_S)
+                parent, started_at = self._start(self._parent_command), time.monotonic()
+            if select.select([wake], [], [], _LOOK_EVERY_S)[0]:
+                os.read(wake, 4096)
+        parent.terminate()
+        parent.wait()
+        return worker.returncode if worker.returncode >= 0 else 128 - worker.returncode
+
+    def _start(self, module_and_options: list[str]) -> subprocess.Popen[bytes]:
+        # In a session of its own, so that Ctrl-C in a terminal reaches the worker once, through
+        # this process. The pipe's end tells both when this process is gone.
+        return subprocess.Popen(  # noqa: S603 - our own modules
+            [sys.executable, "-m", *module_and_options],
+            env=self._environment,
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

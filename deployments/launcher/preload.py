@@ -1,0 +1,154 @@
+"""Which modules the parent imports before it forks, and whether forking is safe after that."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import os
+import stat
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import anyio
+import yaml
+
+# What `prefect.engine` imports while it starts or runs a flow, seen in `sys.modules` afterwards.
+ENGINE_MODULES = (
+    "prefect.engine",
+    "prefect.flow_engine",
+    "prefect.task_engine",
+    "prefect.deployments.steps.core",
+    "prefect.deployments.steps.pull",
+    "prefect.runner.storage",
+    "prefect.events.clients",
+    "prefect.concurrency.asyncio",
+    "prefect.concurrency.sync",
+)
+
+
+def flow_modules(prefect_file: Path) -> list[str]:
+    """The modules that the deployments of a `prefect.yaml` need, without duplicates.
+
+    A module entrypoint (`flows.orders.intake`) is such a module. A file entrypoint
+    (`flows/orders.py:intake`) is loaded anew by each run, so what it imports takes its place.
+    """
+    if not prefect_file.exists():
+        return []
+    deployments = (yaml.safe_load(prefect_file.read_text()) or {}).get("deployments") or []
+    entrypoints = [deployment.get("entrypoint") or "" for deployment in deployments]
+    modules: dict[str, None] = {}
+    for entrypoint in filter(None, entrypoints):
+        path, is_path, _ = entrypoint.rpartition(":")
+        if is_path and path.endswith(".py"):
+            modules.update(dict.fromkeys(_imports(prefect_file.parent / path)))
+        else:
+            modules[path or entrypoint.rpartition(".")[0]] = None
+    return list(modules)
+
+
+def import_all(modules: Iterable[str]) -> dict[str, BaseException]:
+    """Import modules one by one; one that fails stops nothing: its runs will say so themselves.
+
+    Returns:
+        Why, for each that could not be imported.
+    """
+    failures: dict[str, BaseException] = {}
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except BaseException as exc:  # noqa: BLE001 - a module may even call sys.exit
+            failures[module] = exc
+    return failures
+
+
+def warm_up() -> None:
+    """Do what loads more modules at its first use; leaves nothing open."""
+    anyio.run(anyio.sleep, 0)
+    "localhost".encode("idna")
+
+
+def open_descriptors() -> set[int]:
+    """The numbers of the files, pipes and sockets that this process has open."""
+    listed = [int(entry.name) for entry in Path("/dev/fd").iterdir()]
+    return {number for number in listed if _is_open(number)}  # one of them listed the folder
+
+
+def fork_hazards(descriptors_before: set[int]) -> list[str]:
+    """What imports have left behind that must not exist when a process forks.
+
+    Args:
+        descriptors_before: `open_descriptors()` before the imports.
+
+    Returns:
+        One phrase for each thread and open file or connection; empty when forking is safe.
+    """
+    found = [
+        f"thread {t.name!r}" for t in threading.enumerate() if t is not threading.main_thread()
+    ]
+    for descriptor in sorted(open_descriptors() - descriptors_before):
+        kind = "connection" if stat.S_ISSOCK(os.fstat(descriptor).st_mode) else "open file"
+        found.append(f"{kind} {descriptor}")
+    if not found and _native_threads() > 1:
+        # Some libraries (OpenBLAS) end their threads before a fork and start them after.
+        _in_a_fork(lambda: True)
+        if _native_threads() > 1:
+            found.append("a thread outside Python")
+    return found
+
+
+def import_safe(modules: Iterable[str], descriptors_before: set[int]) -> dict[str, BaseException]:
+    """Import, as `import_all` does, those modules that a trial in a fork has shown to be safe.
+
+    Returns:
+        Why, for each that was left out.
+    """
+    failures: dict[str, BaseException] = {}
+    for module in modules:
+
+        def is_safe(module: str = module) -> bool:
+            import_all([module])
+            return not fork_hazards(descriptors_before)
+
+        if _in_a_fork(is_safe):
+            failures |= import_all([module])
+        else:
+            failures[module] = RuntimeError("it leaves a thread, a file or a connection behind")
+    return failures
+
+
+def _in_a_fork(trial: Callable[[], bool]) -> bool:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os._exit(0 if trial() else 1)
+        finally:
+            os._exit(1)
+    return os.waitpid(pid, 0)[1] == 0
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
+def _native_threads() -> int:
+    return len(list(Path("/proc/self/task").iterdir())) if sys.platform == "linux" else 1
+
+
+def _imports(path: Path) -> list[str]:
+    try:
+        body = ast.parse(path.read_bytes()).body
+    except (OSError, SyntaxError):
+        return []
+    found: list[str] = []
+    for statement in body:
+        if isinstance(statement, ast.Import):
+            found += [alias.name for alias in statement.names]
+        elif isinstance(statement, ast.ImportFrom) and statement.module and not statement.level:
+            found.append(statement.module)
+    return found
