@@ -5,7 +5,6 @@ from __future__ import annotations
 import ssl
 from base64 import b64encode
 from functools import lru_cache
-from pathlib import Path
 from typing import Literal
 
 import httpx
@@ -66,7 +65,7 @@ class OAuth2Grant(BaseModel):
     token_url: str = Field(description="The token endpoint, a whole URL.")
     client_id: str = Field(description="The client's name.")
     client_secret: SecretStr = Field(description="The client's secret.")
-    scope: str | None = Field(default=None, description="Scopes to ask for, separated by spaces.")
+    scope: str = Field(default="", description="Scopes to ask for, separated by spaces.")
     parameters: dict[str, str] = Field(
         default_factory=dict, description="More fields of the token request, such as audience."
     )
@@ -167,12 +166,12 @@ class HttpApi(Block):
             "and change everything, the credentials too."
         ),
     )
-    ca_file: Path | None = Field(
-        default=None,
+    ca_file: str = Field(
+        default="",
         description="PEM file of the authorities to trust instead of the public ones.",
     )
-    rate_limit: str | None = Field(
-        default=None,
+    rate_limit: str = Field(
+        default="",
         description=(
             "Name of a global concurrency limit with slot decay; each request takes one slot, so "
             "that all runs together keep to one budget."
@@ -232,13 +231,13 @@ class HttpApi(Block):
     def _tls(self) -> ssl.SSLContext | bool:
         if not self.verify_tls:
             return False
-        if self.ca_file is None:
+        if not self.ca_file:
             return _public_authorities()
         try:
             return ssl.create_default_context(cafile=self.ca_file)
         except OSError as exc:
             raise MisconfiguredError(
-                f"ca_file {str(self.ca_file)!r} cannot be read as PEM certificates",
+                f"ca_file {self.ca_file!r} cannot be read as PEM certificates",
                 system=self.system,
                 operation="connect",
             ) from exc

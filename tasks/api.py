@@ -221,7 +221,7 @@ def _oauth(api: HttpApi) -> OAuth2 | None:
         client_id=grant.client_id,
         client_secret=grant.client_secret.get_secret_value(),
         refresh_token=refresh_token,
-        scope=grant.scope,
+        scope=grant.scope or None,
         parameters=grant.parameters,
         client_auth=grant.client_auth,
         on_refresh_token=lambda token: _keep_refresh_token(api, token),
@@ -240,7 +240,7 @@ def _keep_refresh_token(api: HttpApi, token: str) -> None:
 def _budget(api: HttpApi) -> Callable[[], None] | None:
     """Waits for a slot of the global limit that all runs share."""
     name = api.rate_limit
-    if name is None:
+    if not name:
         return None
     where = Where(system=api.system, operation="wait for rate limit", record=name)
 

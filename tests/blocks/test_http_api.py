@@ -232,7 +232,7 @@ def test_certificates_are_verified(tls_api):
 
 def test_authority_of_the_company_may_be_trusted(tls_api, certificate):
     """With its authority's file the certificate is accepted."""
-    with HttpApi(base_url=tls_api.url, ca_file=certificate[0]).get_client() as client:
+    with HttpApi(base_url=tls_api.url, ca_file=str(certificate[0])).get_client() as client:
         assert client.get("/").json() == {"a": 1}
 
 
@@ -249,4 +249,4 @@ def test_unreadable_authority_is_named(tmp_path, content):
     if content is not None:
         ca_file.write_text(content)
     with pytest.raises(MisconfiguredError, match=r"ca\.pem' cannot be read as PEM"):
-        HttpApi(base_url="https://api.example", ca_file=ca_file).get_client()
+        HttpApi(base_url="https://api.example", ca_file=str(ca_file)).get_client()
