@@ -9,12 +9,11 @@ are not listed.
 from __future__ import annotations
 
 import hashlib
-import io
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import httpx
 
@@ -28,11 +27,9 @@ from tasks.plain.http.redaction import redact_httpx_log
 from tasks.plain.remote_folders.google_drive_errors import drive_errors, drive_refusal
 from tasks.plain.remote_folders.google_drive_upload import ResumableUpload
 from tasks.plain.remote_folders.paths import clean_path, listed_path, parent
+from tasks.plain.remote_folders.pieces import Pieces
 from tasks.plain.remote_folders.protocol import FileChangedError, RemoteFile, TargetExistsError
 from tasks.plain.remote_folders.streams import ExactContent, Watched, buffered
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 _FOLDER = "application/vnd.google-apps.folder"
 _FIELDS = "id,name,size,mimeType,modifiedTime,md5Checksum,headRevisionId,webViewLink"
@@ -139,7 +136,7 @@ class DriveFiles:
                 answer.read()
                 self._raise_for(answer, "read", path)
             reads = Watched(
-                _Body(answer),
+                Pieces(answer.iter_bytes()),
                 errors=lambda: drive_errors(self._system, "read", path),
                 seen=digest.update,
                 at_end=check_content,
@@ -329,28 +326,6 @@ class DriveFiles:
 
     def _clean(self, path: str, operation: str) -> str:
         return clean_path(path, system=self._system, operation=operation)
-
-
-class _Body(io.RawIOBase):
-    """The body of an answer as a stream."""
-
-    def __init__(self, answer: httpx.Response) -> None:
-        super().__init__()
-        self._pieces = answer.iter_bytes()
-        self._piece = memoryview(b"")
-
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        """Fill from the current piece."""
-        while not self._piece:
-            piece = next(self._pieces, None)
-            if piece is None:
-                return 0
-            self._piece = memoryview(piece)
-        target = memoryview(buffer).cast("B")
-        count = min(len(target), len(self._piece))
-        target[:count] = self._piece[:count]
-        self._piece = self._piece[count:]
-        return count
 
 
 def _quoted(text: str) -> str:

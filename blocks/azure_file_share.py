@@ -1,0 +1,114 @@
+"""Which Azure file share, and the key by which we may use it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+from prefect.blocks.core import Block
+from pydantic import ConfigDict, Field, SecretStr, model_validator
+
+from blocks.errors import MisconfiguredError
+
+if TYPE_CHECKING:
+    from azure.storage.fileshare import ShareClient
+
+
+class AzureFileShare(Block):
+    """A folder of an Azure file share, with the account's key or a shared access signature.
+
+    A shared access signature is better: it can be limited to this share, to reading, writing and
+    listing, and to a time.
+
+    Example:
+        List the files that wait in a folder:
+        ```python
+        from blocks.azure_file_share import AzureFileShare
+        from tasks.folders import open_folder
+
+        share = AzureFileShare.load("BLOCK_NAME")
+        with open_folder(share) as folder:
+            for file in folder.list_files("incoming"):
+                print(file.path, file.size, file.modified_at)
+        ```
+    """
+
+    _block_type_name = "Azure File Share"
+    _block_type_slug = "azure-file-share"
+    _description = "A folder of an Azure file share, and the key by which we may use it."
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    account_name: str = Field(
+        pattern=r"^[a-z0-9]{3,24}$", description="Name of the storage account."
+    )
+    share: str = Field(
+        pattern=r"^[a-z0-9](-?[a-z0-9])+$", description="Name of the share, in small letters."
+    )
+    sas_token: SecretStr | None = Field(
+        default=None, description="Shared access signature, with or without its question mark."
+    )
+    account_key: SecretStr | None = Field(
+        default=None, description="Key of the account, if there is no shared access signature."
+    )
+    root_folder: str = Field(
+        default="", description="Folder of the share that all paths start from, e.g. 'reports'."
+    )
+    connect_timeout_s: float = Field(
+        default=10, gt=0, description="Seconds until a connection that does not come is given up."
+    )
+    read_timeout_s: float = Field(
+        default=60, gt=0, description="Seconds of silence after which a request is given up."
+    )
+    endpoint_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://[^@?#]+$",
+        description="Address of the account in other clouds or of a stand-in; else leave empty.",
+    )
+
+    @model_validator(mode="after")
+    def _has_a_key(self) -> Self:
+        if (self.sas_token is None) == (self.account_key is None):
+            raise ValueError("give either a shared access signature or the account's key")
+        return self
+
+    @property
+    def system(self) -> str:
+        """What errors call this place, e.g. "azure-files://account/share"."""
+        root = self.root_folder.strip("/")
+        return f"azure-files://{self.account_name}/{self.share}" + (f"/{root}" if root else "")
+
+    def get_client(self) -> ShareClient:
+        """Build the client; nothing is sent yet. It never waits and retries by itself.
+
+        Raises:
+            MisconfiguredError: The package azure-storage-file-share is missing.
+        """
+        try:
+            from azure.storage.fileshare import ShareClient
+        except ImportError as exc:
+            raise MisconfiguredError(
+                "Azure Files needs the package azure-storage-file-share: install the extra "
+                "`azure-files`",
+                system=self.system,
+                operation="connect",
+            ) from exc
+        return ShareClient(
+            self.endpoint_url or f"https://{self.account_name}.file.core.windows.net",
+            self.share,
+            credential=self._credential(),
+            retry_total=0,
+            connection_timeout=self.connect_timeout_s,
+            read_timeout=self.read_timeout_s,
+            # Downloads ask for so much first, and for so much again.
+            max_single_get_size=4 * 1024 * 1024,
+            max_chunk_get_size=4 * 1024 * 1024,
+        )
+
+    def _credential(self) -> Any:
+        if self.sas_token is not None:
+            return self.sas_token.get_secret_value().lstrip("?")
+        assert self.account_key is not None  # noqa: S101 (the validator saw to it)
+        return {
+            "account_name": self.account_name,
+            "account_key": self.account_key.get_secret_value(),
+        }
