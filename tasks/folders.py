@@ -1,0 +1,123 @@
+"""Opens any place that holds files, and moves files in and out of it as tasks.
+
+A new kind of place costs a class with the methods of `RemoteFolder`, a block, and a line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.blocks.core import Block
+from prefect.cache_policies import NO_CACHE
+
+from blocks.dropbox_account import DropboxAccount
+from blocks.local_folder import LocalFolder
+from blocks.s3_bucket import S3Bucket
+from blocks.sftp_server import SftpServer
+from tasks.plain.remote_folders.local import LocalFiles
+from tasks.plain.remote_folders.protocol import RemoteFile, RemoteFolder
+
+_COPY_BYTES = 1024 * 1024
+
+
+def _local(block: LocalFolder) -> RemoteFolder:
+    return LocalFiles(block.get_client(), system=block.system)
+
+
+def _sftp(block: SftpServer) -> RemoteFolder:
+    from tasks.plain.remote_folders.sftp import SftpFiles
+
+    return SftpFiles(
+        block.get_client,
+        system=block.system,
+        root=block.root_folder,
+        timeout_s=block.read_timeout_s,
+    )
+
+
+def _s3(block: S3Bucket) -> RemoteFolder:
+    from tasks.plain.remote_folders.s3 import S3Files
+
+    return S3Files(block.get_client(), block.bucket, system=block.system, prefix=block.prefix)
+
+
+def _dropbox(block: DropboxAccount) -> RemoteFolder:
+    from tasks.plain.remote_folders.dropbox import DropboxFiles
+
+    return DropboxFiles(block.get_client(), system=block.system, root=block.root_folder)
+
+
+# The clients behind them take long to import: only what is used is.
+_OPENERS: dict[type[Block], Callable[[Any], RemoteFolder]] = {
+    LocalFolder: _local,
+    SftpServer: _sftp,
+    S3Bucket: _s3,
+    DropboxAccount: _dropbox,
+}
+FOLDER_BLOCKS = tuple(_OPENERS)
+
+
+@contextmanager
+def open_folder(place: Block) -> Iterator[RemoteFolder]:
+    """Open the place that a block describes, for one thread, until the `with` block ends.
+
+    Args:
+        place: One of `FOLDER_BLOCKS`.
+
+    Raises:
+        TypeError: The block describes no place that holds files.
+    """
+    opener = _OPENERS.get(type(place))
+    if opener is None:
+        raise TypeError(f"{type(place).__name__} is no place that holds files")
+    with closing(opener(place)) as folder:
+        yield folder
+
+
+@task(task_run_name="list {path}", cache_policy=NO_CACHE)
+def list_files(place: Block, path: str, *, recursive: bool = False) -> list[RemoteFile]:
+    """The files of a folder, sorted by path."""
+    with open_folder(place) as folder:
+        return sorted(folder.list_files(path, recursive=recursive), key=lambda file: file.path)
+
+
+@task(task_run_name="download {file.name}", cache_policy=NO_CACHE)
+def download_file(place: Block, file: RemoteFile, target: Path) -> Path:
+    """Copy a listed file to this machine; `target` appears whole or not at all."""
+    part = target.with_name(f".{target.name}.part")
+    try:
+        with (
+            open_folder(place) as folder,
+            folder.open(file) as content,
+            part.open("wb") as written,
+        ):
+            while chunk := content.read(_COPY_BYTES):
+                written.write(chunk)
+        return part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@task(task_run_name="upload {path}", cache_policy=NO_CACHE)
+def upload_file(place: Block, source: Path, path: str, *, overwrite: bool = False) -> RemoteFile:
+    """Copy a file of this machine to a place, where it appears whole or not at all."""
+    with open_folder(place) as folder, source.open("rb") as content:
+        return folder.put(path, content, size=source.stat().st_size, overwrite=overwrite)
+
+
+@task(task_run_name="move {path}", cache_policy=NO_CACHE)
+def move_file(place: Block, path: str, target: str, *, overwrite: bool = False) -> None:
+    """Move a file within a place."""
+    with open_folder(place) as folder:
+        folder.move(path, target, overwrite=overwrite)
+
+
+@task(task_run_name="delete {path}", cache_policy=NO_CACHE)
+def delete_file(place: Block, path: str) -> None:
+    """Delete a file; one that is gone already is no error."""
+    with open_folder(place) as folder:
+        folder.delete(path)
