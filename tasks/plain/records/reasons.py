@@ -1,0 +1,71 @@
+"""Why a record does not fit its model, in words for an operator and without its values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+_MAX_REASONS = 5
+_SHORTEST_TELLING_VALUE = 4
+_PREFIXES = ("Input ", "Value error, ", "Assertion failed, ")
+
+
+def explained(
+    error: ValidationError | None,
+    problems: Mapping[str, str],
+    values: Mapping[str, Any],
+    columns: Mapping[str, str],
+) -> tuple[str, str]:
+    """The first column at fault, and one reason for all that are.
+
+    Args:
+        error: What the model says.
+        problems: Key to reason, of values that were not even shown to the model.
+        values: What the model was shown, by key.
+        columns: The columns as the file names them, by key.
+
+    Returns:
+        Column, "" if the record as a whole is at fault; reason.
+    """
+    found = [(columns.get(key, key), reason) for key, reason in problems.items()]
+    if error is not None:
+        for details in error.errors(include_url=False, include_context=False):
+            key, *inner = details["loc"] or ("",)
+            if key not in problems:
+                column = columns.get(str(key), str(key))
+                if isinstance(values.get(str(key)), dict | list):
+                    column += "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in inner)
+                found.append((column, _reason(details)))
+    (column, text), *others = found
+    for other_column, reason in others[: _MAX_REASONS - 1]:
+        text += f" or {reason}" if other_column == column else f"; {other_column}: {reason}"
+    left_out = len(others) - (_MAX_REASONS - 1)
+    return column, text if left_out <= 0 else f"{text}; and {left_out} more"
+
+
+def _reason(details: ErrorDetails) -> str:
+    """What is wrong with a value, in the model's words."""
+    value = details["input"]
+    if details["type"] == "missing":
+        return "is missing"
+    if value is None:
+        return "is empty"
+    if details["type"] == "extra_forbidden":
+        return "is not expected"
+    if details["type"] == "string_type" and isinstance(value, int | float):
+        return "is a number; the model takes it as text with coerce_numbers_to_str"
+    message = details["msg"]
+    for prefix in _PREFIXES:
+        message = message.removeprefix(prefix)
+    return _without(value, message)
+
+
+def _without(value: Any, message: str) -> str:
+    """The message with the value blotted out: messages of the model's own may quote it."""
+    text = str(value)
+    if len(text) < _SHORTEST_TELLING_VALUE:
+        return message
+    return message.replace(text, "…")
