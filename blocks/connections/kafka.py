@@ -1,0 +1,91 @@
+"""Where a Kafka cluster is and who we are there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, Field, SecretStr, model_validator
+
+from blocks.connections.network import not_installed
+
+
+class KafkaConnection(BaseModel):
+    """A Kafka cluster: its brokers, TLS and SASL."""
+
+    bootstrap_servers: str = Field(
+        description="Some of the brokers, as host:port,host:port.", min_length=3
+    )
+    security: Literal["ssl", "sasl_ssl", "plaintext", "sasl_plaintext"] = Field(
+        default="ssl",
+        description=(
+            "TLS (ssl), with a login (sasl). WARNING: without ssl whoever is on the way can read "
+            "everything."
+        ),
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        default="SCRAM-SHA-512", description="How the login is proven."
+    )
+    username: str | None = Field(default=None, description="The user, for sasl.")
+    password: SecretStr | None = Field(default=None, description="The password, for sasl.")
+    ca_file: Path | None = Field(
+        default=None,
+        description="PEM file of the authorities to trust instead of the machine's.",
+    )
+    certificate_file: Path | None = Field(
+        default=None, description="PEM file with the certificate by which we prove who we are."
+    )
+    key_file: Path | None = Field(
+        default=None, description="PEM file with the private key of that certificate."
+    )
+    properties: dict[str, str] = Field(
+        default_factory=dict,
+        description="More settings of librdkafka, e.g. client.rack; no secrets.",
+    )
+
+    @model_validator(mode="after")
+    def _can_log_in(self) -> Self:
+        if self.security.startswith("sasl") and not (self.username and self.password):
+            raise ValueError("sasl needs username and password")
+        return self
+
+    @property
+    def system(self) -> str:
+        """What errors call this cluster, e.g. "kafka://broker-1.example:9093"."""
+        return f"kafka://{self.bootstrap_servers.partition(',')[0]}"
+
+    def client_config(self) -> dict[str, Any]:
+        """The settings as librdkafka names them.
+
+        Source: https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md
+        """
+        config: dict[str, Any] = {
+            "bootstrap.servers": self.bootstrap_servers,
+            "security.protocol": self.security,
+            "client.id": "integrations",
+        }
+        if self.security.startswith("sasl") and self.password:
+            config |= {
+                "sasl.mechanism": self.sasl_mechanism,
+                "sasl.username": self.username,
+                "sasl.password": self.password.get_secret_value(),
+            }
+        files = {
+            "ssl.ca.location": self.ca_file,
+            "ssl.certificate.location": self.certificate_file,
+            "ssl.key.location": self.key_file,
+        }
+        config |= {name: str(file) for name, file in files.items() if file is not None}
+        return config | self.properties
+
+    def get_producer(self) -> Any:
+        """A `confluent_kafka.Producer` that repeats what the brokers did not confirm, in order.
+
+        Raises:
+            MisconfiguredError: The client library is not installed.
+        """
+        try:
+            from confluent_kafka import Producer
+        except ImportError as exc:
+            raise not_installed("confluent-kafka", extra="kafka", system=self.system) from exc
+        return Producer(self.client_config() | {"enable.idempotence": True})

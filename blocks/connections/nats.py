@@ -1,0 +1,72 @@
+"""Where a NATS server is and how to log in there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, SecretStr
+
+from blocks.connections.network import TlsSettings, not_installed
+
+if TYPE_CHECKING:
+    from nats.aio.client import Client
+
+
+class NatsConnection(TlsSettings):
+    """A NATS server or cluster with JetStream."""
+
+    host: str = Field(description="Name or address of a server.", min_length=1)
+    port: int = Field(default=4222, ge=1, le=65535, description="Port.")
+    username: str | None = Field(default=None, description="The user, for logins by password.")
+    password: SecretStr | None = Field(default=None, description="The password.")
+    token: SecretStr | None = Field(default=None, description="A token in place of a login.")
+    credentials_file: Path | None = Field(
+        default=None, description="A .creds file in place of a login (JWT and NKey)."
+    )
+    connect_timeout_s: int = Field(
+        default=5, ge=1, description="Seconds until a connection that does not come is given up."
+    )
+    ping_interval_s: int = Field(
+        default=10, ge=1, description="Seconds between pings; two unanswered end the connection."
+    )
+
+    @property
+    def system(self) -> str:
+        """What errors call this server, e.g. "nats://nats.example:4222"."""
+        return f"nats://{self.host}:{self.port}"
+
+    async def get_client(self) -> Client:
+        """Connect; the connection does not reconnect by itself.
+
+        Raises:
+            MisconfiguredError: The client library is not installed, or a file cannot be read.
+            nats.errors.Error: The server refused, or does not answer.
+            OSError: No connection.
+        """
+        try:
+            import nats
+        except ImportError as exc:
+            raise not_installed("nats-py", extra="nats", system=self.system) from exc
+        options: dict[str, Any] = {}
+        if self.username is not None:
+            options["user"] = self.username
+            options["password"] = self.password.get_secret_value() if self.password else ""
+        if self.token is not None:
+            options["token"] = self.token.get_secret_value()
+        if self.credentials_file is not None:
+            options["user_credentials"] = str(self.credentials_file)
+        return await nats.connect(
+            self.system.replace("nats://", "tls://") if self.tls else self.system,
+            tls=self.tls_context(self.system),
+            connect_timeout=self.connect_timeout_s,
+            ping_interval=self.ping_interval_s,
+            max_outstanding_pings=2,
+            allow_reconnect=False,
+            error_cb=_said_elsewhere,
+            **options,
+        )
+
+
+async def _said_elsewhere(_error: Exception) -> None:
+    """The call that fails raises; by default the library also logs each with a traceback."""

@@ -1,0 +1,228 @@
+"""The loop of every source: take messages, store them, and only then acknowledge them.
+
+    open ──► receive ──► decode ──► store ──► acknowledge ──┐
+      ▲         ▲                     │ inbox full or down: hold, try again
+      │         └─────────────────────┴─────────────────────┘
+      └── any error of the source: close, wait longer each time, begin anew
+
+A message that was stored and not acknowledged comes again and is then a duplicate. Nothing is
+ever dropped: what nobody can read is stored as parked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol, TypeVar
+
+from blocks.errors import IntegrationError, PermanentError
+from deployments.listeners.status import SourceStatus
+from tasks.plain.inbox.writer import NewDelivery, StoredDelivery
+from tasks.plain.message_sources.message import Message, MessageSource
+from tasks.plain.message_sources.reading import MessageReader
+
+_LOG = logging.getLogger(__name__)
+_MAX_CALL_BYTES = 16 * 1024 * 1024
+
+T = TypeVar("T")
+
+
+class Store(Protocol):
+    """What `InboxWriter.store` does."""
+
+    def __call__(self, deliveries: Sequence[NewDelivery], /) -> Awaitable[list[StoredDelivery]]:
+        """Store all or none, on disk."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How much at once, and how long to wait for what.
+
+    Attributes:
+        batch: Messages taken at once.
+        poll_s: How long a source may wait for the first; also how long a stop may take.
+        first_wait_s: After an error; doubled each time.
+        max_wait_s: The longest such wait.
+        hold_every_s: While the inbox takes nothing, the source is told so often to wait.
+        lag_every_s: How often the source is asked how many messages wait.
+    """
+
+    batch: int = 500
+    poll_s: float = 5.0
+    first_wait_s: float = 0.5
+    max_wait_s: float = 30.0
+    hold_every_s: float = 5.0
+    lag_every_s: float = 10.0
+
+
+class Listener:
+    """One source's way into the inbox.
+
+    Args:
+        source: Where messages come from.
+        reader: Makes deliveries of them.
+        store: Where deliveries go.
+        ring: Called with the integration's name when something new is stored.
+        status: Told how it goes.
+        pace: How much at once, and how long to wait for what.
+        monotonic: Seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        source: MessageSource,
+        reader: MessageReader,
+        *,
+        store: Store,
+        ring: Callable[[str], None],
+        status: SourceStatus,
+        pace: Pace = Pace(),
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._source = source
+        self._reader = reader
+        self._store = store
+        self._ring = ring
+        self.status = status
+        self._pace = pace
+        self._monotonic = monotonic
+        self._stopping = asyncio.Event()
+        self._failures = 0
+        self._stage = "connect"
+        self._lag_asked_s = float("-inf")
+
+    def stop(self) -> None:
+        """Take no more; `run` ends when what was taken is stored and acknowledged."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Listen until told to stop, whatever happens to the source or the inbox."""
+        while not self._stopping.is_set():
+            self._stage = "connect"
+            try:
+                await self._source.open()
+                await self._listen()
+            except IntegrationError as error:
+                self._note(error)
+            except Exception as bug:  # noqa: BLE001 - one source must not end the others
+                _LOG.exception("%s: a bug; it begins anew", self.status.name)
+                self.status.note_error(self._stage, _as_error(bug, self._source.system))
+            finally:
+                self.status.enter("stopped" if self._stopping.is_set() else "out of reach")
+                await self._source.close()
+            await self._wait()
+
+    async def _listen(self) -> None:
+        self.status.enter("listening")
+        while not self._stopping.is_set():
+            self._stage = "receive"
+            await self._ask_lag()
+            messages = await self._source.receive(self._pace.batch, wait_s=self._pace.poll_s)
+            self._failures = 0
+            if messages:
+                await self._take(messages)
+
+    async def _take(self, messages: Sequence[Message]) -> None:
+        counts: Counter[str] = Counter()
+        self.status.metrics.held.labels(self.status.name).set(len(messages))
+        try:
+            deliveries = await self._patiently(lambda: self._read(messages), messages)
+            for chunk in _chunks(deliveries):
+                stored = await self._patiently(lambda c=chunk: self._store(c), messages)  # type: ignore[misc]
+                for delivery, result in zip(chunk, stored, strict=True):
+                    counts[_outcome(delivery, result)] += 1
+        finally:
+            self.status.metrics.held.labels(self.status.name).set(0)
+        if counts["new"]:
+            self._ring(self.status.integration)
+        counts["refused"] = len(messages) - len(deliveries)
+        self._stage = "acknowledge"
+        await self._source.acknowledge(messages)
+        self.status.note_messages(+counts)
+
+    async def _read(self, messages: Sequence[Message]) -> list[NewDelivery]:
+        received_at = datetime.now(UTC)
+        return [
+            await self._reader.delivery(message, received_at=received_at)
+            for message in messages
+            if message.refusal is None
+        ]
+
+    async def _patiently(
+        self, attempt: Callable[[], Awaitable[T]], messages: Sequence[Message]
+    ) -> T:
+        """Try until it works: the messages are ours meanwhile, and no others are taken."""
+        wait_s = self._pace.first_wait_s
+        held_s = self._monotonic()
+        while True:
+            self._stage = "store"
+            try:
+                result = await attempt()
+            except IntegrationError as error:
+                if self._stopping.is_set():
+                    raise  # nothing is acknowledged, so all of it comes again
+                if self.status.state != "waiting for the inbox":
+                    _LOG.warning("%s waits: %s", self.status.name, error)
+                self.status.note_error("store", error)
+                self.status.enter("waiting for the inbox")
+            else:
+                self.status.enter("listening")
+                return result
+            await self._sleep_or_stop(min(wait_s, self._pace.hold_every_s))
+            wait_s *= 2
+            if self._monotonic() - held_s >= self._pace.hold_every_s:
+                self._stage = "receive"
+                await self._source.hold(messages)
+                held_s = self._monotonic()
+
+    async def _ask_lag(self) -> None:
+        now = self._monotonic()
+        if now - self._lag_asked_s >= self._pace.lag_every_s:
+            self._lag_asked_s = now
+            self.status.note_lag(await self._source.lag())
+
+    def _note(self, error: IntegrationError) -> None:
+        if self._failures == 0:  # the others are in the metrics
+            _LOG.warning("%s: %s; trying again", self.status.name, error)
+        self.status.note_error(self._stage, error)
+
+    async def _wait(self) -> None:
+        longest_s = min(self._pace.max_wait_s, self._pace.first_wait_s * 2**self._failures)
+        self._failures = min(self._failures + 1, 16)
+        await self._sleep_or_stop(longest_s * random.uniform(0.5, 1.0))
+
+    async def _sleep_or_stop(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            pass
+
+
+def _outcome(delivery: NewDelivery, stored: StoredDelivery) -> str:
+    if not stored.is_new:
+        return "duplicate"
+    return "new" if delivery.park_reason is None else "parked"
+
+
+def _chunks(deliveries: Sequence[NewDelivery]) -> Iterator[Sequence[NewDelivery]]:
+    """Pieces that the inbox takes in one call, since it bounds what waits for the disk."""
+    begin, size_bytes = 0, 0
+    for position, delivery in enumerate(deliveries):
+        size_bytes += len(delivery.body) + len(delivery.payload or b"")
+        if size_bytes > _MAX_CALL_BYTES and position > begin:
+            yield deliveries[begin:position]
+            begin, size_bytes = position, len(delivery.body) + len(delivery.payload or b"")
+    if begin < len(deliveries):
+        yield deliveries[begin:]
+
+
+def _as_error(bug: Exception, system: str) -> PermanentError:
+    return PermanentError(f"a bug ({type(bug).__name__})", system=system, operation="listen")

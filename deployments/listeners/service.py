@@ -1,0 +1,121 @@
+"""All sources of one process: they share the inbox's writer, and one address tells how they do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from sqlalchemy import Engine
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from deployments.listeners.declarations import DeclaredSource, UnusableSource
+from deployments.listeners.listening import Listener, Pace
+from deployments.listeners.metrics import ListenerMetrics
+from deployments.listeners.status import SourceStatus
+from tasks.plain.inbox.writer import InboxWriter
+
+_MAX_BODY_BYTES = 256 * 1024 * 1024
+_MAX_WAITING_BYTES = 2 * _MAX_BODY_BYTES
+
+
+class Listeners:
+    """Listens to every declared source.
+
+    Args:
+        engine: The state database, with its tables.
+        declared: From `read_declarations`.
+        ring: Called with an integration's name when something new is stored.
+        pace: How long to wait for what.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        declared: Sequence[DeclaredSource | UnusableSource],
+        *,
+        ring: Callable[[str], None],
+        pace: Pace = Pace(),  # noqa: B008 - immutable
+    ) -> None:
+        self.metrics = ListenerMetrics()
+        self._writer = InboxWriter(
+            engine, max_body_bytes=_MAX_BODY_BYTES, max_waiting_bytes=_MAX_WAITING_BYTES
+        )
+        self._unusable = [each for each in declared if isinstance(each, UnusableSource)]
+        self._listeners = [
+            self._listener(each, ring, pace)
+            for each in declared
+            if isinstance(each, DeclaredSource)
+        ]
+
+    @property
+    def statuses(self) -> list[SourceStatus]:
+        """How each source does."""
+        return [each.status for each in self._listeners]
+
+    async def run(self, until: asyncio.Event) -> None:
+        """Listen until the event is set, then finish what was taken.
+
+        Raises:
+            TransientError: The database does not answer at the start.
+        """
+        await self._writer.start()
+        try:
+            async with asyncio.TaskGroup() as group:
+                for listener in self._listeners:
+                    group.create_task(listener.run(), name=listener.status.name)
+                await until.wait()
+                for listener in self._listeners:
+                    listener.stop()
+        finally:
+            await self._writer.close()
+
+    def web_app(self) -> Starlette:
+        """`/healthz`, `/readyz` (503 while a source is not connected), `/metrics`, `/sources`."""
+        return Starlette(
+            routes=[
+                Route("/healthz", self._health),
+                Route("/readyz", self._readiness),
+                Route("/metrics", self._metrics_page),
+                Route("/sources", self._sources),
+            ]
+        )
+
+    def _listener(
+        self, declared: DeclaredSource, ring: Callable[[str], None], pace: Pace
+    ) -> Listener:
+        source = declared.declaration.make_source(declared.name)
+        return Listener(
+            source,
+            declared.reader,
+            store=self._writer.store,
+            ring=ring,
+            status=SourceStatus(declared.name, declared.integration, source.system, self.metrics),
+            pace=replace(pace, batch=declared.declaration.batch),
+        )
+
+    async def _health(self, _request: Request) -> Response:
+        return JSONResponse({"status": "alive"})
+
+    async def _readiness(self, _request: Request) -> Response:
+        not_ready = [each.name for each in self.statuses if each.state != "listening"]
+        return JSONResponse({"not_ready": not_ready}, status_code=503 if not_ready else 200)
+
+    async def _metrics_page(self, _request: Request) -> Response:
+        return Response(self.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+    async def _sources(self, _request: Request) -> Response:
+        unusable = [
+            {
+                "name": each.name,
+                "integration": each.integration,
+                "state": "not set up",
+                "last_error": each.reason,
+            }
+            for each in self._unusable
+        ]
+        return JSONResponse([*(each.as_json() for each in self.statuses), *unusable])

@@ -1,0 +1,1 @@
+"""Queues, topics and mailboxes behind one protocol, for listeners and for scheduled imports."""

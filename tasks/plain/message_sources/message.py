@@ -1,0 +1,89 @@
+"""The one small protocol behind which every queue, topic and mailbox looks the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+
+class Message(NamedTuple):
+    """One message as its source handed it over.
+
+    Attributes:
+        subject: Where it was sent: topic, queue, routing key, subject or folder.
+        body: The raw bytes.
+        receipt: By which the source knows it; nobody else looks inside.
+        identity: The source's own name for it, the same when it is handed over again; None
+            where the source has none.
+        key: What the source orders by: messages with the same key are in order.
+        headers: Names and values, in order.
+        content_type: Of the body; "" where the source does not say.
+        content: The event as JSON, where the body only wraps it; None where the body is it.
+        defect: Why nobody can read it, if the source noticed: it is to be kept, but not handled.
+        refusal: Why it is none of ours, if the source noticed: it is not to be kept.
+    """
+
+    subject: str
+    body: bytes
+    receipt: Any
+    identity: str | None = None
+    key: str | None = None
+    headers: Sequence[tuple[str, str]] = ()
+    content_type: str = ""
+    content: bytes | None = None
+    defect: str | None = None
+    refusal: str | None = None
+
+
+class MessageSource(Protocol):
+    """A place that messages are taken from. A new kind costs one class with these methods.
+
+    Third-party errors leave as the tree of `blocks.errors`; after one, `close` and `open` begin
+    anew, and what was not acknowledged is handed over again. Used by one task at a time.
+    """
+
+    @property
+    def system(self) -> str:
+        """What errors call this place, e.g. "amqp://rabbit.example/orders"; no secrets."""
+        ...
+
+    async def open(self) -> None:
+        """Connect and subscribe.
+
+        Raises:
+            MisconfiguredError: Wrong credentials, or the queue does not exist.
+            UnreachableError: It does not answer.
+        """
+        ...
+
+    async def receive(self, limit: int, *, wait_s: float) -> list[Message]:
+        """Take what is there, at once if anything is, else wait for a while.
+
+        Args:
+            limit: At most so many messages.
+            wait_s: How long to wait for the first.
+
+        Returns:
+            Messages in the order of the source; empty when none came.
+        """
+        ...
+
+    async def acknowledge(self, messages: Sequence[Message]) -> None:
+        """Tell that these are stored: the source may forget them."""
+        ...
+
+    async def hold(self, messages: Sequence[Message]) -> None:
+        """Tell, every few seconds, that these are still worked on and nothing else is wanted."""
+        ...
+
+    async def give_back(self, messages: Sequence[Message]) -> None:
+        """Have these handed over again, soon, to whoever asks."""
+        ...
+
+    async def lag(self) -> int | None:
+        """How many messages wait at the source; None where it does not tell."""
+        ...
+
+    async def close(self) -> None:
+        """Disconnect; never raises, and may be called at any time."""
+        ...
