@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 _PEM = re.compile(r"\s*(-----BEGIN [A-Z0-9 ]+-----)(.*)(-----END [A-Z0-9 ]+-----)\s*")
 _PEM_LINE_CHARACTERS = 70
 _KEY_TYPES = ("ssh-", "ecdsa-", "sk-")
+# After the types in the known hosts: an unknown key is then refused as such, with its name.
+_OTHER_HOST_KEY_TYPES = (
+    "+ssh-ed25519,ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,ecdsa-sha2-nistp521,"
+    "rsa-sha2-512,rsa-sha2-256"
+)
 # AES in GCM is the fastest by far where the processor has instructions for AES.
 _FAST_CIPHERS_FIRST = "^aes256-gcm@openssh.com,aes128-gcm@openssh.com"
 
@@ -135,6 +140,7 @@ class SftpServer(Block):
                 client_keys=self._client_keys(),
                 agent_path=None,
                 known_hosts=None if self.trust_any_host_key else self._known_hosts(),
+                server_host_key_algs=_OTHER_HOST_KEY_TYPES,
                 connect_timeout=self.connect_timeout_s,
                 login_timeout=self.login_timeout_s,
                 keepalive_interval=self.keepalive_s,

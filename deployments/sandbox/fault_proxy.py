@@ -6,6 +6,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -25,6 +26,7 @@ class FaultProxy:
         swallow: Pieces are held back while it is on.
         refuse: New connections are reset.
         connections: How many were accepted.
+        port: Of 127.0.0.1, where it listens.
     """
 
     latency_s: float = 0.0
@@ -32,6 +34,7 @@ class FaultProxy:
     swallow: bool = False
     refuse: bool = False
     connections: int = 0
+    port: int = 0
     _upstream: tuple[str, int] = ("127.0.0.1", 0)
     _loop: BackgroundLoop = field(default_factory=lambda: BackgroundLoop("fault-proxy"))
     _server: Any = None
@@ -41,15 +44,9 @@ class FaultProxy:
         """The loopback."""
         return "127.0.0.1"
 
-    @property
-    def port(self) -> int:
-        """Where it listens."""
-        port: int = self._server.sockets[0].getsockname()[1]
-        return port
-
     def stop(self) -> None:
         """Cut all connections and stop listening."""
-        self._server.close()
+        self._loop.run(self._unlisten())
         self._loop.close()
 
     def __enter__(self) -> Self:
@@ -60,6 +57,10 @@ class FaultProxy:
 
     async def _listen(self, port: int) -> None:
         self._server = await asyncio.start_server(self._accept, self.host, port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _unlisten(self) -> None:
+        self._server.close()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -68,7 +69,7 @@ class FaultProxy:
             return
         try:
             up_reader, up_writer = await asyncio.open_connection(*self._upstream)
-        except OSError:
+        except (OSError, asyncio.CancelledError):
             _reset(writer)
             return
         end: Callable[[asyncio.StreamWriter], None] = _reset
@@ -77,7 +78,7 @@ class FaultProxy:
                 group.create_task(self._pass_on(reader, up_writer))
                 group.create_task(self._pass_on(up_reader, writer))
             end = asyncio.StreamWriter.close
-        except* OSError:
+        except* (OSError, asyncio.CancelledError):
             pass
         finally:
             end(writer)
@@ -107,6 +108,6 @@ def start(upstream: tuple[str, int], *, port: int = 0) -> FaultProxy:
 
 def _reset(writer: asyncio.StreamWriter) -> None:
     connection = writer.get_extra_info("socket")
-    if connection is not None:
+    with suppress(OSError):  # closed already
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
     writer.transport.abort()

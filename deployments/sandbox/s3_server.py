@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from blocks.s3_bucket import S3Bucket
 
 _HOST = "127.0.0.1"
+_KEY = "sandbox"
 
 
 @dataclass
@@ -19,12 +20,14 @@ class S3Sandbox:
 
     Attributes:
         port: Of 127.0.0.1.
-        access_key_id: Any is taken unless `check_credentials` was called, as any secret is.
+        access_key_id: Any is taken, with any secret, unless `check_credentials` says otherwise.
+        client: For whoever runs the service.
     """
 
     port: int
     access_key_id: str
     secret_access_key: str
+    client: Any
     _server: Any
 
     @property
@@ -46,22 +49,8 @@ class S3Sandbox:
         }
         return S3Bucket(**{**right, **fields})
 
-    def client(self) -> Any:
-        """An S3 client for whoever runs the service."""
-        import boto3
-        from botocore.config import Config
-
-        return boto3.client(
-            "s3",
-            endpoint_url=self.endpoint_url,
-            aws_access_key_id=self.access_key_id,
-            aws_secret_access_key=self.secret_access_key,
-            region_name="us-east-1",
-            config=Config(s3={"addressing_style": "path"}),
-        )
-
     def check_credentials(self, *, on: bool) -> None:
-        """From now on, take or refuse credentials that it did not give out (it gives out none)."""
+        """Refuse all credentials, for it has given out none, or take any again."""
         import httpx
 
         count = "0" if on else "inf"
@@ -73,13 +62,12 @@ class S3Sandbox:
 
         httpx.post(f"{self.endpoint_url}/moto-api/reset").raise_for_status()
         self.check_credentials(on=False)
-        client = self.client()
         for bucket in buckets:
-            client.create_bucket(Bucket=bucket)
-        client.close()
+            self.client.create_bucket(Bucket=bucket)
 
     def stop(self) -> None:
         """Stop listening and forget everything."""
+        self.client.close()
         self._server.stop()
 
     def __enter__(self) -> Self:
@@ -101,11 +89,27 @@ def start(*, port: int = 0, buckets: Sequence[str] = ()) -> S3Sandbox:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else a line for each request
     server = ThreadedMotoServer(ip_address=_HOST, port=port, verbose=False)
     server.start()
+    running_port = server.get_host_and_port()[1]
     sandbox = S3Sandbox(
-        port=server.get_host_and_port()[1],
-        access_key_id="sandbox",
-        secret_access_key="sandbox",  # noqa: S106  # a stand-in's, not a secret
+        port=running_port,
+        access_key_id=_KEY,
+        secret_access_key=_KEY,
+        client=_client(running_port),
         _server=server,
     )
     sandbox.reset(buckets=buckets)
     return sandbox
+
+
+def _client(port: int) -> Any:
+    import boto3
+    from botocore.config import Config
+
+    return boto3.client(
+        "s3",
+        endpoint_url=f"http://{_HOST}:{port}",
+        aws_access_key_id=_KEY,
+        aws_secret_access_key=_KEY,
+        region_name="us-east-1",
+        config=Config(s3={"addressing_style": "path"}),
+    )

@@ -84,6 +84,10 @@ class SftpSandbox:
         }
         return SftpServer(**{**right, **fields})
 
+    def cut_connections(self) -> None:
+        """Cut all connections and go on listening."""
+        self._loop.run(self._cut())
+
     def stop(self) -> None:
         """Cut all connections and stop listening."""
         self._loop.run(self._stop())
@@ -97,10 +101,13 @@ class SftpSandbox:
 
     async def _stop(self) -> None:
         self._acceptor.close()
+        await self._cut()
+        await self._acceptor.wait_closed()
+
+    async def _cut(self) -> None:
         for connection in list(self._connections):
             connection.abort()
             await connection.wait_closed()
-        await self._acceptor.wait_closed()
 
 
 def start(

@@ -27,11 +27,10 @@ from tasks.plain.remote_folders.streams import ExactContent, ReadAhead, buffered
 
 T = TypeVar("T")
 
-# Every server takes requests of 32 KiB; those that say that they take more are asked for more.
-_LEAST_READ_BYTES = 32 * 1024
-_MOST_READ_BYTES = 256 * 1024
-_WRITE_BYTES = 1024 * 1024
-_WRITES_UNDER_WAY = 4
+# Every server takes blocks of 32 KiB; those that say that they take more are sent larger ones.
+_LEAST_BLOCK_BYTES = 32 * 1024
+_MOST_BLOCK_BYTES = 256 * 1024
+_WRITES_UNDER_WAY = 32
 _PAGE_ENTRIES = 1000
 _CLOSE_TIMEOUT_S = 5.0
 
@@ -65,7 +64,7 @@ class SftpFiles:
         self._loop = BackgroundLoop("sftp")
         self._connection: Any = None
         self._client: Any = None
-        self._read_bytes = _LEAST_READ_BYTES
+        self._block_bytes = _LEAST_BLOCK_BYTES
 
     @property
     def system(self) -> str:
@@ -111,7 +110,7 @@ class SftpFiles:
                     record=path,
                 )
 
-        reads = OrderedReads(handle, file.size, self._read_bytes, self._in_time)
+        reads = OrderedReads(handle, file.size, self._block_bytes, self._in_time)
 
         async def window() -> list[bytes]:
             with sftp_errors(self._system, "read", path):
@@ -136,7 +135,11 @@ class SftpFiles:
         part = self._remote(part_path(path))
         exact = ExactContent(content, size, system=self._system, operation="put", record=path)
         handle = self._call(
-            "put", path, lambda client: _with_folder(client, part, lambda: client.open(part, "xb"))
+            "put",
+            path,
+            lambda client: _with_folder(
+                client, part, lambda: client.open(part, "xb", block_size=0)
+            ),
         )
         try:
             attrs = self._write(handle, exact, path)
@@ -196,7 +199,7 @@ class SftpFiles:
                 await self._in_time(handle.write(data, offset))
 
         try:
-            while data := content.read(_WRITE_BYTES):
+            while data := content.read(self._block_bytes):
                 under_way.append(self._loop.submit(write(data, offset)))
                 offset += len(data)
                 if len(under_way) > _WRITES_UNDER_WAY:
@@ -246,8 +249,9 @@ class SftpFiles:
         self._connection = await self._connect()
         # Names are bytes: a listing must not fail because one of them is not UTF-8.
         self._client = await self._in_time(self._connection.start_sftp_client(path_encoding=None))
-        limit = self._client.limits.max_read_len
-        self._read_bytes = max(_LEAST_READ_BYTES, min(limit, _MOST_READ_BYTES))
+        limits = self._client.limits
+        limit = min(limits.max_read_len, limits.max_write_len, _MOST_BLOCK_BYTES)
+        self._block_bytes = max(limit, _LEAST_BLOCK_BYTES)
 
     def _disconnect(self) -> None:
         connection, self._connection, self._client = self._connection, None, None

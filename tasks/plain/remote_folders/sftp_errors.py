@@ -59,9 +59,16 @@ def _connection(exc: asyncssh.Error | OSError) -> tuple[type[IntegrationError], 
                 "of another type than the block's known hosts, ask the partner for the new one"
             )
         case (
-            asyncssh.SFTPConnectionLost() | asyncssh.SFTPNoConnection() | asyncssh.ConnectionLost()
+            asyncssh.SFTPConnectionLost()
+            | asyncssh.SFTPNoConnection()
+            | asyncssh.ConnectionLost()
+            | ConnectionResetError()
+            | BrokenPipeError()
         ):
-            return UnreachableError, "the connection was cut"
+            return UnreachableError, (
+                "the connection was cut; if trying again does not help, ask the partner whether "
+                "their server or firewall ends it"
+            )
         case asyncssh.DisconnectError() | asyncssh.ChannelOpenError():
             return UnreachableError, f"the server ended the connection ({_reason(exc)})"
         case TimeoutError():

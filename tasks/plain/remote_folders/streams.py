@@ -99,7 +99,7 @@ class ReadAhead(io.RawIOBase):
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         """Fill from the current window, waiting for the next one when it is used up."""
-        if not self._block:
+        while not self._block:
             if not self._blocks and self._under_way:
                 arrived = self._under_way.popleft()
                 self._start_more()

@@ -1,4 +1,4 @@
-"""What every place promises, shown on all four over their real protocols."""
+"""What every place promises, shown on each over its real protocol."""
 
 from __future__ import annotations
 
