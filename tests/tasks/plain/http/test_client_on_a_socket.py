@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import socket
 import threading
+from base64 import b64decode
 from urllib.parse import parse_qs
 
 import httpx
@@ -162,6 +163,17 @@ def test_token_is_fetched_once_and_sent(scripted_api, client_of, fake_time):
         "Bearer t1"
     }
     assert parse_qs(scripted_api.requests[0].body) == {b"grant_type": [b"client_credentials"]}
+
+
+def test_other_credentials_stay_away_from_the_token_endpoint(scripted_api, fake_time):
+    """With OAuth 2 whatever else the client would add is left out, everywhere."""
+    scripted_api.answer(token_reply("t1"), Reply())
+    oauth = OAuth2(f"{scripted_api.url}/token", client_id="us", client_secret="s3cret")
+    with httpx.Client(base_url=scripted_api.url, auth=("bob", "pw")) as http:
+        ApiClient(http, system="x", oauth=oauth).call("GET", "/orders")
+    token, call = scripted_api.requests
+    assert b64decode(token.headers["authorization"].removeprefix("Basic ")) == b"us:s3cret"
+    assert call.headers["authorization"] == "Bearer t1"
 
 
 def test_expired_token_is_renewed_before_the_call(scripted_api, client_of, fake_time):
