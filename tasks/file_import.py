@@ -319,7 +319,7 @@ class _Connection:
         what = self.what
         with ExitStack() as stack:
             folder = stack.enter_context(open_folder(what.place))
-            api = stack.enter_context(open_api(what.application, log=self._log))
+            api = stack.enter_context(open_api(what.application))
             self._open = stack.pop_all()
         return ImportJob(
             folder=folder,

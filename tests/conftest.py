@@ -14,6 +14,9 @@ from sqlalchemy import Engine
 
 from tasks.plain.state.database import open_database
 
+# Prefect's test server would call home, and log that it cannot.
+os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+
 pytest_plugins = ["deployments.sandbox.pytest_plugin"]
 
 POSTGRESQL_URL = os.environ.get(
