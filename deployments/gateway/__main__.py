@@ -28,6 +28,8 @@ from deployments.gateway.declarations import declaration_files, read_declaration
 from deployments.gateway.doorbell import PrefectEvents
 from deployments.gateway.endpoints import Endpoint, UnusableEndpoint, make_endpoints
 from deployments.gateway.forwarding import Forwarding
+from tasks.plain.inbox.drains import Drains
+from tasks.plain.inbox.writer import InboxWriter
 from tasks.plain.state.database import open_database
 
 _PUBLIC_URL = "INTEGRATIONS_PUBLIC_URL"
@@ -61,11 +63,12 @@ def _serve(
     endpoints: Sequence[Endpoint | UnusableEndpoint],
     environment: Mapping[str, str],
 ) -> int:
-    prefect = PrefectEvents(environment)
+    engine = open_database()
     gateway = Gateway(
-        open_database(),
         endpoints,
-        post_doorbell=prefect.post,
+        writer=InboxWriter(engine),
+        post_doorbell=PrefectEvents(environment).post,
+        count_runs=Drains(engine).at_work,
         forwarding=_forwarding(environment),
         access_log=AccessLog(sys.stdout.buffer),
     )

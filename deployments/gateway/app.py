@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 
 import httpx
 from prometheus_client import CONTENT_TYPE_LATEST
-from sqlalchemy import Engine
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -20,12 +19,11 @@ from starlette.types import Receive, Scope, Send
 from deployments.gateway import replies
 from deployments.gateway.access_log import AccessLog
 from deployments.gateway.declarations import RESERVED_PATHS
-from deployments.gateway.doorbell import Doorbell, Post
+from deployments.gateway.doorbell import CountRuns, Doorbell, Post
 from deployments.gateway.endpoints import Endpoint, UnusableEndpoint
 from deployments.gateway.forwarding import Forwarding
 from deployments.gateway.metrics import Metrics
 from deployments.gateway.receiving import Confirm, Receiver
-from tasks.plain.inbox.drains import Drains
 from tasks.plain.inbox.writer import InboxWriter
 
 _LOG = logging.getLogger(__name__)
@@ -38,35 +36,40 @@ class Gateway:
     """Receives webhooks.
 
     Args:
-        engine: The state database, with its tables.
         endpoints: From `make_endpoints`.
+        writer: Where deliveries are stored; started and closed with the application.
         post_doorbell: Tells Prefect that something waits.
+        count_runs: How many runs take an integration's deliveries.
         forwarding: What is known about proxies and public URLs.
         access_log: Where requests are told.
         confirm: Confirms subscriptions.
+        max_at_once: More requests than this at once are sent away.
     """
 
     def __init__(
         self,
-        engine: Engine,
         endpoints: Sequence[Endpoint | UnusableEndpoint],
         *,
+        writer: InboxWriter,
         post_doorbell: Post,
+        count_runs: CountRuns,
         forwarding: Forwarding,
         access_log: AccessLog,
         confirm: Confirm | None = None,
+        max_at_once: int = 1000,
     ) -> None:
         self._access_log = access_log
         self._metrics = Metrics()
-        self._writer = InboxWriter(engine)
-        self._doorbell = Doorbell(post_doorbell, Drains(engine).at_work, self._metrics)
+        self._writer = writer
+        self._doorbell = Doorbell(post_doorbell, count_runs, self._metrics)
         self._receiver = Receiver(
-            writer=self._writer,
+            writer=writer,
             doorbell=self._doorbell,
             forwarding=forwarding,
             metrics=self._metrics,
             access_log=access_log,
             confirm=confirm or confirm_subscription,
+            max_at_once=max_at_once,
         )
         self._endpoints = {each.path: each for each in endpoints if isinstance(each, Endpoint)}
         self._unusable = [each for each in endpoints if isinstance(each, UnusableEndpoint)]

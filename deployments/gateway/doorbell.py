@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import httpx
 
@@ -23,12 +23,14 @@ _TIMEOUT_S = 5.0
 Post = Callable[[str], Awaitable[None]]
 """Sends the event for one integration; raises `httpx.HTTPError` if Prefect did not take it."""
 
+CountRuns = Callable[[str], int]
+"""How many runs take an integration's deliveries; may block, may raise `IntegrationError`."""
+
 
 @dataclass(slots=True)
 class _Bell:
     task: asyncio.Task[None] | None = None
     is_wanted: bool = False
-    pause_s: float = field(default=0.0)
 
 
 class Doorbell:
@@ -36,7 +38,7 @@ class Doorbell:
 
     Args:
         post: Sends the event.
-        count_runs: How many runs take an integration's deliveries; may block.
+        count_runs: Tells whether a run is at work.
         metrics: Where rings are counted.
         sleep: In place of `asyncio.sleep`, for tests.
         pause_s: At least this between two rings of one integration; doubles as long as no
@@ -47,7 +49,7 @@ class Doorbell:
     def __init__(
         self,
         post: Post,
-        count_runs: Callable[[str], int],
+        count_runs: CountRuns,
         metrics: Metrics,
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -61,6 +63,7 @@ class Doorbell:
         self._pause_s = pause_s
         self._longest_pause_s = longest_pause_s
         self._bells: dict[str, _Bell] = {}
+        self._closing = asyncio.Event()
 
     def ring(self, integration: str) -> None:
         """A delivery was committed; returns at once."""
@@ -72,7 +75,8 @@ class Doorbell:
             bell.task = asyncio.create_task(self._watch(integration, bell))
 
     async def close(self, *, timeout_s: float = 2.0) -> None:
-        """Give rings that are under way a moment, then stop."""
+        """Ring at once for what waits for its ring, then stop."""
+        self._closing.set()
         tasks = [bell.task for bell in self._bells.values() if bell.task is not None]
         if not tasks:
             return
@@ -91,9 +95,22 @@ class Doorbell:
                 else:
                     bell.is_wanted = not await self._rang(integration)
                     pause_s = min(2 * pause_s, self._longest_pause_s)
-                await self._sleep(pause_s)
+                if self._closing.is_set():
+                    return
+                await self._pause(pause_s)
         finally:
             bell.task = None
+
+    async def _pause(self, seconds: float) -> None:
+        over = [
+            asyncio.ensure_future(self._sleep(seconds)),
+            asyncio.ensure_future(self._closing.wait()),
+        ]
+        try:
+            await asyncio.wait(over, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in over:
+                each.cancel()
 
     async def _is_attended(self, integration: str) -> bool:
         # A run that finds nothing more first says that it leaves and then looks once more; so

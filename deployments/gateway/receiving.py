@@ -27,7 +27,6 @@ from tasks.plain.webhooks.request import ReceivedEvent, VerifiedRequest, Webhook
 
 _LOG = logging.getLogger(__name__)
 _BODY_TIMEOUT_S = 30.0
-_MAX_AT_ONCE = 1000
 
 Confirm = Callable[[str], Awaitable[bool]]
 """GETs a URL that confirms a subscription; says whether that worked."""
@@ -81,7 +80,7 @@ class Receiver:
         metrics: Metrics,
         access_log: AccessLog,
         confirm: Confirm,
-        max_at_once: int = _MAX_AT_ONCE,
+        max_at_once: int,
     ) -> None:
         self._writer = writer
         self._doorbell = doorbell
