@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from prefect import State, get_run_logger, task
+from prefect import State, task
 from prefect.artifacts import (
     acreate_progress_artifact,
     acreate_table_artifact,
@@ -125,8 +124,7 @@ async def import_files(what: FileImport, found: FilesFound) -> list[Outcome]:
         finally:
             await connection.close()
 
-    log = get_run_logger()
-    connections = [_Connection(what, engine, log) for _ in range(max(1, what.files_at_once))]
+    connections = [_Connection(what, engine) for _ in range(max(1, what.files_at_once))]
     for duplicate in found.duplicates:
         job = await connections[0].job()
         outcomes.append(await asyncio.to_thread(settle_duplicate, job, duplicate))
@@ -294,12 +292,9 @@ def _outcome_row(outcome: Outcome) -> dict[str, Any]:
 class _Connection:
     """One connection to the place and the application, opened when first used, used in turns."""
 
-    def __init__(
-        self, what: FileImport, engine: Engine, log: logging.Logger | logging.LoggerAdapter[Any]
-    ) -> None:
+    def __init__(self, what: FileImport, engine: Engine) -> None:
         self.what = what
         self._engine = engine
-        self._log = log
         self._open: ExitStack | None = None
         self._job: ImportJob | None = None
 

@@ -30,7 +30,7 @@ _BUCKET = "marketplace"
 # which block leads to the place where a partner drops
 _PLACES = {
     "sftp": "sftp-server/warehouse",
-    "s3": "s3-bucket/marketplace",
+    "s3": "s3-bucket-of-files/marketplace",
     "dropbox": "dropbox-account/supplier",
     "local": "local-folder/office",
 }
@@ -77,7 +77,7 @@ def _start(running: ExitStack, arguments: argparse.Namespace, data: Path) -> dic
             base_url=f"{own_app.base_url}/api/v1", auth=ApiKeyAuth(key=SecretStr(_API_KEY))
         ),
         "sftp-server/warehouse": sftp.block(),
-        "s3-bucket/marketplace": s3.block(_BUCKET),
+        "s3-bucket-of-files/marketplace": s3.block(_BUCKET),
         "dropbox-account/supplier": dropbox.block(),
         "local-folder/office": LocalFolder(path=office),
     }

@@ -54,7 +54,7 @@ async def file_import(
     may have mended it, an interrupted one behind the last batch that went through.
 
     Args:
-        source: The block of the place, as type/name: sftp-server/…, s3-bucket/…,
+        source: The block of the place, as type/name: sftp-server/…, s3-bucket-of-files/…,
             dropbox-account/… or local-folder/….
         record_type: What the files hold.
         folder: The folder at the source, from its root.
