@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import json
+import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -20,6 +25,11 @@ from prefect.client.schemas.objects import Artifact, FlowRun, State, TaskRun
 from prefect.flow_engine import run_flow
 from prefect.states import AwaitingRetry, Pending
 from prefect.testing.utilities import prefect_test_harness
+from sqlalchemy import Engine
+
+from tasks.plain.inbox.operations import InboxOperations, Selection
+from tasks.plain.inbox.writer import InboxWriter, NewDelivery
+from tasks.plain.state.database import open_database
 
 
 @pytest.fixture(scope="session")
@@ -97,7 +107,63 @@ class Runs:
             return sorted(found, key=lambda artifact: artifact.created)
 
 
+class FilledInbox:
+    """An inbox in a database of its own, and what became of its deliveries."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.operations = InboxOperations(engine)
+        self._count = 0
+
+    def deliver(
+        self, integration: str, payload: Any, *, event: str = "", ordering_key: str | None = None
+    ) -> str:
+        """Store a delivery as the gateway does; returns its id."""
+        self._count += 1
+        delivery = NewDelivery(
+            integration=integration,
+            endpoint=f"/webhooks/{integration}",
+            event=event,
+            dedup_key=str(self._count),
+            ordering_key=ordering_key,
+            headers=b"[]",
+            body=json.dumps(payload).encode(),
+            payload=None,
+            content_type="application/json",
+            received_at=datetime.now(UTC),
+        )
+        return asyncio.run(self._store(delivery))
+
+    def statuses(self) -> dict[str, str]:
+        """Delivery id to status."""
+        return {each.id: each.status for each in self.operations.select(Selection())}
+
+    def reason(self, id_: str) -> str | None:
+        """Why one delivery has its status."""
+        return self.operations.select(Selection(ids=(id_,)))[0].reason
+
+    async def _store(self, delivery: NewDelivery) -> str:
+        writer = InboxWriter(self.engine)
+        await writer.start()
+        [stored] = await writer.store([delivery])
+        await writer.close()
+        return stored.id
+
+
 @pytest.fixture
-def runs(prefect_server: None) -> Runs:
+def inbox(
+    migrated_sqlite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FilledInbox]:
+    """An empty inbox that the flows find by their environment."""
+    path = shutil.copy(migrated_sqlite, tmp_path / "inbox.db")
+    monkeypatch.setenv("INTEGRATIONS_DATABASE_URL", f"sqlite:///{path}")
+    engine = open_database()
+    yield FilledInbox(engine)
+    engine.dispose()
+
+
+@pytest.fixture
+def runs(prefect_server: None) -> Iterator[Runs]:
     """Runs flows on a real Prefect server."""
-    return Runs()
+    yield Runs()
+    gc.collect()  # Prefect's own clients leave sockets to it: not to the tests that follow

@@ -1,0 +1,182 @@
+"""Send a sample event to the gateway, signed as its sender would sign it.
+
+The samples are the files flows/<integration>/samples/<event>.json. Each sending is a new event:
+its commit hashes and instants are fresh, unless it is told to send the sample as it stands.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import binascii
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import sys
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+
+from blocks.errors import IntegrationError, MisconfiguredError
+from deployments.gateway.declarations import (
+    EndpointDeclaration,
+    declaration_files,
+    read_declarations,
+)
+
+_FLOWS = Path(__file__).resolve().parents[1] / "flows"
+_HASH = re.compile(r"\b[0-9a-f]{40}\b")
+_INSTANT = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One sample event.
+
+    Attributes:
+        integration: Whose.
+        event: Its name, which is its file's.
+        body: As it would be sent.
+    """
+
+    integration: str
+    event: str
+    body: bytes
+
+
+def samples() -> dict[str, Path]:
+    """Event name to the file of its sample."""
+    return {path.stem: path for path in sorted(_FLOWS.glob("*/samples/*.json"))}
+
+
+def read_sample(event: str, *, as_it_stands: bool = False) -> Sample:
+    """One sample, with fresh hashes and instants.
+
+    Raises:
+        MisconfiguredError: There is no sample of that name.
+    """
+    path = samples().get(event)
+    if path is None:
+        raise _misconfigured(f"there is no sample {event!r}; there are {', '.join(samples())}")
+    text = path.read_text()
+    if not as_it_stands:
+        fresh = {known: secrets.token_hex(20) for known in _HASH.findall(text)}
+        text = _HASH.sub(lambda found: fresh[found[0]], text)
+        text = _INSTANT.sub(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}", text)
+    return Sample(path.parents[1].name, event, text.encode())
+
+
+def signed_headers(
+    endpoint: EndpointDeclaration, sample: Sample, secret: str, *, now: datetime
+) -> dict[str, str]:
+    """The headers with which the endpoint's sender would send the sample.
+
+    Raises:
+        MisconfiguredError: Samples cannot be signed for the endpoint's scheme.
+
+    Source: docs.github.com/en/webhooks, standardwebhooks.com.
+    """
+    headers = {"Content-Type": "application/json", "User-Agent": "send-sample"}
+    match endpoint.scheme:
+        case "github":
+            signature = hmac.new(secret.encode(), sample.body, hashlib.sha256).hexdigest()
+            return headers | {
+                "X-GitHub-Event": sample.event,
+                "X-GitHub-Delivery": str(uuid.uuid4()),
+                "X-Hub-Signature-256": f"sha256={signature}",
+            }
+        case "standard-webhooks":
+            message_id, sent_at = f"msg_{uuid.uuid4().hex}", str(int(now.timestamp()))
+            signed = b".".join([message_id.encode(), sent_at.encode(), sample.body])
+            digest = hmac.new(_standard_key(secret), signed, hashlib.sha256).digest()
+            return headers | {
+                "webhook-id": message_id,
+                "webhook-timestamp": sent_at,
+                "webhook-signature": f"v1,{base64.b64encode(digest).decode()}",
+            }
+        case "none":
+            return headers
+        case other:
+            raise _misconfigured(f"samples cannot be signed for the scheme {other!r}")
+
+
+def send_sample(
+    gateway_url: str,
+    sample: Sample,
+    *,
+    environment: Mapping[str, str] = os.environ,
+    client: httpx.Client | None = None,
+) -> httpx.Response:
+    """Send a sample to the endpoint that its integration declares.
+
+    Args:
+        gateway_url: E.g. "http://127.0.0.1:8080".
+        sample: From `read_sample`.
+        environment: Holds the endpoint's secret.
+        client: To send many over one connection.
+
+    Raises:
+        MisconfiguredError: No endpoint, or no secret for it.
+    """
+    endpoint = _endpoint(sample.integration)
+    secret = next((environment[name] for name in endpoint.secrets.env if name in environment), "")
+    if not secret and endpoint.scheme != "none":
+        raise _misconfigured(f"there is no secret; set {' or '.join(endpoint.secrets.env)}")
+    url = gateway_url.rstrip("/") + endpoint.path
+    headers = signed_headers(endpoint, sample, secret, now=datetime.now(UTC))
+    post = client.post if client is not None else httpx.post
+    return post(url, content=sample.body, headers=headers)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Send one sample; 0 if the gateway took it."""
+    parser = argparse.ArgumentParser(prog="python -m deployments.send_sample")
+    parser.add_argument("event", help=f"one of {', '.join(samples())}")
+    parser.add_argument("--gateway", default=os.environ.get("GATEWAY_URL", "http://127.0.0.1:8080"))
+    parser.add_argument("--times", type=int, default=1, help="how many events")
+    parser.add_argument(
+        "--as-it-stands", action="store_true", help="the very same body each time: a duplicate"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        for _ in range(options.times):
+            sample = read_sample(options.event, as_it_stands=options.as_it_stands)
+            response = send_sample(options.gateway, sample)
+            print(f"{sample.event}: {response.status_code} {response.text}".rstrip())
+            if response.is_error:
+                return 1
+    except IntegrationError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except httpx.HTTPError as error:
+        print(f"{options.gateway} does not answer ({type(error).__name__})", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _endpoint(integration: str) -> EndpointDeclaration:
+    for declared in read_declarations(declaration_files()):
+        if declared.integration == integration:
+            return next(iter(declared.endpoints.values()))
+    raise _misconfigured(f"{integration} declares no endpoint")
+
+
+def _standard_key(secret: str) -> bytes:
+    try:
+        return base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+    except binascii.Error as exc:
+        raise _misconfigured("the secret is no base64, with or without whsec_ before it") from exc
+
+
+def _misconfigured(message: str) -> MisconfiguredError:
+    return MisconfiguredError(message, system="sample", operation="send")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

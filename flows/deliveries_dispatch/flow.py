@@ -1,0 +1,42 @@
+"""Examine what comes in at one endpoint and hand each event to the integration it belongs to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import State, flow
+
+from tasks.deliveries import handing_over_by, handle_deliveries, name_run
+from tasks.plain.inbox.delivery import Delivery
+from tasks.plain.inbox.draining import DrainSettings
+from tasks.plain.inbox.routing import Route, route
+
+
+@flow(name="deliveries-dispatch", flow_run_name=name_run)
+async def deliveries_dispatch(
+    integration: str,
+    routes: list[Route],
+    payload: dict[str, Any] | None = None,
+    event: str = "",
+    draining: DrainSettings = DrainSettings(),  # noqa: B008 - immutable, shown in the run form
+) -> State[Any]:
+    """Hand each waiting delivery to the sibling flow that the first matching rule names.
+
+    A handed delivery stays the same delivery: its id, its content and its order are kept, and
+    the sibling is rung for. One that no rule matches is parked: add a rule, then replay.
+
+    Args:
+        integration: The endpoint's integration, whose deliveries are examined.
+        routes: The rules, first match first: {"when": {"path.in.payload": "value"}, "to":
+            "integration"}; "$event" stands for the event's type.
+        payload: A sample to examine in place of what is waiting.
+        event: The sample's event type.
+        draining: How the run goes about waiting deliveries.
+    """
+
+    def decide(delivery: Delivery) -> str | None:
+        return route(delivery, routes)
+
+    return await handle_deliveries(
+        integration, handing_over_by(decide), settings=draining, payload=payload, event=event
+    )

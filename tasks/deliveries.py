@@ -1,0 +1,274 @@
+"""The path from the inbox to a flow: every delivery a task run with its own retries and outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
+
+from prefect import State, Task, get_run_logger, runtime
+from prefect.artifacts import acreate_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import TaskRun
+from prefect.events import emit_event
+from prefect.states import Completed
+
+from blocks.errors import IntegrationError, TransientError
+from tasks.outcomes import failed
+from tasks.plain.inbox.delivery import Delivery, Outcome, handed_to, parked
+from tasks.plain.inbox.doorbell import EVENT_NAME, resource_id
+from tasks.plain.inbox.draining import Drain, DrainReport, DrainSettings, Failure
+from tasks.plain.inbox.drains import Drains
+from tasks.plain.inbox.settlement import (
+    Settlement,
+    settle_crashes,
+    settle_error,
+    settle_outcome,
+)
+from tasks.plain.inbox.store import Inbox
+from tasks.plain.state.database import open_database
+
+Handle: TypeAlias = Callable[[Delivery], "Awaitable[Outcome | None] | Outcome | None"]
+AsTaskRun: TypeAlias = Callable[[Delivery], Awaitable[Settlement]]
+_LONGEST_WAIT_IN_RUN_S = 10.0
+_NAMED_FAILURES = 5
+_TASK_NAME = "handle delivery"
+_SHOWN_FAILURES = 500
+
+
+def name_run() -> str:
+    """What a run handles and since when, e.g. "github-events 14:02:10"."""
+    what = "sample for " if runtime.flow_run.parameters.get("payload") is not None else ""
+    started_at = runtime.flow_run.scheduled_start_time or datetime.now(UTC)
+    return f"{what}{runtime.flow_run.flow_name} {started_at:%H:%M:%S}"
+
+
+async def handle_deliveries(
+    integration: str,
+    handle: Handle,
+    *,
+    settings: DrainSettings,
+    payload: Any = None,
+    event: str = "",
+) -> State[Any]:
+    """Handle an integration's waiting deliveries, each as a task run of its own.
+
+    A retry of the flow run (from the UI, or by `prefect flow-run retry`) handles what this run
+    failed to handle, at once and nothing else.
+
+    Args:
+        integration: Whose deliveries.
+        handle: Called with one delivery, many at once; a plain function runs in a thread. It
+            returns an `Outcome`, or nothing when done, and raises errors of `blocks.errors`:
+            a transient one is retried, any other parks the delivery. Effects carry the
+            delivery's `idempotency_key`, so that none happens twice.
+        settings: How the run goes about it.
+        payload: A sample to handle in place of what is waiting; the inbox is not touched.
+        event: The sample's event.
+
+    Returns:
+        The state for the flow to return: failed if a delivery was, naming each.
+    """
+    with ThreadPoolExecutor(settings.concurrency, "handle-delivery") as threads:
+        as_task_run = _as_task_runs(handle, settings, threads)
+        if payload is not None:
+            return await _handle_sample(integration, as_task_run, payload, event)
+        try:
+            report = await _drain(integration, as_task_run, settings)
+        except IntegrationError as error:
+            return failed(str(error))
+    if report.failures:
+        await _show_failures(integration, report)
+    return _ended(report)
+
+
+def handing_over_by(decide: Callable[[Delivery], str | None]) -> Handle:
+    """Handle deliveries by handing each to the sibling flow that it belongs to.
+
+    Args:
+        decide: Gives the integration that takes a delivery, or None if none does: then it is
+            parked.
+    """
+
+    async def hand_over(delivery: Delivery) -> Outcome:
+        integration = decide(delivery)
+        if integration is None:
+            return parked("no rule says whose it is; add one, then replay")
+        return handed_to(integration)
+
+    return hand_over
+
+
+async def ring_doorbell(integration: str) -> None:
+    """Let a run start that takes what is waiting for this integration."""
+    emit_event(
+        EVENT_NAME,
+        resource={"prefect.resource.id": resource_id(integration)},
+        payload={"integration": integration},
+    )
+
+
+async def _drain(integration: str, as_task_run: AsTaskRun, settings: DrainSettings) -> DrainReport:
+    engine = await asyncio.to_thread(open_database)
+    inbox = Inbox(engine)
+    drain = Drain(
+        inbox,
+        Drains(engine),
+        integration=integration,
+        run_id=str(runtime.flow_run.id),
+        handle=as_task_run,
+        settings=settings,
+        ring=ring_doorbell,
+        log=get_run_logger(),
+    )
+    try:
+        is_retry = (runtime.flow_run.run_count or 1) > 1
+        return await (drain.retry() if is_retry else drain.run())
+    finally:
+        await asyncio.to_thread(inbox.close)
+
+
+async def _handle_sample(
+    integration: str, as_task_run: AsTaskRun, payload: Any, event: str
+) -> State[Any]:
+    # the same id for a retry of this run, which so repeats no effect
+    sample_id = f"sample-{runtime.flow_run.id}"
+    delivery = Delivery.sample(payload, event=event, integration=integration, id=sample_id)
+    settlement = await as_task_run(delivery)
+    message = f"sample {settlement.status}: {settlement.reason}".removesuffix(": ")
+    return failed(message) if settlement.is_failure else Completed(message=message)
+
+
+def _as_task_runs(
+    handle: Handle, settings: DrainSettings, threads: ThreadPoolExecutor
+) -> AsTaskRun:
+    settled: dict[str, Settlement] = {}
+
+    async def handle_delivery(delivery: Delivery) -> State[Any]:
+        settlement, may_help_soon = await _handle(handle, delivery, settings, threads)
+        settled[delivery.id] = settlement
+        if settlement.is_failure:
+            return failed(settlement.reason, data=may_help_soon)
+        name = settlement.status.capitalize() if settlement.status != "done" else None
+        return Completed(name=name, message=settlement.reason or None)
+
+    handling = Task(
+        fn=handle_delivery,
+        name=_TASK_NAME,
+        task_run_name="{delivery.event} {delivery.id}",
+        retries=len(settings.retry_delays_s),
+        retry_delay_seconds=settings.retry_delays_s,
+        retry_condition_fn=_may_help_soon,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+    )
+
+    async def run(delivery: Delivery) -> Settlement:
+        state: State[Any] = await handling(delivery, return_state=True)  # type: ignore[misc]
+        if delivery.id in settled:
+            return settled.pop(delivery.id)
+        # Prefect itself failed before the handler was called
+        return Settlement(delivery, "parked", f"its task run ended {state.name}; see its log")
+
+    return run
+
+
+async def _may_help_soon(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    return state.data is True
+
+
+async def _handle(
+    handle: Handle, delivery: Delivery, settings: DrainSettings, threads: ThreadPoolExecutor
+) -> tuple[Settlement, bool]:
+    """Handle it once.
+
+    Returns:
+        How it ended, and whether trying again within this run may help.
+    """
+    given_up = settle_crashes(delivery, settings.retry_policy)
+    if given_up is not None:
+        return given_up, False
+    try:
+        async with asyncio.timeout(settings.handle_timeout_s):
+            return settle_outcome(delivery, await _call(handle, delivery, threads)), False
+    except IntegrationError as exc:
+        error = exc
+    except TimeoutError:
+        error = TransientError(
+            f"not done within {settings.handle_timeout_s:g} s",
+            system=delivery.integration,
+            operation="handle",
+            record=delivery.id,
+        )
+    except Exception as bug:  # noqa: BLE001 - one delivery's bug must not stop the others
+        get_run_logger().exception("A bug in the handler; the delivery is parked")
+        reason = f"a bug in the handler ({type(bug).__name__}): mend it, then replay"
+        return Settlement(delivery, "parked", reason), False
+    settlement = settle_error(delivery, error, settings.retry_policy, now=datetime.now(UTC))
+    is_soon = (
+        isinstance(error, TransientError) and (error.retry_after_s or 0) <= _LONGEST_WAIT_IN_RUN_S
+    )
+    return settlement, is_soon
+
+
+async def _call(handle: Handle, delivery: Delivery, threads: ThreadPoolExecutor) -> Outcome | None:
+    if inspect.iscoroutinefunction(handle):
+        outcome: Outcome | None = await handle(delivery)
+        return outcome
+    # with the context, so that the run's logger works in the thread too
+    in_context = copy_context().run
+    result = await asyncio.get_running_loop().run_in_executor(threads, in_context, handle, delivery)
+    return await result if inspect.isawaitable(result) else result
+
+
+def _ended(report: DrainReport) -> State[Any]:
+    if report.turned_away:
+        return Completed(message="enough runs are at work already; they take what is waiting")
+    counts = ", ".join(f"{count} {status}" for status, count in sorted(report.counts.items()))
+    summary = counts or "nothing was waiting"
+    if report.lost:
+        summary += f", {report.lost} taken over by other runs"
+    if not report.failures:
+        return Completed(message=summary)
+    named = "; ".join(_named(each) for each in report.failures[:_NAMED_FAILURES])
+    more = len(report.failures) - _NAMED_FAILURES
+    return failed(f"{summary}: {named}" + (f"; and {more} more" if more > 0 else ""))
+
+
+def _named(failure: Failure) -> str:
+    return f"{failure.event} {failure.id} {failure.status} ({failure.reason})"
+
+
+async def _show_failures(integration: str, report: DrainReport) -> None:
+    await acreate_table_artifact(
+        key=f"failed-deliveries-{integration.replace('_', '-')}",
+        description=f"What this run could not handle of {integration}. Retry the run, or replay.",
+        table=[
+            {
+                "Delivery": failure.id,
+                "Event": failure.event,
+                "Became": failure.status,
+                "Why": failure.reason,
+                "Next attempt": f"{failure.retry_at:%Y-%m-%d %H:%M:%S} UTC"
+                if failure.retry_at
+                else "when somebody replays it",
+            }
+            for failure in report.failures[:_SHOWN_FAILURES]
+        ],
+    )
+
+
+class _WithoutUneventfulEnds(logging.Filter):
+    """That a delivery was handled its task run says; a line for each costs a fifth of the time."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        is_ours = getattr(record, "task_name", None) == _TASK_NAME
+        return not (is_ours and record.getMessage() == "Finished in state Completed()")
+
+
+logging.getLogger("prefect.task_runs").addFilter(_WithoutUneventfulEnds())

@@ -1,0 +1,157 @@
+"""Look at the inbox, replay and purge, and ring for what waits, as tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Literal, TypeAlias, TypeVar
+
+from prefect import task
+from prefect.artifacts import acreate_markdown_artifact
+from prefect.utilities.urls import url_for
+
+from tasks.deliveries import ring_doorbell
+from tasks.plain.inbox.delivery import Delivery
+from tasks.plain.inbox.drains import Drains
+from tasks.plain.inbox.operations import DeliverySummary, InboxOperations, Selection
+from tasks.plain.state.database import open_database
+
+Status: TypeAlias = Literal["queued", "received", "claimed", "failed", "parked", "done", "ignored"]
+_SHOWN_PAYLOAD_CHARS = 50_000
+_HEADINGS = [
+    "Delivery",
+    "Integration",
+    "Event",
+    "Endpoint",
+    "Received",
+    "Status",
+    "Attempts",
+    "Why",
+]
+T = TypeVar("T")
+
+
+@task
+async def list_deliveries(selection: Selection) -> list[DeliverySummary]:
+    """The selected deliveries, oldest first."""
+    return await _operate(lambda inbox: inbox.select(selection))
+
+
+@task
+async def replay(
+    selection: Selection, *, dry_run: bool, new_effects: bool
+) -> list[DeliverySummary]:
+    """Replay the selected deliveries, or only tell which."""
+    return await _operate(
+        lambda inbox: inbox.replay(selection, dry_run=dry_run, new_effects=new_effects)
+    )
+
+
+@task
+async def purge_settled(older_than_days: float, *, parked_too: bool, dry_run: bool) -> int:
+    """Delete what was finished so long ago, or only count it."""
+    before_at = datetime.now(UTC) - timedelta(days=older_than_days)
+    statuses = ("done", "ignored", "parked") if parked_too else ("done", "ignored")
+    return await _operate(
+        lambda inbox: inbox.purge(settled_before_at=before_at, statuses=statuses, dry_run=dry_run)
+    )
+
+
+@task
+async def ring_for_waiting(behind_after_s: float = float("inf")) -> list[str]:
+    """Ring for every integration whose deliveries wait and that needs one more run.
+
+    Args:
+        behind_after_s: Ring although runs are at work if the oldest has waited for longer.
+
+    Returns:
+        The integrations.
+    """
+    engine = await asyncio.to_thread(open_database)
+    try:
+        waiting = await asyncio.to_thread(Drains(engine).waiting)
+    finally:
+        engine.dispose()
+    now = datetime.now(UTC)
+    rung = [
+        each.integration
+        for each in waiting
+        if not each.drains or (now - each.oldest_due_at).total_seconds() > behind_after_s
+    ]
+    for integration in rung:
+        await ring_doorbell(integration)
+    return rung
+
+
+@task
+async def show_payloads(deliveries: Sequence[DeliverySummary]) -> dict[str, str]:
+    """Copy each payload into an artifact.
+
+    Returns:
+        Delivery id to the artifact's address in the UI.
+    """
+    links = {}
+    for summary in deliveries:
+        delivery = await _operate(partial(InboxOperations.read, id=summary.id))
+        artifact_id = await acreate_markdown_artifact(
+            key=f"delivery-{summary.id}",
+            markdown=_as_markdown(delivery),
+            description=f"{summary.event} received at {summary.endpoint}",
+        )
+        links[summary.id] = url_for("artifact", obj_id=artifact_id, default_base_url="") or ""
+    return links
+
+
+@task
+async def show_deliveries(
+    deliveries: Sequence[DeliverySummary], *, key: str, links: Mapping[str, str] | None = None
+) -> None:
+    """List deliveries in an artifact, each linked to its payload if there is a link."""
+    rows = [
+        [
+            f"[{each.id}]({links[each.id]})" if links and links.get(each.id) else each.id,
+            _escaped(each.integration),
+            _escaped(each.event),
+            _escaped(each.endpoint),
+            f"{each.received_at:%Y-%m-%d %H:%M:%S} UTC",
+            each.status,
+            str(each.attempts),
+            _escaped(each.reason or ""),
+        ]
+        for each in deliveries
+    ]
+    lines = ["| " + " | ".join(row) + " |" for row in [_HEADINGS, ["---"] * len(_HEADINGS), *rows]]
+    await acreate_markdown_artifact(key=key, markdown="\n".join(lines) if rows else "None.")
+
+
+async def _operate(action: Callable[[InboxOperations], T]) -> T:
+    def run() -> T:
+        engine = open_database()
+        try:
+            return action(InboxOperations(engine))
+        finally:
+            engine.dispose()
+
+    return await asyncio.to_thread(run)
+
+
+def _as_markdown(delivery: Delivery) -> str:
+    try:
+        text = json.dumps(json.loads(delivery.payload), indent=2, ensure_ascii=False)
+    except ValueError:
+        text = delivery.payload.decode(errors="replace")
+    shown = text[:_SHOWN_PAYLOAD_CHARS]
+    cut = (
+        "" if shown == text else f"\n\nThe first {_SHOWN_PAYLOAD_CHARS} of {len(text)} characters."
+    )
+    longest = max((len(run) for run in re.findall("`+", shown)), default=0)
+    fence = "`" * max(3, longest + 1)  # the payload cannot end its own block
+    return f"{fence}json\n{shown}\n{fence}{cut}"
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([\\`*_{}\[\]()#+!|<>~])", r"\\\1", " ".join(text.split()))
