@@ -18,7 +18,7 @@ demo-check: runtime  ## Start the demo, wait until each integration has worked o
 
 .PHONY: demo-clean
 demo-clean:  ## Forget everything the demo has kept
-	rm -rf .demo
+	rm -rf .demo .demo-check
 
 .PHONY: test
 test: environment  ## Run all tests

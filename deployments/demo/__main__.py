@@ -7,6 +7,7 @@ import asyncio
 import fcntl
 import os
 import re
+import shutil
 import signal
 import sys
 import time
@@ -31,15 +32,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make demo", description="Run every integration here.")
     parser.add_argument("--check", action="store_true", help="stop when each has worked once")
     parser.add_argument("--free-ports", action="store_true", help="any ports but the usual")
-    parser.add_argument("--home", type=Path, default=PROJECT / ".demo", help="where data is kept")
+    parser.add_argument("--home", type=Path, help="where data is kept; .demo by default")
     arguments = parser.parse_args()
-    home = arguments.home.resolve()
+    home = (arguments.home or PROJECT / (".demo-check" if arguments.check else ".demo")).resolve()
     home.mkdir(parents=True, exist_ok=True)
     with (home / "lock").open("a+") as lock:
         if not _only_one(lock):
             lock.seek(0)
             print(f"the demo runs already: {lock.read().strip() or home}", file=sys.stderr)
             return 1
+        if arguments.check:
+            _forget_earlier_checks(home)
         try:
             places = choose_places(home, free_ports=arguments.free_ports or arguments.check)
         except PortTakenError as exc:
@@ -147,6 +150,12 @@ def _shown(name: str, line: str) -> str | None:
     if name == "sandbox" or _LOUD.search(line):
         return f"{name}: {line}"
     return None
+
+
+def _forget_earlier_checks(home: Path) -> None:
+    for name in ("prefect", "sandbox", "logs", "state.db", "state.db-wal", "state.db-shm"):
+        path = home / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _only_one(lock: IO[str]) -> bool:
