@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -209,10 +210,20 @@ def _run_log() -> logging.Logger | logging.LoggerAdapter[Any]:
         return logging.getLogger(__name__)
 
 
+# A token outlives the call that fetched it: one serves all calls of this process.
+_grants: dict[str, OAuth2] = {}
+_grants_lock = threading.Lock()
+
+
 def _oauth(api: HttpApi) -> OAuth2 | None:
     grant = api.auth
     if not isinstance(grant, OAuth2Grant):
         return None
+    with _grants_lock:
+        return _grants.setdefault(_identity(grant), _new_oauth(api, grant))
+
+
+def _new_oauth(api: HttpApi, grant: OAuth2Grant) -> OAuth2:
     refresh_token = None
     if isinstance(grant, OAuth2RefreshToken):
         refresh_token = grant.refresh_token.get_secret_value()
@@ -228,10 +239,20 @@ def _oauth(api: HttpApi) -> OAuth2 | None:
     )
 
 
+def _identity(grant: OAuth2Grant) -> str:
+    """All that makes a grant this one, with its secrets: never to be shown."""
+    values = [v.get_secret_value() if isinstance(v, SecretStr) else v for _, v in grant]
+    return repr(values)
+
+
 def _keep_refresh_token(api: HttpApi, token: str) -> None:
     """Save a rotated refresh token in the block document, since the old one may be dead."""
-    assert isinstance(api.auth, OAuth2RefreshToken)  # noqa: S101 - only then it is called
-    api.auth.refresh_token = SecretStr(token)
+    grant = api.auth
+    assert isinstance(grant, OAuth2RefreshToken)  # noqa: S101 - only then it is called
+    with _grants_lock:
+        oauth = _grants[_identity(grant)]
+        grant.refresh_token = SecretStr(token)
+        _grants[_identity(grant)] = oauth
     name = api._block_document_name  # noqa: SLF001 - Prefect offers no other way
     if name is not None:
         api.save(name, overwrite=True)

@@ -14,7 +14,7 @@ from blocks.errors import (
     UpstreamFailedError,
     UpstreamRejectedError,
 )
-from blocks.http_api import ApiKeyAuth, HttpApi, OAuth2Client, OAuth2RefreshToken
+from blocks.http_api import ApiKeyAuth, HttpApi, OAuth2Client
 from deployments.sandbox.scripted_api import Reply
 from tasks.api import call_api, fetch_page, fetch_records, is_transient, send_batch
 from tasks.plain.http.errors import OutcomeUnknownError
@@ -156,27 +156,32 @@ async def test_tokens_of_a_client_are_fetched(scripted_api):
     assert call.headers["authorization"] == "Bearer t1"
 
 
-def rotating(scripted_api):
-    return HttpApi(
-        base_url=scripted_api.url,
-        auth=OAuth2RefreshToken(
-            token_url=f"{scripted_api.url}/token",
-            client_id="us",
-            client_secret="s3cret",
-            refresh_token="old",
-        ),
-    )
+async def test_calls_of_a_process_share_a_token(scripted_api):
+    """Each call has a client of its own, but a token is fetched only once."""
+    scripted_api.answer(Reply({"access_token": "t1"}), Reply(), Reply())
+    auth = {"token_url": f"{scripted_api.url}/token", "client_id": "us", "client_secret": "x"}
+    for _ in range(2):
+        # each run loads the block anew
+        await call_api.fn(HttpApi(base_url=scripted_api.url, auth=auth), "GET", "/orders")
+    assert [request.path for request in scripted_api.requests] == ["/token", "/orders", "/orders"]
 
 
 async def test_rotated_refresh_token_is_used_from_then_on(scripted_api):
-    """The next call of the same run uses the refresh token that the endpoint gave last."""
-    scripted_api.answer(*[Reply({"access_token": "t", "refresh_token": "new"}), Reply()] * 2)
-    api = rotating(scripted_api)
+    """Whoever holds the old refresh token gets the new one used for it, in this process."""
+    rotated = Reply({"access_token": "t", "refresh_token": "new", "expires_in": 0})
+    scripted_api.answer(*[rotated, Reply()] * 3)
+    auth = {
+        "token_url": f"{scripted_api.url}/token",
+        "client_id": "us",
+        "client_secret": "x",
+        "refresh_token": "old",
+    }
+    api = HttpApi(base_url=scripted_api.url, auth=auth)
     await call_api.fn(api, "GET", "/orders")
     await call_api.fn(api, "GET", "/orders")
-    first, second = (r.body for r in scripted_api.requests if r.path == "/token")
-    assert b"refresh_token=old" in first
-    assert b"refresh_token=new" in second
+    await call_api.fn(HttpApi(base_url=scripted_api.url, auth=auth), "GET", "/orders")
+    asked = [request.body for request in scripted_api.requests if request.path == "/token"]
+    assert [body.rpartition(b"=")[2] for body in asked] == [b"old", b"new", b"new"]
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,8 @@ class OAuth2:
         try:
             answer = orjson.loads(fetch(self._request()))
             value = answer["access_token"]
-            lifetime_s = float(answer.get("expires_in") or math.inf)
+            expires_in = answer.get("expires_in")
+            lifetime_s = math.inf if expires_in is None else float(expires_in)
         except (ValueError, TypeError, KeyError, AttributeError, IndexError) as exc:
             raise MisconfiguredError(
                 "the token endpoint's answer holds no access_token; check token_url",

@@ -15,7 +15,6 @@ import orjson
 
 from blocks.errors import (
     BadPayloadError,
-    IntegrationError,
     MisconfiguredError,
     PermanentError,
     TransientError,
@@ -239,11 +238,13 @@ class ApiClient:
 
     def _send(self, request: httpx.Request, *, repeatable: bool, where: Where) -> ApiResponse:
         try:
-            return self._exchange(request, where)
+            response = self._exchange(request, where)
         except UnreachableError as exc:
             if repeatable or never_left(exc.__cause__):
                 raise
             raise _unknown(exc, where) from exc
+        self._pacer.observe(parse_rate_limit(response.headers, now=self._now()))
+        return response
 
     def _keep_pace(self, where: Where) -> None:
         if self._before_request is not None:
@@ -302,11 +303,8 @@ class ApiClient:
                 content = self._read(response, deadline, where)
             finally:
                 response.close()
-        except IntegrationError:
-            raise
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as exc:
             raise from_httpx(exc, where) from exc
-        self._pacer.observe(parse_rate_limit(response.headers, now=self._now()))
         return ApiResponse(response.status_code, response.headers, response.url, content, where)
 
     def _read(self, response: httpx.Response, deadline: float, where: Where) -> bytes:

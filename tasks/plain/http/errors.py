@@ -86,7 +86,7 @@ def from_status(
     if status >= 500:
         return UpstreamFailedError(f"{answered}: the fault is on the other side", **where)
     details = problem_details(headers, body)
-    named = f" and names {len(details)} faults" if details else ""
+    named = f", naming {len(details)} records or fields" if details else ""
     return UpstreamRejectedError(
         f"{answered}{named}; correct the request", status=status, details=details, **where
     )

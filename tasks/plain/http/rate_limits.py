@@ -71,23 +71,22 @@ def parse_rate_limit(headers: Mapping[str, str], *, now: datetime) -> RateLimit 
 
     Args:
         headers: As httpx.Headers, which takes names in any case and lists them in lower case.
-        now: Aware instant at which they were sent.
+        now: Aware instant at which they came; their own Date counts more.
 
     Source: draft-ietf-httpapi-ratelimit-headers-03 to -10; GitHub's REST API.
     """
     if not any("limit" in name for name in headers):
         return None  # as most answers
-    return _structured(headers.get("ratelimit", "")) or _separate(headers, now=now)
+    structured = _structured(headers.get("ratelimit", ""))
+    return structured or _separate(headers, now=_server_now(headers, now))
 
 
 def wait_asked_for(headers: Mapping[str, str], *, now: datetime) -> float | None:
     """Seconds the other side wants us to wait: Retry-After, else the reset of a spent budget."""
-    # Instants in headers are the server's; so is the Date to compare them with.
-    server_now = parse_http_date(headers.get("date", "")) or now
-    asked = parse_retry_after(headers.get("retry-after", ""), now=server_now)
+    asked = parse_retry_after(headers.get("retry-after", ""), now=_server_now(headers, now))
     if asked is not None:
         return asked
-    rate = parse_rate_limit(headers, now=server_now)
+    rate = parse_rate_limit(headers, now=now)
     return rate.reset_in_s if rate is not None and rate.remaining == 0 else None
 
 
@@ -124,6 +123,11 @@ class Pacer:
             else:
                 self._remaining = min(self._remaining, rate.remaining)
             self._reset_at = reset_at
+
+
+def _server_now(headers: Mapping[str, str], now: datetime) -> datetime:
+    """The server's own clock, by which it writes instants, if it tells it."""
+    return parse_http_date(headers.get("date", "")) or now
 
 
 def _structured(value: str) -> RateLimit | None:

@@ -152,8 +152,8 @@ def test_details_come_from_the_problem_document():
     error = refused(422, PROBLEM, body)
     assert (error.status, error.details) == (422, ({"index": 3, "field": "quantity"},))
     assert str(error) == (
-        "https://api.example: POST /orders 'O-1': it answered 422 Unprocessable Entity and names "
-        "1 faults; correct the request"
+        "https://api.example: POST /orders 'O-1': it answered 422 Unprocessable Entity, naming "
+        "1 records or fields; correct the request"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.plain.http.field_values import split_members
@@ -33,6 +33,7 @@ def test_links_are_read_by_relation(value, links):
     assert parse_links(value) == links
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_hostile_links_are_left_out(value):
     """Any text yields a mapping of text to text, and never an error."""
@@ -41,6 +42,7 @@ def test_hostile_links_are_left_out(value):
         assert target in value
 
 
+@settings(deadline=None)
 @given(st.text(alphabet='<>";,= \\ar', max_size=40))
 def test_splitting_loses_nothing_but_separators_and_blanks(value):
     """Members joined again are the value, save for the blanks around them."""
@@ -53,6 +55,7 @@ def test_splitting_takes_linear_time():
     assert len(list(split_members('"<' * 500_000, ","))) == 1
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.from_regex(r"[a-z]{1,8}", fullmatch=True),

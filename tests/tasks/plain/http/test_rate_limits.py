@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.plain.http.rate_limits import (
@@ -113,8 +113,15 @@ def test_dates_are_compared_with_the_clock_of_the_server():
         "Retry-After": "Sat, 31 Jan 2026 13:00:10 GMT",
     }
     assert wait_asked_for(httpx.Headers(headers), now=NOON) == 10
+    headers = {
+        "Date": "Sat, 31 Jan 2026 13:00:00 GMT",
+        "X-RateLimit-Remaining": "0",
+        "X-RateLimit-Reset": str(EPOCH + 3610),
+    }
+    assert parse_rate_limit(httpx.Headers(headers), now=NOON) == RateLimit(None, 0, 10)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(HOSTILE_NAMES, HOSTILE_VALUES))
 def test_no_header_breaks_the_reading(headers):
     """Whatever a server writes, the outcome is a finite wait of at least zero, or none."""
@@ -128,6 +135,7 @@ def test_no_header_breaks_the_reading(headers):
         assert part is None or 0 <= part < math.inf
 
 
+@settings(deadline=None)
 @given(st.integers(0, 3_000_000_000))
 def test_http_dates_read_back_as_written(epoch_s):
     """Every date in the preferred form reads back to the second."""
