@@ -20,6 +20,9 @@ from deployments.demo.places import PROJECT, Places, PortTakenError, choose_plac
 from deployments.demo.supervisor import ProcessEndedError, Supervisor
 
 _FIRST_RUN_TAG = "demo"
+_OURS = ("prefect", "gateway")  # the other ports are the sandbox's
+_RUNS_AT_ONCE = 4  # what Prefect's SQLite database bears without "database is locked"
+_ROUTINE = re.compile(r" submitting flow run | submitted to infrastructure| - View at ")
 _LOUD = re.compile(r"\| (WARNING|ERROR|CRITICAL) +\|")
 
 
@@ -107,15 +110,15 @@ def _start(supervisor: Supervisor, places: Places) -> None:
     )
     print("deploying …", flush=True)
     supervisor.run("deploy", [*python, "deployments.deploy", f"--blocks={blocks}"], environment)
+    from deployments.demo.runs import clear_missed_runs, start_first_runs
+
+    asyncio.run(clear_missed_runs())
     supervisor.start(
-        "worker", [*python, "deployments.launcher", "--pool", "integrations"], environment
+        "worker",
+        [*python, "deployments.launcher", "--pool=integrations", f"--limit={_RUNS_AT_ONCE}"],
+        environment,
     )
-    from deployments.demo.runs import start_first_runs
-
     asyncio.run(start_first_runs(_FIRST_RUN_TAG))
-
-
-_OURS = ("prefect", "gateway")
 
 
 def _check(supervisor: Supervisor) -> int:
@@ -146,7 +149,7 @@ def _welcome(places: Places) -> str:
 def _shown(name: str, line: str) -> str | None:
     """What an operator wants to see: what runs do and what goes wrong, not how servers start."""
     if name == "worker" and "|" in line:
-        return line
+        return None if _ROUTINE.search(line) else line
     if name == "sandbox" or _LOUD.search(line):
         return f"{name}: {line}"
     return None

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterDeploymentId,
+    FlowRunFilterExpectedStartTime,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.objects import FlowRun, StateType
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,20 @@ class Worked:
     deployment: str
     good: bool
     told: str
+
+
+async def clear_missed_runs() -> None:
+    """Delete the runs that were scheduled while the demo did not run."""
+    missed = FlowRunFilter(
+        state=FlowRunFilterState(
+            type=FlowRunFilterStateType(any_=[StateType.SCHEDULED, StateType.PENDING])
+        ),
+        expected_start_time=FlowRunFilterExpectedStartTime(before_=datetime.now(UTC)),
+    )
+    async with get_client() as client:
+        while runs := await client.read_flow_runs(flow_run_filter=missed):
+            for run in runs:
+                await client.delete_flow_run(run.id)
 
 
 async def start_first_runs(tag: str) -> list[str]:
