@@ -18,9 +18,13 @@ _SQLITE_BUSY = {
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_IOERR,
 }
-# PostgreSQL classes: 40 rolled back for another transaction, 53 out of disk, memory or
-# connections, 55 locked, 57 being shut down.
-_POSTGRESQL_BUSY = ("40", "53", "55", "57")
+# PostgreSQL classes: 53 out of disk, memory or connections, 55 locked, 57 being shut down.
+_POSTGRESQL_BUSY = ("53", "55", "57")
+_POSTGRESQL_ROLLED_BACK = "40"
+
+
+class RolledBackError(UpstreamBusyError):
+    """Another transaction was in the way, as in a deadlock: the same again will do."""
 
 
 @contextmanager
@@ -28,6 +32,7 @@ def storage_errors(operation: str) -> Iterator[None]:
     """Map what the database raises.
 
     Raises:
+        RolledBackError: Another transaction was in the way.
         UpstreamBusyError: It is locked, full or shutting down.
         UnreachableError: It does not answer.
         PermanentError: Anything else.
@@ -52,17 +57,21 @@ def _mapped(exc: DBAPIError, operation: str) -> IntegrationError:
     if sqlite_code is not None and sqlite_code & 0xFF in _SQLITE_BUSY:
         return _busy(operation, str(getattr(exc.orig, "sqlite_errorname", "busy")))
     sqlstate = str(getattr(exc.orig, "sqlstate", None) or "")
+    if sqlstate.startswith(_POSTGRESQL_ROLLED_BACK):
+        return RolledBackError(
+            f"another transaction was in the way (SQLSTATE {sqlstate})",
+            system=_SYSTEM,
+            operation=operation,
+        )
     if sqlstate.startswith(_POSTGRESQL_BUSY):
         return _busy(operation, f"SQLSTATE {sqlstate}")
     if exc.connection_invalidated or sqlstate.startswith("08") or _is_connection_failure(exc):
         return UnreachableError(
             "the database does not answer; is it running?", system=_SYSTEM, operation=operation
         )
+    kind = f"{type(exc.orig).__name__} {sqlstate}".strip()
     return PermanentError(
-        f"the database refused the statement ({type(exc.orig).__name__} {sqlstate})".rstrip(" )")
-        + ")",
-        system=_SYSTEM,
-        operation=operation,
+        f"the database refused the statement ({kind})", system=_SYSTEM, operation=operation
     )
 
 

@@ -23,12 +23,14 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from blocks.errors import BadPayloadError, TransientError, UpstreamBusyError
 from tasks.plain.inbox.ordering import promote_heads, take_turns
-from tasks.plain.inbox.storage_errors import storage_errors
+from tasks.plain.inbox.storage_errors import RolledBackError, storage_errors
 from tasks.plain.inbox.tables import DELIVERIES, PAYLOADS, REQUESTS
 from tasks.plain.state.database import writing
 
 _BUSY_TIMEOUT_S = 3.0  # senders wait 3 to 10 s: better a 503 in time than a late 202
 _OPERATION = "store"
+# Writers that take the same re-sent deliveries in other orders can deadlock on PostgreSQL.
+_ROLLED_BACK_ATTEMPTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,14 +197,23 @@ class InboxWriter:
         One bad call so never makes the others fail.
         """
         try:
-            with storage_errors(_OPERATION), self._transaction() as connection:
-                return list(_insert_calls(connection, calls))
+            return self._write(calls)
         except TransientError as error:
             return [copy.copy(error) for _ in calls]  # each caller raises its own
         except Exception as error:  # noqa: BLE001 - handed to the caller, who raises it
             if len(calls) == 1:
                 return [error]
             return [outcome for call in calls for outcome in self._commit([call])]
+
+    def _write(self, calls: list[Sequence[NewDelivery]]) -> list[_Outcome]:
+        for attempts_left in reversed(range(_ROLLED_BACK_ATTEMPTS)):
+            try:
+                with storage_errors(_OPERATION), self._transaction() as connection:
+                    return list(_insert_calls(connection, calls))
+            except RolledBackError:
+                if not attempts_left:
+                    raise
+        raise AssertionError  # one of the attempts returned or raised
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:

@@ -255,3 +255,17 @@ def test_killed_gateway_loses_nothing_it_acknowledged(state_database: Engine):
         stored |= {each.body.decode() for each in claimed}
     inbox.close()
     assert set(acknowledged) <= stored
+
+
+@pytest.mark.parametrize("state_database", ["postgresql"], indirect=True)
+async def test_deadlock_between_gateways(setup, new):
+    """When PostgreSQL undoes one of two writers that wait for each other, it writes again."""
+    writers = [InboxWriter(setup.engine), InboxWriter(setup.engine)]
+    for writer in writers:
+        await writer.start()
+    for round_ in range(2):
+        batch = [new(f"{round_}-{i}") for i in range(400)]
+        results = await asyncio.gather(writers[0].store(batch), writers[1].store(batch[::-1]))
+        assert sum(each.is_new for stored in results for each in stored) == 400
+    for writer in writers:
+        await writer.close()
