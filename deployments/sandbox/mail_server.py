@@ -9,12 +9,15 @@ from dataclasses import dataclass, field
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from aiosmtpd.smtp import SMTP, AuthResult
 
 from deployments.sandbox.certificate import loopback_certificate, server_tls
 from tasks.plain.remote_folders.background_loop import BackgroundLoop
+
+if TYPE_CHECKING:
+    from blocks.mail_server import MailServer
 
 _HOST = "127.0.0.1"
 
@@ -74,6 +77,21 @@ class MailSandbox:
     def host(self) -> str:
         """The loopback."""
         return _HOST
+
+    def block(self, **fields: Any) -> MailServer:
+        """The block for it; `fields` go before what would be right."""
+        from blocks.mail_server import MailServer
+
+        right = {
+            "host": self.host,
+            "port": self.port,
+            "username": self.username,
+            "password": self.password,
+            "sender": "reports@example.org",
+            "sender_name": "Reports",
+            "ca_file": self.ca_file,
+        }
+        return MailServer(**{**right, **fields})
 
     def stop(self) -> None:
         """Stop listening."""

@@ -33,17 +33,7 @@ def server(data_dir):
 
 
 def block(server, **changes) -> MailServer:
-    fields = {
-        "host": server.host,
-        "port": server.port,
-        "username": server.username,
-        "password": server.password,
-        "sender": "reports@example.org",
-        "sender_name": "Reports",
-        "ca_file": server.ca_file,
-        "timeout_s": 5,
-    }
-    return MailServer(**{**fields, **changes})
+    return server.block(**{"timeout_s": 5, **changes})
 
 
 def send(at: MailServer, mail: Mail, **changes):

@@ -1,0 +1,40 @@
+"""Tasks that send e-mail."""
+
+from __future__ import annotations
+
+import asyncio
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from blocks.mail_server import MailServer
+from tasks.api import is_transient
+from tasks.plain import mail as plain
+from tasks.plain.mail import Mail, SentMail
+
+
+@task(task_run_name="mail {mail.subject}", cache_policy=NO_CACHE, retry_condition_fn=is_transient)
+async def send_mail(server: MailServer, mail: Mail) -> SentMail:
+    """Send one message to all its recipients or to none.
+
+    Args:
+        server: Where it is handed in, and who it is from.
+        mail: What. Give it a key that is the same in every attempt: a copy that was sent twice
+            then has one Message-ID, and mail systems drop the second.
+
+    Raises:
+        IntegrationError: As in `tasks.plain.mail.send_mail`.
+    """
+    return await asyncio.to_thread(hand_in, server, mail)
+
+
+def hand_in(server: MailServer, mail: Mail) -> SentMail:
+    """What `send_mail` does, for tasks of their own."""
+    return plain.send_mail(
+        server.get_client,
+        mail,
+        sender=server.sender,
+        system=server.system,
+        sender_name=server.sender_name,
+        max_message_bytes=server.max_message_bytes,
+    )

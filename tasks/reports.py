@@ -1,0 +1,314 @@
+"""Tasks of a report export: build the file once, deliver it once to each destination, tell."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from prefect import State, task
+from prefect.artifacts import acreate_markdown_artifact
+from prefect.blocks.core import Block
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
+from sqlalchemy import Engine
+
+from blocks.azure_file_share import AzureFileShare
+from blocks.errors import (
+    IntegrationError,
+    MisconfiguredError,
+    UnreachableError,
+    UpstreamBusyError,
+)
+from blocks.google_drive_account import GoogleDriveAccount
+from blocks.mail_server import MailServer
+from blocks.sms_account import SmsAccount
+from tasks.api import is_transient
+from tasks.connections import load_connection
+from tasks.folders import FOLDER_BLOCKS, open_folder
+from tasks.mail import hand_in
+from tasks.outcomes import failed
+from tasks.plain.http.errors import OutcomeUnknownError
+from tasks.plain.remote_folders.protocol import RemoteFolder
+from tasks.plain.reports import building
+from tasks.plain.reports.building import NoData, ReportFormat
+from tasks.plain.reports.deliveries import Claim, Delivered, Deliveries, Receipt
+from tasks.plain.reports.delivering import BuiltReport, put_report, report_mail, report_sms
+from tasks.plain.reports.destinations import Destination, FolderDestination, MailDestination
+from tasks.plain.reports.keeping import forget_report, keep_report, kept_report
+from tasks.plain.reports.packaging import Package
+from tasks.plain.reports.report import Report
+from tasks.plain.reports.rows import Rows
+from tasks.plain.reports.story import DeliveryOutcome, report_story
+from tasks.plain.state.database import open_database
+from tasks.sms import hand_over
+
+FOLDER_VARIABLE = "INTEGRATIONS_REPORTS_DIR"
+FOLDERS: tuple[type[Block], ...] = (*FOLDER_BLOCKS, GoogleDriveAccount, AzureFileShare)
+
+
+@task(task_run_name="build {report.name} {report.period.key}", cache_policy=NO_CACHE)
+async def build_report_file(
+    report: Report,
+    rows: Rows,
+    file_format: ReportFormat,
+    *,
+    name_template: str = "{report}-{start}",
+    package: Package | None = None,
+    no_data: NoData = "empty",
+) -> BuiltReport | None:
+    """Build the file and keep it until `forget_built_report`, for retries of this run.
+
+    Args:
+        report: What.
+        rows: The data.
+        file_format: Options of the format.
+        name_template: Of the file's name; see `tasks.plain.reports.names.report_name`.
+        package: Zip or encrypt it.
+        no_data: Without rows: write an empty report, return None, or fail.
+
+    Raises:
+        BadPayloadError: There are no rows and `no_data` says fail, or a value is not of its kind.
+        MisconfiguredError: The format, name or package cannot be written as asked.
+    """
+
+    def build() -> BuiltReport | None:
+        file = building.build_report(
+            _run_folder(),
+            report,
+            rows,
+            file_format,
+            name_template=name_template,
+            package=package,
+            no_data=no_data,
+        )
+        if file is None:
+            return None
+        built = BuiltReport(report, file)
+        keep_report(_run_folder(), built)
+        return built
+
+    try:
+        return await asyncio.to_thread(build)
+    except ValueError as exc:
+        raise MisconfiguredError(
+            str(exc), system=f"report {report.name}", operation="build"
+        ) from exc
+
+
+async def kept_built_report() -> BuiltReport | None:
+    """The file that an earlier attempt of this run built on this machine, if it is unchanged."""
+    return await asyncio.to_thread(kept_report, _run_folder())
+
+
+async def forget_built_report() -> None:
+    """Remove this run's file; call it when every destination has it."""
+    await asyncio.to_thread(forget_report, _run_folder())
+
+
+async def deliver_everywhere(
+    built: BuiltReport,
+    destinations: Sequence[Destination],
+    *,
+    replace: bool = False,
+    retries: int = 2,
+    retry_delay_s: float = 30,
+) -> list[DeliveryOutcome]:
+    """Deliver to each destination as a task run of its own; folders first, for their links.
+
+    Args:
+        built: What.
+        destinations: Each has its own name.
+        replace: Deliver again what another run delivered for this period.
+        retries: How often a delivery that may pass is tried again within the run.
+        retry_delay_s: Seconds before that.
+
+    Returns:
+        One outcome a destination, in the given order.
+    """
+    names = [destination.name for destination in destinations]
+    if len(set(names)) < len(names):
+        raise MisconfiguredError(
+            "a destination is named twice; take one out",
+            system=f"report {built.report.name}",
+            operation="deliver",
+        )
+    with_retries = deliver_report.with_options(
+        retries=retries, retry_delay_seconds=retry_delay_s, retry_condition_fn=is_transient
+    )
+    folders = [d.name for d in destinations if isinstance(d, FolderDestination)]
+
+    async def deliver(destination: Destination) -> DeliveryOutcome:
+        running: Any = with_retries(
+            built, destination, folders=folders, replace=replace, return_state=True
+        )
+        state: State[Any] = await running  # Prefect's types take it for a synchronous task
+        result = await state.aresult(raise_on_failure=False)
+        if isinstance(result, DeliveryOutcome):
+            return result
+        if isinstance(result, IntegrationError):
+            return DeliveryOutcome(destination.name, "failed", error=result)
+        raise result
+
+    outcomes: dict[str, DeliveryOutcome] = {}
+    for are_folders in (True, False):
+        wave = [d for d in destinations if isinstance(d, FolderDestination) is are_folders]
+        for outcome in await asyncio.gather(*map(deliver, wave)):
+            outcomes[outcome.destination] = outcome
+    return [outcomes[name] for name in names]
+
+
+@task(
+    task_run_name="deliver to {destination.name}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retry_condition_fn=is_transient,
+)
+async def deliver_report(
+    built: BuiltReport,
+    destination: Destination,
+    *,
+    folders: Sequence[str] = (),
+    replace: bool = False,
+) -> DeliveryOutcome | State[DeliveryOutcome]:
+    """Deliver one report to one destination, once a period; a failure ends this task run.
+
+    Args:
+        built: What.
+        destination: Where to.
+        folders: Names of the destinations whose links messages may hold, the best first.
+        replace: As in `deliver_everywhere`.
+    """
+    try:
+        send = await _sender(destination)
+        return await asyncio.to_thread(_deliver_once, built, destination, send, folders, replace)
+    except IntegrationError as exc:
+        return failed(str(exc), data=exc)
+
+
+async def show_report(built: BuiltReport, outcomes: Sequence[DeliveryOutcome]) -> None:
+    """Put totals, chart and a link to each delivered file into the Prefect UI."""
+    key = "".join(c if c.isascii() and c.isalnum() else "-" for c in built.report.name.lower())
+    await acreate_markdown_artifact(
+        report_story(built, outcomes),
+        key=f"report-{key}".strip("-"),
+        description=f"{built.report.title}, {built.report.period}",
+    )
+
+
+Send = Callable[[BuiltReport, Claim, str | None], Receipt]
+
+
+async def _sender(destination: Destination) -> Send:
+    """How the destination is served; loads its block."""
+    if isinstance(destination, FolderDestination):
+        place = await load_connection(destination.block, *FOLDERS)
+
+        def put(built: BuiltReport, claim: Claim, _link: str | None) -> Receipt:
+            with _opened(place) as folder:
+                return put_report(folder, built, destination, claim)
+
+        return put
+    if isinstance(destination, MailDestination):
+        server = await load_connection(destination.block, MailServer)
+
+        def mail(built: BuiltReport, claim: Claim, link: str | None) -> Receipt:
+            sent = hand_in(server, report_mail(built, destination, claim, link))
+            return Receipt(
+                built.file.name, built.file.size, built.file.sha256, None if sent.attached else link
+            )
+
+        return mail
+    account = await load_connection(destination.block, SmsAccount)
+
+    def text(built: BuiltReport, claim: Claim, link: str | None) -> Receipt:
+        since_at = built.report.period.end_at if claim.uncertain else None
+        hand_over(account, report_sms(built, destination, link), look_since_at=since_at)
+        return Receipt(built.file.name, built.file.size, built.file.sha256, link)
+
+    return text
+
+
+def _deliver_once(
+    built: BuiltReport,
+    destination: Destination,
+    send: Send,
+    folders: Sequence[str],
+    replace: bool,
+) -> DeliveryOutcome:
+    report, period = built.report.name, built.report.period.key
+    with _database() as engine:
+        deliveries = Deliveries(engine, owner=_run_id())
+        found = deliveries.claim(report, period, destination.name, replace=replace)
+        if isinstance(found, Delivered):
+            return DeliveryOutcome(
+                destination.name, "already delivered", found.receipt, found.revision
+            )
+        if not isinstance(found, Claim):
+            raise UpstreamBusyError(
+                f"another run is delivering it, until {found.until_at:%H:%M:%S} UTC at the latest",
+                system=destination.name,
+                operation="deliver",
+                record=built.file.name,
+            )
+        try:
+            receipt = send(built, found, _link(deliveries, built, folders))
+        except IntegrationError as exc:
+            unclear = isinstance(exc, UnreachableError | OutcomeUnknownError)
+            deliveries.release(found, reason=str(exc), uncertain=unclear)
+            raise
+        except ValueError as exc:  # a text's template
+            deliveries.release(found, reason=str(exc))
+            raise MisconfiguredError(
+                str(exc), system=destination.name, operation="deliver", record=built.file.name
+            ) from exc
+        deliveries.settle(found, receipt)
+    result: Literal["replaced", "delivered"] = "replaced" if found.revision > 1 else "delivered"
+    return DeliveryOutcome(destination.name, result, receipt, found.revision)
+
+
+def _link(deliveries: Deliveries, built: BuiltReport, folders: Sequence[str]) -> str | None:
+    delivered = deliveries.delivered(built.report.name, built.report.period.key)
+    return next((delivered[name].link for name in folders if name in delivered), None)
+
+
+@contextmanager
+def _opened(place: Block) -> Iterator[RemoteFolder]:
+    if isinstance(place, GoogleDriveAccount):
+        from tasks.plain.remote_folders.google_drive import DriveFiles
+
+        with closing(
+            DriveFiles(place.get_client(), system=place.system, root_id=place.folder_id)
+        ) as drive:
+            yield drive
+    elif isinstance(place, AzureFileShare):
+        client = place.get_client()  # first, as it says what to install if that is missing
+        from tasks.plain.remote_folders.azure_files import AzureFiles
+
+        with closing(AzureFiles(client, system=place.system, root=place.root_folder)) as share:
+            yield share
+    else:
+        with open_folder(place) as folder:
+            yield folder
+
+
+@contextmanager
+def _database() -> Iterator[Engine]:
+    engine = open_database()
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def _run_folder() -> Path:
+    configured = os.environ.get(FOLDER_VARIABLE)
+    base = Path(configured) if configured else Path.home() / ".integration-patterns" / "reports"
+    return base / _run_id()
+
+
+def _run_id() -> str:
+    return str(flow_run.id or "by-hand")

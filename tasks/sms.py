@@ -1,0 +1,45 @@
+"""Tasks that send text messages."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from blocks.sms_account import SmsAccount
+from tasks.api import is_transient
+from tasks.plain import sms as plain
+from tasks.plain.sms import SentText, TextMessage
+
+
+@task(task_run_name="send text message", cache_policy=NO_CACHE, retry_condition_fn=is_transient)
+async def send_sms(
+    account: SmsAccount, message: TextMessage, *, look_since_at: datetime | None = None
+) -> SentText:
+    """Send one text message.
+
+    Args:
+        account: Whose it is, and from which number.
+        message: What; `tasks.plain.sms.sms_text` keeps it short and its link whole.
+        look_since_at: Look first whether the same text went to the same number since then.
+
+    Raises:
+        IntegrationError: As in `tasks.plain.sms.send_sms`.
+    """
+    return await asyncio.to_thread(hand_over, account, message, look_since_at=look_since_at)
+
+
+def hand_over(
+    account: SmsAccount, message: TextMessage, *, look_since_at: datetime | None = None
+) -> SentText:
+    """What `send_sms` does, for tasks of their own."""
+    with account.get_client() as client:
+        return plain.send_sms(
+            client,
+            message,
+            sender=account.sender,
+            system=account.system,
+            look_since_at=look_since_at,
+        )
