@@ -101,6 +101,7 @@ def seekable(stream: ByteStream, source: Source) -> Iterator[BinaryIO]:
                 operation="read",
                 record=source.name,
             ) from exc
+        file.seek(0)
         yield _not_empty(file, source)
 
 
