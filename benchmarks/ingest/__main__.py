@@ -1,64 +1,105 @@
 """How many deliveries a second are accepted: `python -m benchmarks.ingest [--peers …]`.
 
 1 KB GitHub deliveries, all different and signed, over 64 connections kept alive, from one
-thread of wrk, one server after the other on the same machine.
+thread of wrk, one server after the other on the same machine. The rounds are interleaved and
+the median round counts, since other work on the machine comes and goes.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from statistics import median_low
 
-from benchmarks.ingest import load, servers
+from benchmarks.ingest import load, peers, servers
+
+CEILING = "empty handler"
+GATEWAY = "this gateway"
 
 
 def main() -> None:
     options = _parser().parse_args()
-    with tempfile.TemporaryDirectory(prefix="ingest-") as name:
-        folder = Path(name)
-        results = {"empty handler": _empty(folder, options.seconds)}
-        results["this gateway"] = _gateway(folder, options.requests, options.seconds)
-    _show(results)
+    rounds: dict[str, list[load.Result]] = {}
+    for number in range(options.rounds):
+        for name in [CEILING, "server alone", GATEWAY, *options.peers]:
+            with tempfile.TemporaryDirectory(prefix="ingest-") as folder:
+                result = _measure(name, Path(folder), options)
+            rounds.setdefault(name, []).append(result)
+            print(f"round {number + 1}: {name} {result.per_second:.0f}/s", flush=True)
+    _show({name: _middle(results) for name, results in rounds.items()})
 
 
-def _empty(folder: Path, seconds: int) -> load.Result:
+def _measure(name: str, folder: Path, options: argparse.Namespace) -> load.Result:
     port = servers.free_port()
     file = folder / "requests"
-    size = load.write_requests(file, 1000, port=port, path="/webhooks/github")
-    with servers.empty_handler(folder, port):
-        load.run(port, file, size, 1000, seconds=2)
-        return load.run(port, file, size, 1000, seconds=seconds)
+    count = options.requests if name == GATEWAY else 1000
+    size = load.write_requests(
+        file, count, port=port, path=peers.PATHS.get(name, "/webhooks/github")
+    )
+    with _server(name, folder, port, options):
+        if name != GATEWAY:
+            load.run(port, file, size, count, seconds=2)
+        return load.run(port, file, size, count, seconds=options.seconds)
 
 
-def _gateway(folder: Path, count: int, seconds: int) -> load.Result:
-    port = servers.free_port()
-    file = folder / "requests"
-    size = load.write_requests(file, count, port=port, path="/webhooks/github")
+def _server(
+    name: str, folder: Path, port: int, options: argparse.Namespace
+) -> AbstractContextManager[object]:
+    if name == CEILING:
+        return servers.empty_handler(folder, port, "starlette")
+    if name == GATEWAY:
+        return _watched_gateway(folder, port)
+    if name == "node-red":
+        return peers.node_red(peers.install(name, options.peers_folder), folder, port)
+    if name == "n8n":
+        return peers.n8n(peers.install(name, options.peers_folder), folder, port)
+    return servers.empty_handler(folder, port, "bare")
+
+
+@contextmanager
+def _watched_gateway(folder: Path, port: int) -> Iterator[None]:
     with servers.gateway(folder, port) as server:
         before_mb = servers.resident_mb(server)
-        result = load.run(port, file, size, count, seconds=seconds)
+        yield
         after_mb = servers.resident_mb(server)
     stored = servers.stored_deliveries(folder)
-    print(f"gateway: {stored} of {result.requests} accepted are on disk, "
-          f"memory {before_mb:.0f} MB before, {after_mb:.0f} MB after")
-    return result
+    print(f"gateway: {stored} on disk, memory {before_mb:.0f} MB before, {after_mb:.0f} MB after")
+
+
+def _middle(results: list[load.Result]) -> load.Result:
+    rate = median_low(result.per_second for result in results)
+    return next(result for result in results if result.per_second == rate)
 
 
 def _show(results: dict[str, load.Result]) -> None:
-    ceiling = results["empty handler"]
-    print(f"{'':22}{'accepts/s':>10}{'p50 ms':>9}{'p99 ms':>9}{'failed':>8}{'of ceiling':>12}")
+    ceiling, gateway = results[CEILING], results[GATEWAY]
+    print(f"\n{'':16}{'accepts/s':>10}{'p50 ms':>9}{'p99 ms':>9}{'failed':>8}{'of ceiling':>12}")
     for name, result in results.items():
         print(
-            f"{name:22}{result.per_second:>10.0f}{result.p50_ms:>9.1f}{result.p99_ms:>9.1f}"
+            f"{name:16}{result.per_second:>10.0f}{result.p50_ms:>9.1f}{result.p99_ms:>9.1f}"
             f"{result.refused + result.broken:>8}{result.per_second / ceiling.per_second:>12.2f}"
         )
+    for name, result in results.items():
+        if name in peers.PATHS:
+            print(f"{gateway.per_second / result.per_second:.1f} times {name}")
+    print(f"p99 is {gateway.p99_ms / ceiling.p99_ms:.1f} times the empty handler's")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ingest")
-    parser.add_argument("--seconds", type=int, default=10, help="for each server")
+    parser.add_argument("--seconds", type=int, default=10, help="for each server and round")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--requests", type=int, default=200_000, help="distinct deliveries")
+    parser.add_argument("--peers", nargs="*", default=[], choices=sorted(peers.PATHS))
+    parser.add_argument(
+        "--peers-folder",
+        type=Path,
+        default=Path(tempfile.gettempdir()) / "ingest-peers",
+        help="where peers are installed, once",
+    )
     return parser
 
 

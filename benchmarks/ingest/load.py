@@ -29,6 +29,7 @@ class Result:
 
     @property
     def per_second(self) -> float:
+        """Requests answered."""
         return self.requests / self.seconds
 
 

@@ -68,7 +68,7 @@ def gateway(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
         "INTEGRATIONS_ENDPOINTS": str(folder),
         "INTEGRATIONS_DATABASE_URL": f"sqlite:///{folder / 'inbox.db'}",
         "BENCHMARK_SECRET": SECRET,
-        "PREFECT_API_URL": "http://127.0.0.1:9/api",  # nobody there: accepting does not depend on it
+        "PREFECT_API_URL": "http://127.0.0.1:9/api",  # nobody there, and that does not matter
         "PYTHONPATH": str(PROJECT),
     }
     command = [sys.executable, "-m", "deployments.gateway", f"--port={port}"]
@@ -87,12 +87,12 @@ def stored_deliveries(folder: Path) -> int:
 
 
 @contextmanager
-def empty_handler(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """The ceiling: uvicorn as the gateway runs it, with a handler that does nothing."""
+def empty_handler(folder: Path, port: int, app: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A ceiling: uvicorn as the gateway runs it, with a handler that does nothing."""
     command = [
-        *(sys.executable, "-m", "uvicorn", "benchmarks.ingest.empty_app:app", "--port", str(port)),
-        *("--loop", "uvloop", "--http", "httptools", "--ws", "none", "--lifespan", "off"),
-        *("--no-access-log", "--no-server-header", "--no-proxy-headers"),
+        *(sys.executable, "-m", "uvicorn", f"benchmarks.ingest.empty_app:{app}"),
+        *("--port", str(port), "--loop", "uvloop", "--http", "httptools", "--ws", "none"),
+        *("--lifespan", "off", "--no-access-log", "--no-server-header", "--no-proxy-headers"),
     ]
     with process(
         command,
@@ -123,4 +123,6 @@ def _wait(url: str, server: subprocess.Popen[bytes], log: Path, timeout_s: float
             time.sleep(0.2)
         else:
             return
-    raise SystemExit(f"{server.args} does not answer at {url}; see {log}\n{log.read_text()[-2000:]}")
+    raise SystemExit(
+        f"{server.args} does not answer at {url}; see {log}\n{log.read_text()[-2000:]}"
+    )
