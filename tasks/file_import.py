@@ -214,7 +214,7 @@ async def _import_in_task_run(connection: _Connection, item: WorkItem) -> Outcom
         retry_delay_seconds=what.file_retry_delay_s,
         retry_condition_fn=_may_pass,
     )
-    state = await with_retries(connection, item, return_state=True)
+    state: State[Any] = await with_retries(connection, item, return_state=True)  # type: ignore[misc]
     result = await state.aresult(raise_on_failure=False)
     if isinstance(result, Outcome):
         return result

@@ -10,9 +10,14 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import settings
 from sqlalchemy import Engine
 
 from tasks.plain.state.database import open_database
+
+# No test judges by the clock: the machines are shared.
+settings.register_profile("shared", deadline=None)
+settings.load_profile("shared")
 
 # Prefect's test server would call home, and log that it cannot.
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"

@@ -19,7 +19,8 @@ from typing import IO
 from deployments.demo.places import PROJECT, Places, PortTakenError, choose_places
 from deployments.demo.supervisor import ProcessEndedError, Supervisor
 
-_FIRST_RUN_TAG = "demo"
+_FIRST_RUN_TAG = "demo"  # of deployments that run once at the start
+_EVENTS_TAG = "demo-events"  # of deployments that the sandbox's events start
 _OURS = ("prefect", "gateway")  # the other ports are the sandbox's
 _RUNS_AT_ONCE = 4  # what Prefect's SQLite database bears without "database is locked"
 _ROUTINE = re.compile(r" submitting flow run | submitted to infrastructure| - View at ")
@@ -99,7 +100,13 @@ def _start(supervisor: Supervisor, places: Places) -> None:
     ports = [f"--{name}-port={port}" for name, port in places.ports.items() if name not in _OURS]
     supervisor.start(
         "sandbox",
-        [*python, "deployments.sandbox", f"--data={places.home / 'sandbox'}", *ports],
+        [
+            *python,
+            "deployments.sandbox",
+            f"--data={places.home / 'sandbox'}",
+            f"--gateway={places.gateway_url}",
+            *ports,
+        ],
         environment,
     )
     blocks = places.home / "sandbox" / "blocks.yaml"
@@ -107,6 +114,11 @@ def _start(supervisor: Supervisor, places: Places) -> None:
     supervisor.wait_until(blocks.exists, what="the sandbox", timeout_s=60)
     supervisor.wait_until(
         lambda: _answers(f"{places.api_url}/health"), what="the Prefect server", timeout_s=120
+    )
+    supervisor.start(
+        "gateway",
+        [*python, "deployments.gateway", f"--port={places.ports['gateway']}"],
+        environment,
     )
     print("deploying …", flush=True)
     supervisor.run("deploy", [*python, "deployments.deploy", f"--blocks={blocks}"], environment)
@@ -124,7 +136,7 @@ def _start(supervisor: Supervisor, places: Places) -> None:
 def _check(supervisor: Supervisor) -> int:
     from deployments.demo.runs import wait_for_work
 
-    worked = asyncio.run(wait_for_work(_FIRST_RUN_TAG, timeout_s=240))
+    worked = asyncio.run(wait_for_work((_FIRST_RUN_TAG, _EVENTS_TAG), timeout_s=240))
     supervisor.check()
     for outcome in worked:
         print(f"{'ok  ' if outcome.good else 'FAIL'} {outcome.deployment}: {outcome.told}")
@@ -136,9 +148,10 @@ def _welcome(places: Places) -> str:
     rows = [
         ("Prefect UI", places.ui_url),
         ("own app, to watch the data arrive", f"http://127.0.0.1:{places.ports['own-app']}/"),
-        ("drop files for SFTP here", str(sandbox / "sftp" / "incoming")),
+        ("webhooks, e.g. /webhooks/github", places.gateway_url),
+        ("drop files for SFTP here", str(sandbox / "sftp" / "files" / "incoming")),
         ("drop files for the local folder here", str(sandbox / "local")),
-        ("SFTP", f"sftp -P {places.ports['sftp']} partner@127.0.0.1   (password: partner)"),
+        ("SFTP", f"sftp -P {places.ports['sftp']} partner@127.0.0.1   (password: sandbox)"),
         ("logs", str(places.home / "logs")),
     ]
     width = max(len(name) for name, _ in rows)

@@ -36,6 +36,11 @@ class Places:
         return f"http://127.0.0.1:{self.ports['prefect']}/api"
 
     @property
+    def gateway_url(self) -> str:
+        """Where webhooks come in."""
+        return f"http://127.0.0.1:{self.ports['gateway']}"
+
+    @property
     def ui_url(self) -> str:
         """Prefect's UI."""
         return f"http://127.0.0.1:{self.ports['prefect']}"
@@ -56,6 +61,9 @@ class Places:
             "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
             "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
             "INTEGRATIONS_DATABASE_URL": f"sqlite:///{self.home / 'state.db'}",
+            # a stand-in's secrets: the sandbox's senders sign with them
+            "GITHUB_WEBHOOK_SECRET": "sandbox-github-secret",
+            "INVENTORY_WEBHOOK_SECRET": "whsec_c2FuZGJveC1pbnZlbnRvcnktc2VjcmV0",
             "PYTHONUNBUFFERED": "1",
         }
 

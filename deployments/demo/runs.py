@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -50,14 +50,15 @@ async def start_first_runs(tag: str) -> list[str]:
     return sorted(d.name for d in deployments)
 
 
-async def wait_for_work(tag: str, *, timeout_s: float) -> list[Worked]:
-    """Wait until every deployment with this tag has a run that completed, or one that failed.
+async def wait_for_work(tags: Collection[str], *, timeout_s: float) -> list[Worked]:
+    """Wait until every deployment with one of the tags has a run that completed or failed.
 
     Returns:
         One outcome a deployment, sorted by name.
     """
     async with get_client() as client:
-        waiting = {d.id: d.name for d in await client.read_deployments() if tag in d.tags}
+        deployments = await client.read_deployments()
+        waiting = {d.id: d.name for d in deployments if not set(tags).isdisjoint(d.tags)}
         worked: list[Worked] = []
         for _ in range(max(1, int(timeout_s * 2))):
             for deployment_id in list(waiting):

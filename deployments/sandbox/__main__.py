@@ -9,10 +9,12 @@ from __future__ import annotations
 import argparse
 import signal
 import threading
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import httpx
 import yaml
 from prefect.blocks.core import Block
 from pydantic import SecretStr
@@ -23,10 +25,14 @@ from blocks.local_folder import LocalFolder
 from deployments.sandbox import dropbox_api, s3_server, sftp_server
 from deployments.sandbox.own_app.serving import running_own_app
 from deployments.sandbox.partners import drop_files
+from deployments.send_sample import read_sample, send_sample
 from tasks.folders import open_folder
 
 _API_KEY = "sandbox-own-app-key"
 _BUCKET = "marketplace"
+_GOOD_EVENTS = ("inventory_update", "push", "issues", "pull_request")
+_BAD_EVENT = "inventory_update_unknown_item"  # is parked, to be looked at in the UI
+_STOCK = {"widgets": 1_000, "gadgets": 100_000}  # what the events are about
 # which block leads to the place where a partner drops
 _PLACES = {
     "sftp": "sftp-server/warehouse",
@@ -50,8 +56,12 @@ def main() -> None:
         unfinished = data / "blocks.yaml.part"
         unfinished.write_text(yaml.safe_dump(documents, sort_keys=False))
         unfinished.replace(data / "blocks.yaml")
+        events: tuple[str, ...] = _GOOD_EVENTS
         while not stopping.is_set():
             _let_partners_drop(blocks)
+            if arguments.gateway and _is_there(arguments.gateway, stopping):
+                _let_partners_send(arguments.gateway, events)
+            events = (*_GOOD_EVENTS, _BAD_EVENT)
             stopping.wait(arguments.drop_every_s)
 
 
@@ -64,6 +74,10 @@ def _start(running: ExitStack, arguments: argparse.Namespace, data: Path) -> dic
     own_app = running.enter_context(
         running_own_app(data / "own-app.db", api_key=_API_KEY, port=arguments.own_app_port)
     )
+    for sku, quantity in _STOCK.items():
+        item = f"/api/v1/inventory/{sku}"
+        if own_app.http.get(item).status_code == 404:
+            own_app.http.put(item, json={"sku": sku, "name": sku.title(), "quantity": quantity})
     office = data / "local"
     for folder in (
         sftp.files / "incoming",
@@ -104,6 +118,26 @@ def _let_partners_drop(blocks: dict[str, Block]) -> None:
         print("a partner could not drop:", exc, flush=True)
 
 
+def _is_there(gateway_url: str, stopping: threading.Event) -> bool:
+    """Wait for the gateway, which starts after the sandbox."""
+    for _ in range(300):
+        try:
+            return httpx.get(f"{gateway_url}/healthz", timeout=2).is_success
+        except httpx.TransportError:
+            if stopping.wait(0.2):
+                break
+    return False
+
+
+def _let_partners_send(gateway_url: str, events: Sequence[str]) -> None:
+    for event in events:
+        try:
+            status = send_sample(gateway_url, read_sample(event)).status_code
+            print(f"a partner sent {event}: {status}", flush=True)
+        except (httpx.HTTPError, IntegrationError) as exc:
+            print(f"a partner could not send {event}: {exc}", flush=True)
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m deployments.sandbox", description="Stand-ins of the outside systems."
@@ -111,6 +145,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="where they keep their data")
     for name in ("own-app", "sftp", "s3", "dropbox"):
         parser.add_argument(f"--{name}-port", type=int, default=0, help="0 for a free one")
+    parser.add_argument("--gateway", help="where partners send their webhooks")
     parser.add_argument("--drop-every-s", type=float, default=120)
     return parser.parse_args()
 
