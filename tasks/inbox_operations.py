@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias, TypeVar
 
 from prefect import task
 from prefect.artifacts import acreate_markdown_artifact
-from prefect.utilities.urls import url_for
+from prefect.settings import PREFECT_UI_URL
 
 from tasks.deliveries import ring_doorbell
 from tasks.plain.inbox.delivery import Delivery
@@ -97,12 +97,13 @@ async def show_payloads(deliveries: Sequence[DeliverySummary]) -> dict[str, str]
     links = {}
     for summary in deliveries:
         delivery = await _operate(partial(InboxOperations.read, id=summary.id))
-        artifact_id = await acreate_markdown_artifact(
-            key=f"delivery-{summary.id}",
+        key = f"delivery-{summary.id}"
+        await acreate_markdown_artifact(
+            key=key,
             markdown=_as_markdown(delivery),
             description=f"{summary.event} received at {summary.endpoint}",
         )
-        links[summary.id] = url_for("artifact", obj_id=artifact_id, default_base_url="") or ""
+        links[summary.id] = f"{PREFECT_UI_URL.value() or ''}/artifacts/key/{key}"
     return links
 
 

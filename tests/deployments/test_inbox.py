@@ -1,0 +1,117 @@
+"""The inbox from the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from datetime import UTC, datetime
+
+import pytest
+
+from deployments.inbox import main
+from tasks.plain.inbox.rows import Claimer
+from tasks.plain.inbox.settlement import Settlement
+from tasks.plain.inbox.store import Inbox
+from tasks.plain.inbox.writer import InboxWriter, NewDelivery
+from tasks.plain.state.database import open_database
+
+
+@pytest.fixture
+def url(migrated_sqlite, tmp_path):
+    """An inbox in which one delivery is done and one parked; their ids are "done", "parked"."""
+    url = f"sqlite:///{shutil.copy(migrated_sqlite, tmp_path / 'inbox.db')}"
+    engine = open_database(url)
+    asyncio.run(store(engine, "done", "parked"))
+    inbox = Inbox(engine)
+    for each in inbox.claim("orders", Claimer("run"), limit=9):
+        status = each.json()["is"]
+        inbox.settle([Settlement(each, status, "unknown \x1b[31mitem" * (status == "parked"))])
+    inbox.close()
+    return url
+
+
+async def store(engine, *keys):
+    writer = InboxWriter(engine)
+    await writer.start()
+    await writer.store(
+        [
+            NewDelivery(
+                integration="orders",
+                endpoint="/hooks/orders",
+                event="order.created",
+                dedup_key=key,
+                ordering_key=None,
+                headers=b'[["X-Key", "1"]]',
+                body=b'{"is": "%s"}' % key.encode(),
+                payload=None,
+                content_type="application/json",
+                received_at=datetime(2026, 3, 1, 12, i, tzinfo=UTC),
+            )
+            for i, key in enumerate(keys)
+        ]
+    )
+    await writer.close()
+
+
+@pytest.fixture
+def run(url, capsys):
+    """Runs a command; returns its lines."""
+
+    def run(*arguments, expected=0):
+        assert main(["--database", url, *arguments]) == expected
+        return capsys.readouterr().out.splitlines()
+
+    return run
+
+
+def test_list(run):
+    """Deliveries are listed oldest first, one a line, and can be selected."""
+    done, parked = run("list")
+    assert "2026-03-01 12:00:00Z  done " in done
+    assert parked.endswith("parked     1  orders order.created  unknown ?[31mitem")
+    assert run("list", "--status", "parked", "--from", "2026-03-01T13:01:00+01:00") == [parked]
+    assert run("list", "--until", "2026-03-01T12:00:00+00:00") == []
+
+
+def test_counts(run):
+    """Deliveries are counted by integration and status."""
+    assert [line.split() for line in run("counts")] == [
+        ["orders", "done", "1"],
+        ["orders", "parked", "1"],
+    ]
+
+
+def test_show(run):
+    """One delivery is shown with headers and payload."""
+    [parked] = run("list", "--status", "parked")
+    shown = run("show", parked.split()[0])
+    assert shown[0] == "order.created received at /hooks/orders 2026-03-01T12:01:00+00:00"
+    assert shown[1:] == ["X-Key: 1", "", '{"is": "parked"}']
+
+
+def test_show_of_an_unknown_one(run):
+    """A delivery that is not there makes the command fail and say so."""
+    run("show", "0" * 32, expected=1)
+
+
+def test_replay(run):
+    """A replay is dry until it is told otherwise, and means parked ones by default."""
+    assert run("replay", "--integration", "orders")[-1].startswith("1 deliveries would be")
+    assert [line.split()[3] for line in run("list")] == ["done", "parked"]
+    assert run("replay", "--integration", "orders", "--yes")[-1].startswith("1 deliveries replayed")
+    assert [line.split()[3] for line in run("list")] == ["done", "received"]
+
+
+def test_replay_by_id(run):
+    """A delivery named by its id is replayed whatever became of it."""
+    done = run("list", "--status", "done")[0].split()[0]
+    run("replay", done, "--yes", "--force-new-effects")
+    assert [line.split()[3] for line in run("list")] == ["received", "parked"]
+
+
+def test_purge(run):
+    """A purge counts until it is told otherwise; parked ones are kept."""
+    arguments = ("purge", "--older-than-days", "-1")
+    assert run(*arguments) == ["1 would go; add --yes"]
+    assert run(*arguments, "--yes") == ["1 deliveries deleted"]
+    assert [line.split()[3] for line in run("list")] == ["parked"]
