@@ -20,14 +20,15 @@ class AzureFileShare(Block):
     listing, and to a time.
 
     Example:
-        List the files that wait in a folder:
+        List the files of a folder:
         ```python
         from blocks.azure_file_share import AzureFileShare
-        from tasks.folders import open_folder
+        from tasks.plain.remote_folders.azure_files import AzureFiles
 
         share = AzureFileShare.load("BLOCK_NAME")
-        with open_folder(share) as folder:
-            for file in folder.list_files("incoming"):
+        with share.get_client() as client:
+            folder = AzureFiles(client, system=share.system, root=share.root_folder)
+            for file in folder.list_files("reports"):
                 print(file.path, file.size, file.modified_at)
         ```
     """

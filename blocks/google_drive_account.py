@@ -29,10 +29,11 @@ class GoogleDriveAccount(Block):
         List the files of a folder:
         ```python
         from blocks.google_drive_account import GoogleDriveAccount
-        from tasks.folders import open_folder
+        from tasks.plain.remote_folders.google_drive import DriveFiles
 
         account = GoogleDriveAccount.load("BLOCK_NAME")
-        with open_folder(account) as folder:
+        with account.get_client() as client:
+            folder = DriveFiles(client, system=account.system, root_id=account.folder_id)
             for file in folder.list_files("reports"):
                 print(file.path, file.size, file.modified_at)
         ```
