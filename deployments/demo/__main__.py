@@ -122,9 +122,9 @@ def _start(supervisor: Supervisor, places: Places) -> None:
     )
     print("deploying …", flush=True)
     supervisor.run("deploy", [*python, "deployments.deploy", f"--blocks={blocks}"], environment)
-    from deployments.demo.runs import clear_missed_runs, start_first_runs
+    from deployments.demo.runs import clear_up_after_last_time, start_first_runs
 
-    asyncio.run(clear_missed_runs())
+    asyncio.run(clear_up_after_last_time())
     supervisor.start(
         "worker",
         [*python, "deployments.launcher", "--pool=integrations", f"--limit={_RUNS_AT_ONCE}"],

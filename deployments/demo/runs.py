@@ -16,6 +16,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.states import Crashed
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +28,25 @@ class Worked:
     told: str
 
 
-async def clear_missed_runs() -> None:
-    """Delete the runs that were scheduled while the demo did not run."""
+async def clear_up_after_last_time() -> None:
+    """Delete runs missed while the demo was down; end those that it was stopped in the middle of.
+
+    Nothing runs before the worker is started, so whatever calls itself running is not.
+    """
     missed = FlowRunFilter(
-        state=FlowRunFilterState(
-            type=FlowRunFilterStateType(any_=[StateType.SCHEDULED, StateType.PENDING])
-        ),
+        state=_in_state(StateType.SCHEDULED),
         expected_start_time=FlowRunFilterExpectedStartTime(before_=datetime.now(UTC)),
     )
+    unfinished = FlowRunFilter(
+        state=_in_state(StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
+    )
+    stopped = Crashed(message="The demo was stopped in the middle of it.")
     async with get_client() as client:
         while runs := await client.read_flow_runs(flow_run_filter=missed):
             for run in runs:
                 await client.delete_flow_run(run.id)
+        for run in await client.read_flow_runs(flow_run_filter=unfinished):
+            await client.set_flow_run_state(run.id, stopped, force=True)
 
 
 async def start_first_runs(tag: str) -> list[str]:
@@ -76,6 +84,10 @@ async def wait_for_work(tags: Collection[str], *, timeout_s: float) -> list[Work
             await asyncio.sleep(0.5)
     worked += [Worked(name, good=False, told="no run has ended") for name in waiting.values()]
     return sorted(worked, key=lambda w: w.deployment)
+
+
+def _in_state(*types: StateType) -> FlowRunFilterState:
+    return FlowRunFilterState(type=FlowRunFilterStateType(any_=list(types)))
 
 
 def _judge(name: str, runs: Iterable[FlowRun]) -> Worked | None:
