@@ -15,7 +15,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import Crashed
 
 
@@ -40,7 +40,7 @@ async def clear_up_after_last_time() -> None:
     unfinished = FlowRunFilter(
         state=_in_state(StateType.RUNNING, StateType.PENDING, StateType.CANCELLING)
     )
-    stopped = Crashed(message="The demo was stopped in the middle of it.")
+    stopped: State[None] = Crashed(message="The demo was stopped in the middle of it.")
     async with get_client() as client:
         while runs := await client.read_flow_runs(flow_run_filter=missed):
             for run in runs:
