@@ -23,7 +23,7 @@ from deployments.gateway.doorbell import CountRuns, Doorbell, Post
 from deployments.gateway.endpoints import Endpoint, UnusableEndpoint
 from deployments.gateway.forwarding import Forwarding
 from deployments.gateway.metrics import Metrics
-from deployments.gateway.receiving import Confirm, Receiver
+from deployments.gateway.receiving import Confirm, Limits, Receiver
 from tasks.plain.inbox.writer import InboxWriter
 
 _LOG = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Gateway:
         forwarding: What is known about proxies and public URLs.
         access_log: Where requests are told.
         confirm: Confirms subscriptions.
-        max_at_once: More requests than this at once are sent away.
+        limits: What bounds memory and patience.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Gateway:
         forwarding: Forwarding,
         access_log: AccessLog,
         confirm: Confirm | None = None,
-        max_at_once: int = 1000,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
     ) -> None:
         self._access_log = access_log
         self._metrics = Metrics()
@@ -69,7 +69,7 @@ class Gateway:
             metrics=self._metrics,
             access_log=access_log,
             confirm=confirm or confirm_subscription,
-            max_at_once=max_at_once,
+            limits=limits,
         )
         self._endpoints = {each.path: each for each in endpoints if isinstance(each, Endpoint)}
         self._unusable = [each for each in endpoints if isinstance(each, UnusableEndpoint)]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import orjson
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from blocks.errors import BadPayloadError, IntegrationError, SignatureInvalidError, TransientError
 from deployments.gateway import replies
@@ -26,13 +26,29 @@ from tasks.plain.webhooks.reading import digest
 from tasks.plain.webhooks.request import ReceivedEvent, VerifiedRequest, WebhookRequest
 
 _LOG = logging.getLogger(__name__)
-_BODY_TIMEOUT_S = 30.0
 
 Confirm = Callable[[str], Awaitable[bool]]
 """GETs a URL that confirms a subscription; says whether that worked."""
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds memory and patience.
+
+    Attributes:
+        max_at_once: More requests than this at once are sent away.
+        body_timeout_s: How long a body may take to arrive.
+    """
+
+    max_at_once: int = 1000
+    body_timeout_s: float = 30.0
+
+
 class _BodyTooLargeError(Exception):
+    pass
+
+
+class _BodyTooSlowError(Exception):
     pass
 
 
@@ -65,7 +81,7 @@ class Receiver:
         metrics: Where requests are counted.
         access_log: Where they are told.
         confirm: Confirms subscriptions of senders that want that.
-        max_at_once: More requests than this at once are sent away; bounds memory.
+        limits: What bounds memory and patience.
 
     Attributes:
         store_failed_at: When storing last failed, on the monotonic clock; None if it never did.
@@ -80,7 +96,7 @@ class Receiver:
         metrics: Metrics,
         access_log: AccessLog,
         confirm: Confirm,
-        max_at_once: int,
+        limits: Limits,
     ) -> None:
         self._writer = writer
         self._doorbell = doorbell
@@ -88,7 +104,7 @@ class Receiver:
         self._metrics = metrics
         self._access_log = access_log
         self._confirm = confirm
-        self._max_at_once = max_at_once
+        self._limits = limits
         self._at_once = 0
         self.store_failed_at: float | None = None
 
@@ -119,7 +135,7 @@ class Receiver:
             return _refused(exchange, "malformed", exc.message, replies.MALFORMED)
         except _BodyTooLargeError:
             return _refused(exchange, "too large", None, replies.TOO_LARGE)
-        except TimeoutError:
+        except _BodyTooSlowError:
             return _refused(exchange, "timed out", None, replies.TIMED_OUT)
         except _CallerLeftError:
             return _refused(exchange, "caller left", None, None)
@@ -142,13 +158,13 @@ class Receiver:
         length = exchange.headers.get("content-length", "")
         if length.isdecimal() and int(length) > endpoint.max_body_bytes:
             return _refused(exchange, "too large", None, replies.TOO_LARGE)
-        if self._at_once > self._max_at_once:
+        if self._at_once > self._limits.max_at_once:
             return _refused(exchange, "overloaded", None, replies.OVERLOADED)
         return None
 
     async def _accept(self, exchange: _Exchange, receive: Receive) -> Reply:
         endpoint = exchange.endpoint
-        body = await _read_body(receive, endpoint.max_body_bytes)
+        body = await _read_body(receive, endpoint.max_body_bytes, self._limits.body_timeout_s)
         exchange.body_bytes = len(body)
         request = WebhookRequest(
             method=exchange.scope["method"],
@@ -291,27 +307,25 @@ def _thanks(
     return replies.answer_reply(verified.answer) if verified.answer else otherwise
 
 
-async def _read_body(receive: Receive, max_bytes: int) -> bytes:
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if message["type"] == "http.request" and not message.get("more_body", False):
-        if len(body) > max_bytes:
-            raise _BodyTooLargeError
-        return body
-    async with asyncio.timeout(_BODY_TIMEOUT_S):
-        return await _read_rest(message, receive, max_bytes)
+async def _read_body(receive: Receive, max_bytes: int, timeout_s: float) -> bytes:
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await _read_all(receive, max_bytes)
+    except TimeoutError as exc:
+        raise _BodyTooSlowError from exc
 
 
-async def _read_rest(message: Message, receive: Receive, max_bytes: int) -> bytes:
+async def _read_all(receive: Receive, max_bytes: int) -> bytes:
     chunks: list[bytes] = []
     size = 0
     while True:
+        message = await receive()
         if message["type"] == "http.disconnect":
             raise _CallerLeftError
-        chunks.append(message.get("body", b""))
-        size += len(chunks[-1])
+        chunk = message.get("body", b"")
+        size += len(chunk)
         if size > max_bytes:
             raise _BodyTooLargeError
         if not message.get("more_body", False):
-            return b"".join(chunks)
-        message = await receive()
+            return b"".join((*chunks, chunk)) if chunks else chunk
+        chunks.append(chunk)

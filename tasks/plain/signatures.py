@@ -24,7 +24,7 @@ from tasks.plain.webhooks.schemes import SCHEMES, Scheme
 
 __all__ = ["SCHEMES", "VerifiedRequest", "Verifier", "verify"]
 
-CREDENTIAL_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie"})
+_CREDENTIAL_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie"})
 
 
 def verify(
@@ -98,7 +98,7 @@ class Verifier:
         self._authenticate = self.scheme.authenticator(
             scheme, _usable(scheme, self.scheme, secrets), chosen
         )
-        self.credential_headers = CREDENTIAL_HEADERS
+        self.credential_headers = _CREDENTIAL_HEADERS
         if isinstance(chosen, ApiKeyOptions):
             self.credential_headers |= {chosen.header.lower()}
         self._read_events = _reader(scheme, self.scheme, reading or {})

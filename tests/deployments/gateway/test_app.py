@@ -18,6 +18,7 @@ from sqlalchemy import event as sqlalchemy_event
 from twilio.request_validator import RequestValidator
 
 from deployments.gateway.forwarding import Forwarding
+from deployments.gateway.receiving import Limits
 
 BODY = b'{"ref": "refs/heads/main"}'
 SNS = json.loads(
@@ -195,7 +196,7 @@ async def test_a_full_database_is_503_and_nothing_is_half_stored(start, engine):
 
 async def test_too_many_requests_at_once_are_sent_away(start, github, sign):
     """Beyond the limit the answer is 503 at once, and the body is not read."""
-    gateway = await start({"github": github}, max_at_once=1)
+    gateway = await start({"github": github}, limits=Limits(max_at_once=1))
     arrived, go_on = asyncio.Event(), asyncio.Event()
 
     async def slow():
@@ -209,6 +210,21 @@ async def test_too_many_requests_at_once_are_sent_away(start, github, sign):
     go_on.set()
     assert (await first).status_code == 202
     assert (second.status_code, second.headers["retry-after"]) == (503, "5")
+
+
+async def test_a_body_that_never_ends_is_given_up(start, github, sign):
+    """A sender that stops in the middle gets 408 and holds nothing for ever."""
+    gateway = await start({"github": github}, limits=Limits(body_timeout_s=0.01))
+
+    async def stuck(sent: bytes):
+        if sent:
+            yield sent
+        await asyncio.sleep(60)
+        yield BODY[3:]
+
+    for sent in (b"", BODY[:3]):
+        answer = await gateway.client.post("/github", content=stuck(sent), headers=sign(BODY))
+        assert answer.status_code == 408
 
 
 async def test_a_batch_is_one_delivery_an_event_with_one_stored_body(start):
