@@ -39,6 +39,7 @@ class Faults:
         full: Nothing can be stored any more.
         missing_scope: What the app may not do, e.g. "files.content.write".
         cut_after_bytes: Downloads end after so many bytes.
+        damage: Downloads have another first byte than what is stored.
         page_entries: The most entries on a page of a listing.
     """
 
@@ -48,6 +49,7 @@ class Faults:
     full: bool = False
     missing_scope: str | None = None
     cut_after_bytes: int | None = None
+    damage: bool = False
     page_entries: int = 2000
 
 
@@ -171,6 +173,8 @@ class Account:
         async def content() -> AsyncIterator[bytes]:
             left = self.faults.cut_after_bytes
             with path.open("rb") as stream:
+                if self.faults.damage:
+                    yield bytes([stream.read(1)[0] ^ 1])
                 while piece := stream.read(_CHUNK_BYTES):
                     if left is not None:
                         left -= len(piece)

@@ -61,6 +61,7 @@ class FaultProxy:
 
     async def _unlisten(self) -> None:
         self._server.close()
+        await asyncio.sleep(0.01)  # what was just accepted begins, so that it can be ended
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1

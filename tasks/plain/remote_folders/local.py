@@ -44,7 +44,8 @@ class LocalFiles:
         waiting = [clean_path(folder, system=self._system, operation="list", may_be_root=True)]
         while waiting:
             current = waiting.pop()
-            with self._errors("list", current), os.scandir(self._inside(current)) as entries:
+            there = self._inside(current, is_folder=True)
+            with self._errors("list", current), os.scandir(there) as entries:
                 for entry in entries:
                     path = listed_path(current, entry.name, system=self._system)
                     if path is None:
@@ -132,11 +133,11 @@ class LocalFiles:
     def _clean(self, path: str, operation: str) -> str:
         return clean_path(path, system=self._system, operation=operation)
 
-    def _inside(self, path: str) -> Path:
-        """Where a path is on the disk, after its folders' links are shown to stay inside."""
+    def _inside(self, path: str, *, is_folder: bool = False) -> Path:
+        """Where a path is on the disk; links to folders on the way there must stay inside."""
         full = self._root / path
-        folder = full.parent if path else full
-        if not folder.resolve().is_relative_to(self._root.resolve()):
+        followed = full if is_folder else full.parent
+        if not followed.resolve().is_relative_to(self._root.resolve()):
             raise PermanentError(
                 "a symbolic link leads out of the folder",
                 system=self._system,
@@ -181,6 +182,8 @@ class LocalFiles:
             )
         if exc.errno in (errno.ENOSPC, errno.EDQUOT):
             return error(PermanentError, f"no room ({why}); make room on that disk")
+        if exc.errno == errno.EXDEV:
+            return error(PermanentError, "the two folders are on different disks; keep both on one")
         if exc.errno in (errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENOTCONN):
             return error(UnreachableError, f"the disk does not answer ({why}); is its server up?")
         if exc.errno in (errno.EIO, errno.ESTALE, errno.EBUSY):

@@ -74,11 +74,15 @@ def _before_an_answer(exc: boto.BotoCoreError) -> tuple[type[IntegrationError], 
             )
         case boto.ReadTimeoutError() | boto.ConnectTimeoutError():
             return UnreachableError, "no answer in time; is the endpoint right, and reachable?"
-        case boto.ResponseStreamingError() | boto.IncompleteReadError():
+        case (
+            boto.ResponseStreamingError()
+            | boto.IncompleteReadError()
+            | boto.ConnectionClosedError()
+        ):
             return UnreachableError, "the connection was cut in the middle; try again"
-        case boto.HTTPClientError():
+        case boto.HTTPClientError() | boto.ConnectionError():
             return UnreachableError, "no connection; is the endpoint right, and reachable?"
-    return PermanentError, str(exc)
+    return PermanentError, f"the request failed ({type(exc).__name__})"
 
 
 def _answer(exc: boto.ClientError, system: str, operation: str, path: str) -> IntegrationError:

@@ -140,6 +140,19 @@ def local_folder(tmp_path) -> LocalFiles:
     return LocalFiles(root, system=f"file://{root}")
 
 
+@pytest.fixture
+def tiny_disk(tmp_path) -> Iterator[Path]:
+    """A disk of 2 MiB, where the tests may mount one."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = shutil.which("mount")
+    command = [mount, "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk]
+    if mount is None or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("no disk can be mounted here")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
 @pytest.fixture(params=["local", "sftp", "openssh", "s3", "dropbox"])
 def folder(request):
     """The place, empty; each test runs on all of them."""

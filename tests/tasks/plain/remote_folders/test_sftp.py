@@ -15,6 +15,7 @@ import pytest
 
 from blocks.errors import MisconfiguredError, PermanentError, UnreachableError
 from tasks.plain.remote_folders.protocol import FileChangedError, TargetExistsError
+from tasks.plain.remote_folders.sftp import SftpFiles
 
 CUT = (
     "the connection was cut; if trying again does not help, ask the partner whether their server "
@@ -214,6 +215,26 @@ def test_a_full_disk(sftp_folder, sftp_server):
     assert list((sftp_server.files / "in").iterdir()) == []
 
 
+def test_a_full_disk_on_openssh(openssh, tiny_disk):
+    """OpenSSH says no more than "Failure"; the message still names the likeliest cause."""
+    block = openssh.model_copy(update={"root_folder": str(tiny_disk)})
+    with (
+        contextlib.closing(opened_sftp(block)) as folder,
+        pytest.raises(PermanentError, match=r"failed to store it \(Failure\), most often beca"),
+    ):
+        put(folder, "in/a", bytes(3_000_000))
+    assert list((tiny_disk / "in").iterdir()) == []
+
+
+def test_a_move_to_another_disk_on_openssh(openssh, tiny_disk):
+    """The message asks the question that leads to the cause."""
+    block = openssh.model_copy(update={"root_folder": str(tiny_disk.parent)})
+    with contextlib.closing(opened_sftp(block)) as folder:
+        put(folder, "a")
+        with pytest.raises(PermanentError, match="are both folders on one disk"):
+            folder.move("a", "disk/a")
+
+
 def test_a_file_shows_only_when_it_is_whole(sftp_folder, sftp_server):
     """Until the rename there is only a hidden part in the same folder."""
     folder = sftp_folder()
@@ -333,6 +354,10 @@ def test_the_root_folder_is_where_paths_start(sftp_folder, sftp_server):
     assert [file.path for file in folder.list_files("in")] == ["in/a"]
     with pytest.raises(MisconfiguredError, match=r"list '\.': there is no such folder; have it"):
         list(sftp_folder(root_folder="/nobody").list_files(""))
+
+
+def opened_sftp(block):
+    return SftpFiles(block.get_client, system=block.system, root=block.root_folder)
 
 
 def any_port(sftp_server):
