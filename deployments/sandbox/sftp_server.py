@@ -140,7 +140,7 @@ def start(
         username=username,
         password=password,
         known_hosts=f"[{_HOST}]:{acceptor.get_port()} {public_key}",
-        private_key=client_key.export_private_key().decode(),
+        private_key=(data_dir / "client_key").read_text(),
         faults=state.faults,
         requests=state.requests,
         _loop=loop,
