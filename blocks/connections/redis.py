@@ -67,4 +67,4 @@ class RedisConnection(TlsSettings):
             retry=Retry(NoBackoff(), 0),  # the callers retry
             **options,
         )
-        return Redis(connection_pool=pool)
+        return Redis.from_pool(pool)  # which closes it, too

@@ -15,8 +15,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import uvicorn
 
@@ -82,8 +82,9 @@ async def _serve(declared: Sequence[DeclaredSource | UnusableSource], host: str,
 class _Server(uvicorn.Server):
     """Leaves the signals to us: what was taken is stored before the process ends."""
 
-    def capture_signals(self) -> AbstractContextManager[None]:
-        return nullcontext()
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
 
 
 def _chosen(

@@ -88,7 +88,7 @@ class SqsDeclaration(SourceDeclaration):
 
     kind: Literal["sqs"]
     connection: SqsConnection
-    visibility_timeout_s: int = Field(60, ge=10, le=43_200, description="Extended while storing.")
+    visibility_timeout_s: int = Field(60, ge=2, le=43_200, description="Extended while storing.")
 
     def make_source(self, name: str) -> MessageSource:
         """See `SourceDeclaration.make_source`."""
@@ -182,6 +182,7 @@ class NatsDeclaration(SourceDeclaration):
     stream: str = Field(description="The stream; it exists already.")
     subject: str | None = Field(None, description="Only messages of this subject.")
     durable: str | None = Field(None, description="The consumer; by default the source's name.")
+    ack_wait_s: float = Field(30, ge=1, description="Unacknowledged ones come again so late.")
 
     def make_source(self, name: str) -> MessageSource:
         """See `SourceDeclaration.make_source`."""
@@ -191,6 +192,7 @@ class NatsDeclaration(SourceDeclaration):
             stream=self.stream,
             durable=self.durable or name,
             subject=self.subject,
+            ack_wait_s=self.ack_wait_s,
         )
 
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import imaplib
 import re
-import threading
+import selectors
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from imap_tools import BaseMailBox
 
 _HEAD_BYTES = 64 * 1024
-_IDLE_AGAIN_S = 9 * 60  # servers may log out who idles for 29 minutes, networks forget sooner
 _MAX_BATCH_BYTES = 32 * 1024 * 1024
 
 
@@ -65,14 +64,14 @@ class ImapMailbox:
     """A folder of a mailbox; whatever lies in it is to be taken.
 
     A mail is known by folder, UIDVALIDITY and UID. The server tells of new mail by IDLE; one
-    that cannot is asked every `poll_s`.
+    that cannot is asked every `poll_s`, as is one that can, to be sure.
 
     Args:
         connect: Gives a mailbox that is logged in; blocks.
         system: The mailbox, for errors.
         folder: The folder.
         rules: Which mails are taken and where they go.
-        poll_s: How often a server without IDLE is asked.
+        poll_s: How often a server is asked in any case.
     """
 
     def __init__(
@@ -162,12 +161,12 @@ class ImapMailbox:
     def _receive(self, limit: int, wait_s: float) -> list[Message]:
         with self._errors("receive"):
             if self._idle_since_s is not None:
-                if not self._open_mailbox.idle.poll(wait_s) and not self._idled_long():
+                if not self._something_came(wait_s) and not self._idled_long():
                     return []
                 self._open_mailbox.idle.stop()  # type: ignore[no-untyped-call]
                 self._idle_since_s = None
-            elif time.monotonic() - self._asked_s < self._poll_s and not self._waiting:
-                threading.Event().wait(min(wait_s, self._poll_s))
+            elif self._was_just_asked():
+                time.sleep(min(wait_s, self._poll_s))
                 return []
             self._open_mailbox.client.noop()  # servers tell of new mail only after a command
             uids = self._open_mailbox.uids("ALL", charset=None)
@@ -181,10 +180,21 @@ class ImapMailbox:
                 self._idle_since_s = time.monotonic()
             return []
 
+    def _something_came(self, wait_s: float) -> bool:
+        # Also true when the connection was cut, of which the library's own poll says nothing.
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._open_mailbox.client.sock, selectors.EVENT_READ)
+            return bool(selector.select(wait_s))
+
+    def _was_just_asked(self) -> bool:
+        can_idle = "IDLE" in self._capabilities
+        is_due = time.monotonic() - self._asked_s >= self._poll_s
+        return not can_idle and not is_due and self._waiting == 0
+
     def _idled_long(self) -> bool:
+        # What came with the answer to IDLE is in a buffer already; and networks forget.
         return (
-            self._idle_since_s is not None
-            and time.monotonic() - self._idle_since_s >= _IDLE_AGAIN_S
+            self._idle_since_s is not None and time.monotonic() - self._idle_since_s >= self._poll_s
         )
 
     def _fetch(self, uids: Sequence[str]) -> Iterator[Message]:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from nats.aio.msg import Msg
     from nats.js.client import JetStreamContext
 
-_ACK_WAIT_S = 60.0
 _TIMEOUT_S = 5.0
 
 
@@ -36,6 +35,8 @@ class JetStreamConsumer:
         stream: The stream's name; it exists already.
         durable: The consumer's name.
         subject: Takes only messages of this subject; may have wildcards. None for all.
+        ack_wait_s: What was handed out and not acknowledged comes again after so long; extended
+            by `hold`. Of a consumer that is there already, what it was made with counts.
     """
 
     def __init__(
@@ -46,12 +47,14 @@ class JetStreamConsumer:
         stream: str,
         durable: str,
         subject: str | None = None,
+        ack_wait_s: float = 30.0,
     ) -> None:
         self._connect = connect
         self._system = f"{system}/{stream}"
         self._stream = stream
         self._durable = durable
         self._subject = subject
+        self._ack_wait_s = ack_wait_s
         self._client: Client | None = None
         self._subscription: JetStreamContext.PullSubscription | None = None
 
@@ -73,7 +76,7 @@ class JetStreamConsumer:
                 durable=self._durable,
                 stream=self._stream,
                 config=ConsumerConfig(
-                    ack_policy=AckPolicy.EXPLICIT, ack_wait=_ACK_WAIT_S, max_ack_pending=10_000
+                    ack_policy=AckPolicy.EXPLICIT, ack_wait=self._ack_wait_s, max_ack_pending=10_000
                 ),
             )
 
