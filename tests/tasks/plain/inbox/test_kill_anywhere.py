@@ -1,0 +1,37 @@
+"""A drain killed at any step repeats no effect and leaves none out."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+PROGRAM = Path(__file__).with_name("draining_process.py")
+# the first claim, amid the first effects, amid settlements, late
+KILLED_AT = (1, 2, 3, 5, 9, 14, 22, 41)
+DELIVERIES = 40
+
+
+def test_kill_anywhere(setup, new, own_app):
+    """However often drains are killed, every delivery has exactly one effect in the end."""
+    own_app.http.put(
+        "/api/v1/inventory/widgets", json={"sku": "widgets", "name": "W", "quantity": 0}
+    ).raise_for_status()
+    own_app.forget_requests()
+    asyncio.run(setup.store(*(new(str(i)) for i in range(DELIVERIES))))
+    url = setup.engine.url.render_as_string(hide_password=False)
+
+    command = [sys.executable, str(PROGRAM), url, own_app.base_url, own_app.api_key]
+    # at last two that live: the first may have found a dead one's leases still running
+    steps = [*KILLED_AT, 0, 0]
+    ended = subprocess.run(
+        [*command, *map(str, steps)], check=True, timeout=120, capture_output=True, text=True
+    )
+    assert list(map(int, ended.stdout.split())) == [-9] * len(KILLED_AT) + [0, 0]
+    assert set(setup.statuses().values()) == {"done"}
+    requests = own_app.requests()["requests"]
+    effects = [each["idempotency_key"] for each in requests if not each["replayed"]]
+    assert len(effects) == len(set(effects)) == DELIVERIES
+    [widgets] = own_app.records("inventory")
+    assert widgets["quantity"] == DELIVERIES
