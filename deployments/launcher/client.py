@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 from typing import IO
 
 from deployments.launcher.protocol import (
@@ -24,6 +25,7 @@ from deployments.launcher.protocol import (
 # The parent answers in milliseconds, except while it imports changed code: then waiting costs
 # no more than the plain engine, which imports the same.
 _HELLO_TIMEOUT_S = 10.0
+_FORWARDED = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 
 
 class NotStartedError(Exception):
@@ -61,12 +63,15 @@ def run_warm() -> int:
                 raise NotStartedError("the launcher's socket belongs to another user")
             lines = connection.makefile("rb")
             pid = _read_hello(lines)
-            send_request(connection)
         except OSError as exc:
             raise NotStartedError(f"the launcher does not answer: {exc}") from exc
-        connection.settimeout(None)
-        _forward_signals(pid)
-        return _follow(lines)
+        with _signals_forwarded(pid):
+            try:
+                send_request(connection)
+            except OSError as exc:
+                raise NotStartedError(f"the launcher has gone: {exc}") from exc
+            connection.settimeout(None)
+            return _follow(lines)
 
 
 def _read_hello(lines: IO[bytes]) -> int:
@@ -79,13 +84,25 @@ def _read_hello(lines: IO[bytes]) -> int:
     return int(pid)
 
 
-def _forward_signals(pid: int) -> None:
+@contextlib.contextmanager
+def _signals_forwarded(pid: int) -> Iterator[None]:
+    received: list[int] = []
+
     def forward(number: int, _frame: object) -> None:
+        received.append(number)
         with contextlib.suppress(ProcessLookupError):  # gone, and its exit code on the way
             os.kill(pid, number)
 
-    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"):
-        signal.signal(getattr(signal, name), forward)
+    forwarded = (getattr(signal, name) for name in _FORWARDED)
+    before = {number: signal.signal(number, forward) for number in forwarded}
+    try:
+        yield
+    except NotStartedError:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if received:  # it was for the run, which is still this process
+            os.kill(os.getpid(), received[0])
+        raise
 
 
 def _follow(lines: IO[bytes]) -> int:

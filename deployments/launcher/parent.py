@@ -130,7 +130,10 @@ class Parent:
                 return
             if pid == 0:
                 return
-            with self._connections.pop(pid) as connection, contextlib.suppress(OSError):
+            connection = self._connections.pop(pid, None)
+            if connection is None:
+                continue  # not a run: something that an import has started
+            with connection, contextlib.suppress(OSError):
                 connection.sendall(b"exit %d\n" % os.waitstatus_to_exitcode(status))
 
     def _kill(self, pid: int) -> None:

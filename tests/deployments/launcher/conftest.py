@@ -46,22 +46,20 @@ class Bench:
 
     def start_parent(self, *preload: str) -> Job:
         command = [sys.executable, "-m", "deployments.launcher.parent", f"--socket={self.socket}"]
-        parent = self.start(
-            [*command, "--engine=job_engine", *(f"--preload={name}" for name in preload)],
-            stderr=subprocess.PIPE,
-        )
-        self.wait_for_line(parent, "ready")
+        options = ["--engine=job_engine", *(f"--preload={name}" for name in preload)]
+        with (self.folder / "said").open("w") as output:
+            parent = self.start([*command, *options], stderr=output)
+        self.wait_until_said("ready")
         return parent
 
-    def wait_for_line(self, process: Job, text: str) -> list[str]:
-        """Everything that the process says up to the line with the text."""
-        assert process.stderr is not None
-        said = []
-        for line in process.stderr:
-            said.append(line)
-            if text in line:
-                return said
-        pytest.fail(f"it ended before it said {text!r}: {said}")
+    def said(self) -> str:
+        """What the parent has said."""
+        return (self.folder / "said").read_text()
+
+    def wait_until_said(self, text: str, times: int = 1) -> None:
+        while self.said().count(text) < times:
+            assert self.processes[0].poll() is None, self.said()
+            time.sleep(0.01)
 
     def start_job(self, code: str, **options: Any) -> Job:
         environment = {**self.environment, "JOB": code, **options.pop("env", {})}
@@ -77,7 +75,7 @@ class Bench:
         """What a job that must succeed prints."""
         job = self.start_job(code, **options)
         out, err = job.communicate(timeout=60)
-        assert job.returncode == 0, err
+        assert job.returncode == 0, err + self.said()
         return out
 
     def start(self, command: list[str], **options: Any) -> Job:
@@ -138,7 +136,12 @@ class Prefect:
         self.folder = folder
         self.environment = environment
         self.pool = pool
-        self.api = httpx.Client(base_url=environment["PREFECT_API_URL"], timeout=60)
+        # No idle connections: the server closes them after 5 s, perhaps under a request.
+        self.api = httpx.Client(
+            base_url=environment["PREFECT_API_URL"],
+            timeout=60,
+            limits=httpx.Limits(max_keepalive_connections=0),
+        )
         self.output = folder / f"launcher-{pool}.log"
 
     def start_launcher(self) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import subprocess
 import threading
 
 import pytest
 
 from deployments.launcher.client import NotStartedError, run_warm
-from deployments.launcher.protocol import SOCKET_VARIABLE
+from deployments.launcher.protocol import SOCKET_VARIABLE, VERSION, receive_request
 
 NO_RUN = "Invalid flow run id"  # what the plain engine says to an environment without one
 
@@ -67,3 +70,20 @@ def test_a_parent_that_is_not_ours(bench, monkeypatch, line, reason):
         with pytest.raises(NotStartedError, match=reason):
             run_warm()
         thread.join()
+
+
+def test_a_signal_to_a_run_that_is_refused_is_not_lost(bench):
+    """A signal that came before the launcher refused ends the run, which nobody has started."""
+    with subprocess.Popen(["sleep", "600"]) as child, socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(bench.socket))
+        listener.listen()
+        job = bench.start_job("")
+        connection, _ = listener.accept()
+        with connection:
+            connection.sendall(f"hello {VERSION} {child.pid}\n".encode())
+            for descriptor in receive_request(connection).streams:
+                os.close(descriptor)
+            job.send_signal(signal.SIGTERM)
+            assert child.wait() == -signal.SIGTERM
+            connection.sendall(b"refused no memory\n")
+            assert job.wait() == -signal.SIGTERM
