@@ -24,12 +24,17 @@ from tasks.plain.inbox.store import Inbox
 from tasks.plain.state.database import open_database
 
 steps = count(1)
-killed_at = 0
+
+
+class Killed:
+    """When this process kills itself."""
+
+    at = 0
 
 
 def step() -> None:
     """Die here if it is time."""
-    if next(steps) == killed_at:
+    if next(steps) == Killed.at:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -85,11 +90,10 @@ async def drain() -> None:
 
 
 def main() -> None:
-    global killed_at
     for number in sys.argv[4:]:
         child = os.fork()
         if child == 0:
-            killed_at = int(number)
+            Killed.at = int(number)
             asyncio.run(drain())
             os._exit(0)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
