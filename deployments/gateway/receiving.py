@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -26,6 +26,7 @@ from tasks.plain.webhooks.reading import digest
 from tasks.plain.webhooks.request import ReceivedEvent, VerifiedRequest, WebhookRequest
 
 _LOG = logging.getLogger(__name__)
+_LENGTH_DIGITS = 18  # more make no difference, and Python refuses to read thousands
 
 Confirm = Callable[[str], Awaitable[bool]]
 """GETs a URL that confirms a subscription; says whether that worked."""
@@ -155,8 +156,7 @@ class Receiver:
             scope, exchange.headers, endpoint.allowed_ips
         ):
             return _refused(exchange, "forbidden", None, replies.FORBIDDEN)
-        length = exchange.headers.get("content-length", "")
-        if length.isdecimal() and int(length) > endpoint.max_body_bytes:
+        if _announced_bytes(exchange.headers) > endpoint.max_body_bytes:
             return _refused(exchange, "too large", None, replies.TOO_LARGE)
         if self._at_once > self._limits.max_at_once:
             return _refused(exchange, "overloaded", None, replies.OVERLOADED)
@@ -220,6 +220,8 @@ class Receiver:
             return
         try:
             exchange.stored = await self._writer.store(deliveries)
+        except BadPayloadError:
+            raise  # the sender's fault, so no reason to send nobody here any more
         except IntegrationError:
             self.store_failed_at = time.monotonic()
             raise
@@ -305,6 +307,11 @@ def _thanks(
         case "receipt":
             return replies.receipt([stored.id for stored in exchange.stored])
     return replies.answer_reply(verified.answer) if verified.answer else otherwise
+
+
+def _announced_bytes(headers: Mapping[str, str]) -> int:
+    length = headers.get("content-length", "")
+    return int(length[:_LENGTH_DIGITS]) if length.isdecimal() else 0
 
 
 async def _read_body(receive: Receive, max_bytes: int, timeout_s: float) -> bytes:
