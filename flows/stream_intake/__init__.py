@@ -1,0 +1,1 @@
+"""Event-driven import from queues, topics and mailboxes: order events into the application."""

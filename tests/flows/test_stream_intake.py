@@ -1,0 +1,153 @@
+"""Order events from any source, as a whole: source, listener, inbox, flow and application."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from blocks.errors import BadPayloadError
+from blocks.http_api import ApiKeyAuth, HttpApi
+from deployments.listeners.declarations import declaration_files, read_declarations
+from deployments.listeners.listening import Pace
+from deployments.listeners.service import Listeners
+from deployments.sandbox import imap_server
+from deployments.sandbox.message_brokers import order_mail
+from deployments.sandbox.web_server import WebServer
+from flows.stream_intake.flow import stream_intake
+from flows.stream_intake.orders import import_orders
+from flows.stream_intake.sources import show_sources
+from tasks.api import open_api
+from tasks.plain.inbox.delivery import Delivery
+from tasks.plain.state.database import open_database
+
+# Prefect's own clients leave sockets to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+
+FLOW = Path(__file__).parents[2] / "flows" / "stream_intake"
+EVENT = json.loads((FLOW / "samples" / "order-placed.json").read_text())
+QUICK = {"draining": {"linger_s": 0, "retry_delays_s": [0.01], "concurrency": 4}}
+
+
+@pytest.fixture
+def application(own_app):
+    """The block for the application."""
+    return HttpApi(base_url=f"{own_app.base_url}/api/v1", auth=ApiKeyAuth(key=own_app.api_key))
+
+
+@pytest.fixture
+def take(application):
+    """Imports a delivery, without Prefect."""
+    with open_api(application) as api:
+
+        def take(payload, *, body=None, content_type="application/json"):
+            sample = Delivery.sample(payload, event="x", integration="x", id="d1")
+            if body is not None:
+                sample = Delivery(
+                    **{
+                        name: getattr(sample, name)
+                        for name in Delivery.__slots__
+                        if name not in ("body", "content_type")
+                    },
+                    body=body,
+                    content_type=content_type,
+                )
+            return import_orders(api, sample)
+
+        yield take
+
+
+def order_numbers(own_app):
+    return sorted(record["order_no"] for record in own_app.records("orders"))
+
+
+def test_an_event_from_a_topic_of_sns_is_the_event(take, own_app):
+    """What the gateway received from SNS is imported as what was published."""
+    assert take({"topic_arn": "arn:x", "message_id": "m", "message": EVENT}) is None
+    assert order_numbers(own_app) == ["S-1001"]
+
+
+def test_other_events_are_ignored_and_broken_ones_refused(take, own_app):
+    """An event of another type needs nothing done; an order without a number is a bad payload."""
+    assert take({"type": "customer.moved"}).status == "ignored"
+    with pytest.raises(BadPayloadError, match=r"order\.order_no"):
+        take({**EVENT, "order": {**EVENT["order"], "order_no": ""}})
+    assert order_numbers(own_app) == []
+
+
+def test_the_good_orders_of_a_mail_are_imported_and_the_bad_ones_named(take, own_app):
+    """An attached file goes through the file readers; the delivery is parked for its bad row."""
+    good, bad = EVENT["order"], {**EVENT["order"], "order_no": "S-1002", "total": "much"}
+    mail = order_mail(json.dumps([good, bad]).encode(), file_name="orders.json")
+    outcome = take({}, body=mail, content_type="message/rfc822")
+    assert outcome.status == "parked"
+    assert outcome.message.startswith("1 orders imported, 1 not: orders.json line")
+    assert order_numbers(own_app) == ["S-1001"]
+
+
+def test_a_mail_travels_from_the_mailbox_into_the_application(
+    own_app, application, runs, inbox, tmp_path
+):
+    """A partner's mail is fetched, moved, stored, and its order imported by the flow."""
+    application.save("own-app", overwrite=True)
+    with imap_server.start() as mailbox:
+        mailbox.deliver(order_mail(json.dumps([EVENT["order"]]).encode()))
+        mailbox.deliver(order_mail(b"[]", sender="stranger@elsewhere.example"))
+        environment = {
+            "ORDERS_MAIL_HOST": "127.0.0.1",
+            "ORDERS_MAIL_PORT": str(mailbox.port),
+            "ORDERS_MAIL_TLS": "false",
+            "ORDERS_MAIL_USER": mailbox.username,
+            "ORDERS_MAIL_PASSWORD": mailbox.password,
+        }
+        declared = read_declarations([FLOW / "sources.yaml"], environment)
+        table = asyncio.run(listen_until_stored(declared, runs))
+        assert {name: mailbox.count(name) for name in ("Processed", "Refused", "INBOX")} == {
+            "Processed": 1,
+            "Refused": 1,
+            "INBOX": 0,
+        }
+    rows = {row["Source"]: row for row in table}
+    assert (rows["orders-mail"]["State"], rows["orders-mail"]["Refused"]) == ("listening", 1)
+    assert "set ORDERS_KAFKA_SERVERS" in rows["orders-kafka"]["Last error"]
+    assert runs.start(stream_intake, **QUICK).is_completed()
+    assert order_numbers(own_app) == ["S-1001"]
+
+
+async def listen_until_stored(declared, runs):
+    """Listen until one message is stored and one refused; returns the table in the UI."""
+    engine = open_database()
+    listeners = Listeners(engine, declared, ring=lambda _: None, pace=Pace(poll_s=0.1))
+    web = WebServer(listeners.web_app(), port=0, name="listeners")
+    until = asyncio.Event()
+    running = asyncio.create_task(listeners.run(until))
+    [status] = listeners.statuses
+    for _ in range(500):
+        if status.counts["new"] and status.counts["refused"]:
+            break
+        await asyncio.sleep(0.02)
+    await asyncio.to_thread(runs.start, show_sources, listeners=[web.url])
+    table = (await asyncio.to_thread(runs.artifacts))[-1].data
+    until.set()
+    await running
+    await asyncio.to_thread(web.stop)
+    engine.dispose()
+    return json.loads(table) if isinstance(table, str) else table
+
+
+def test_the_declared_sources_are_complete():
+    """The sources of the flow can be used once their variables are set."""
+    text = (FLOW / "sources.yaml").read_text()
+    names = {part.partition("}")[0] for part in text.split("${")[1:]}
+    values = dict.fromkeys(names, "xyz") | {
+        "ORDERS_KAFKA_SECURITY": "ssl",
+        "ORDERS_SQS_URL": "https://sqs.eu-central-1.amazonaws.com/1/orders",
+        "ORDERS_MAIL_PORT": "993",
+        "ORDERS_MAIL_TLS": "true",
+    }
+    found = read_declarations([FLOW / "sources.yaml"], values)
+    assert len(found) == len(yaml.safe_load(text)["sources"]) == 7
+    assert FLOW / "sources.yaml" in declaration_files()
