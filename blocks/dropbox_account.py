@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 from prefect.blocks.core import Block
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import ConfigDict, Field, SecretStr, field_validator, model_validator
 
 if TYPE_CHECKING:
     import dropbox
@@ -35,6 +35,8 @@ class DropboxAccount(Block):
 
     _block_type_name = "Dropbox Account"
     _block_type_slug = "dropbox-account"
+
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     app_key: str | None = Field(
         default=None, description="Key of the app, from the Dropbox app console."

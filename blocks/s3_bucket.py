@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from urllib.parse import urlsplit
 
 from prefect.blocks.core import Block
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import ConfigDict, Field, SecretStr, field_validator, model_validator
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -36,6 +36,8 @@ class S3Bucket(Block):
     # Prefect's own catalogue has an "S3 Bucket", of prefect-aws.
     _block_type_name = "S3 Bucket of Files"
     _block_type_slug = "s3-bucket-of-files"
+
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     bucket: str = Field(description="Name of the bucket.", min_length=3, max_length=255)
     prefix: str = Field(

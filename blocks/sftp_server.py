@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any, Self
 
 from prefect.blocks.core import Block
-from pydantic import Field, SecretStr, model_validator
+from pydantic import ConfigDict, Field, SecretStr, model_validator
 
 from blocks.errors import MisconfiguredError
 
@@ -45,6 +45,8 @@ class SftpServer(Block):
 
     _block_type_name = "SFTP Server"
     _block_type_slug = "sftp-server"
+
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     host: str = Field(description="Name or address of the server, without a port.", min_length=1)
     port: int = Field(default=22, description="Port of the server.", ge=1, le=65535)

@@ -18,6 +18,7 @@ from blocks.dropbox_account import DropboxAccount
 from blocks.local_folder import LocalFolder
 from blocks.s3_bucket import S3Bucket
 from blocks.sftp_server import SftpServer
+from tasks.api import is_transient
 from tasks.plain.remote_folders.local import LocalFiles
 from tasks.plain.remote_folders.protocol import RemoteFile, RemoteFolder
 
@@ -78,14 +79,14 @@ def open_folder(place: Block) -> Iterator[RemoteFolder]:
         yield folder
 
 
-@task(task_run_name="list {path}", cache_policy=NO_CACHE)
+@task(task_run_name="list {path}", cache_policy=NO_CACHE, retry_condition_fn=is_transient)
 def list_files(place: Block, path: str, *, recursive: bool = False) -> list[RemoteFile]:
     """The files of a folder, sorted by path."""
     with open_folder(place) as folder:
         return sorted(folder.list_files(path, recursive=recursive), key=lambda file: file.path)
 
 
-@task(task_run_name="download {file.name}", cache_policy=NO_CACHE)
+@task(task_run_name="download {file.name}", cache_policy=NO_CACHE, retry_condition_fn=is_transient)
 def download_file(place: Block, file: RemoteFile, target: Path) -> Path:
     """Copy a listed file to this machine; `target` appears whole or not at all."""
     part = target.with_name(f".{target.name}.part")
@@ -102,21 +103,21 @@ def download_file(place: Block, file: RemoteFile, target: Path) -> Path:
         part.unlink(missing_ok=True)
 
 
-@task(task_run_name="upload {path}", cache_policy=NO_CACHE)
+@task(task_run_name="upload {path}", cache_policy=NO_CACHE, retry_condition_fn=is_transient)
 def upload_file(place: Block, source: Path, path: str, *, overwrite: bool = False) -> RemoteFile:
     """Copy a file of this machine to a place, where it appears whole or not at all."""
     with open_folder(place) as folder, source.open("rb") as content:
         return folder.put(path, content, size=source.stat().st_size, overwrite=overwrite)
 
 
-@task(task_run_name="move {path}", cache_policy=NO_CACHE)
+@task(task_run_name="move {path}", cache_policy=NO_CACHE, retry_condition_fn=is_transient)
 def move_file(place: Block, path: str, target: str, *, overwrite: bool = False) -> None:
     """Move a file within a place."""
     with open_folder(place) as folder:
         folder.move(path, target, overwrite=overwrite)
 
 
-@task(task_run_name="delete {path}", cache_policy=NO_CACHE)
+@task(task_run_name="delete {path}", cache_policy=NO_CACHE, retry_condition_fn=is_transient)
 def delete_file(place: Block, path: str) -> None:
     """Delete a file; one that is gone already is no error."""
     with open_folder(place) as folder:
