@@ -106,6 +106,18 @@ def signed_headers(
             raise _misconfigured(f"samples cannot be signed for the scheme {other!r}")
 
 
+def endpoint_of(integration: str) -> EndpointDeclaration:
+    """The first endpoint that an integration declares.
+
+    Raises:
+        MisconfiguredError: It declares none.
+    """
+    for declared in read_declarations(declaration_files()):
+        if declared.integration == integration:
+            return next(iter(declared.endpoints.values()))
+    raise _misconfigured(f"{integration} declares no endpoint")
+
+
 def send_sample(
     gateway_url: str,
     sample: Sample,
@@ -124,7 +136,7 @@ def send_sample(
     Raises:
         MisconfiguredError: No endpoint, or no secret for it.
     """
-    endpoint = _endpoint(sample.integration)
+    endpoint = endpoint_of(sample.integration)
     secret = next((environment[name] for name in endpoint.secrets.env if name in environment), "")
     if not secret and endpoint.scheme != "none":
         raise _misconfigured(f"there is no secret; set {' or '.join(endpoint.secrets.env)}")
@@ -158,13 +170,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{options.gateway} does not answer ({type(error).__name__})", file=sys.stderr)
         return 1
     return 0
-
-
-def _endpoint(integration: str) -> EndpointDeclaration:
-    for declared in read_declarations(declaration_files()):
-        if declared.integration == integration:
-            return next(iter(declared.endpoints.values()))
-    raise _misconfigured(f"{integration} declares no endpoint")
 
 
 def _standard_key(secret: str) -> bytes:
