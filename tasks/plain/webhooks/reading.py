@@ -29,8 +29,9 @@ _MAX_KEY_LENGTH = 200
 class Reading:
     """Where one kind of sender puts what we want to know.
 
-    A place is "header:NAME", "field:path.to.value" or several fields joined by "+"; of several
-    places the first that holds something counts.
+    A place is "header:NAME", "field:path.to.value" or several fields joined by "+"; the parts of
+    a path are names, or positions in lists counted from 0. Of several places the first that
+    holds something counts.
 
     Attributes:
         event_type: Where the event's type stands.
@@ -157,9 +158,12 @@ def _joined(content: Any, paths: Sequence[Sequence[str]]) -> str | None:
 
 def _value(content: Any, path: Sequence[str]) -> str:
     for name in path:
-        if not isinstance(content, dict):
+        if isinstance(content, dict):
+            content = content.get(name)
+        elif isinstance(content, list) and name.isdecimal() and int(name) < len(content):
+            content = content[int(name)]
+        else:
             return ""
-        content = content.get(name)
     if isinstance(content, bool) or not isinstance(content, str | int | float):
         return ""
     return str(content)

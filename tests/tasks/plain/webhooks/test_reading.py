@@ -109,6 +109,16 @@ def test_type_and_order_are_read_where_the_endpoint_says():
     assert (event.event_type, event.ordering_key) == ("order.paid", "12")
 
 
+@pytest.mark.parametrize(
+    ("place", "key"),
+    [("lines.1.sku", "b"), ("lines.2.sku", None), ("lines.first", None), ("1", None)],
+)
+def test_paths_lead_through_lists(place, key):
+    """A number in a path is a position in a list; one beyond its end finds nothing."""
+    body = b'{"lines":[{"sku":"a"},{"sku":"b"}]}'
+    assert received(body, ordering_key=[f"field:{place}"]).ordering_key == key
+
+
 @pytest.mark.parametrize("odd", ["a\x00b", "x" * 201, "\n"])
 def test_odd_keys_become_hashes_and_odd_types_nothing(odd):
     """What a database could not hold as a key is hashed; as a type it is unknown."""
