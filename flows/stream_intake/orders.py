@@ -61,7 +61,7 @@ def import_orders(api: ApiClient, delivery: Delivery) -> Outcome | None:
 
     Args:
         api: The application.
-        delivery: An order event as JSON, that event in an SNS envelope, or a mail.
+        delivery: An order event as JSON, as the gateway passes it on from SNS, or a mail.
 
     Raises:
         BadPayloadError: The event breaks its contract, or no attachment of a mail can be read.
