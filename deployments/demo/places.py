@@ -66,6 +66,7 @@ class Places:
             "INTEGRATIONS_DATABASE_URL": f"sqlite:///{self.home / 'state.db'}",
             # a stand-in's secrets: the sandbox's senders sign with them
             "GITHUB_WEBHOOK_SECRET": "sandbox-github-secret",
+            "ORDER_EVENTS_SECRET": "whsec_c2FuZGJveC1vcmRlci1ldmVudHMtc2VjcmV0",
             "INVENTORY_WEBHOOK_SECRET": "whsec_c2FuZGJveC1pbnZlbnRvcnktc2VjcmV0",
             "PYTHONUNBUFFERED": "1",
         }
