@@ -12,6 +12,7 @@ import json
 import random
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from xml.sax.saxutils import escape
 
 from tasks.plain.remote_folders.protocol import RemoteFolder
@@ -45,21 +46,19 @@ def order_lines(chance: random.Random, at: datetime) -> bytes:
     """A marketplace's orders as gzipped JSON Lines."""
     lines = []
     for number in range(40):
-        ordered = [
-            {
-                "sku": f"{chance.randrange(400):06}",
-                "quantity": chance.randint(1, 9),
-                "unit_price": f"{chance.randint(1, 90)}.50",
-            }
-            for _ in range(chance.randint(1, 4))
-        ]
-        total = sum(line["quantity"] * float(line["unit_price"]) for line in ordered)
+        total = Decimal(0)
+        ordered = []
+        for _ in range(chance.randint(1, 4)):
+            quantity, price = chance.randint(1, 9), Decimal(f"{chance.randint(1, 90)}.50")
+            total += quantity * price
+            sku = f"{chance.randrange(400):06}"
+            ordered.append({"sku": sku, "quantity": quantity, "unit_price": str(price)})
         order = {
             "order_no": f"M-{at:%m%d%H%M%S}-{number:03}",
             "customer": chance.choice(_NAMES),
             "ordered_at": (at - timedelta(minutes=chance.randint(1, 90))).isoformat(),
             "status": "paid",
-            "total": f"{total:.2f}",
+            "total": str(total),
             "currency": "EUR",
             "lines": ordered,
         }

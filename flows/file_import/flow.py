@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from blocks.http_api import HttpApi
 from prefect import State, flow
 from prefect.runtime import flow_run
 from prefect.states import Completed
-from tasks.folders import FOLDER_BLOCKS
-from tasks.plain.records.formats import FileFormat
 
+from blocks.http_api import HttpApi
 from flows.file_import.records import MODELS, RecordType
 from tasks.connections import load_connection
 from tasks.file_import import (
@@ -20,9 +18,11 @@ from tasks.file_import import (
     show_outcomes,
     summarize,
 )
+from tasks.folders import FOLDER_BLOCKS
 from tasks.outcomes import failed
 from tasks.plain.file_import.pick_up import PickUp
 from tasks.plain.file_import.put_away import PutAway
+from tasks.plain.records.formats import FileFormat
 
 
 def name_run() -> str:

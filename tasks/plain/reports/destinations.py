@@ -15,8 +15,8 @@ class FolderDestination(BaseModel):
     kind: Literal["folder"] = "folder"
     block: str = Field(
         description=(
-            "Block of the place, as type/name: local-folder/…, sftp-server/…, s3-bucket-of-files/…, "
-            "dropbox-account/…, google-drive-account/… or azure-file-share/…."
+            "Block of the place, as type/name: local-folder/…, sftp-server/…, "
+            "s3-bucket-of-files/…, dropbox-account/…, google-drive-account/… or azure-file-share/…."
         )
     )
     folder: str = Field(default="", description="Folder there, from the block's root.")
