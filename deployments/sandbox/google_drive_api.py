@@ -37,6 +37,7 @@ class DriveFaults:
         refuse_only: Only requests whose method and path match this pattern.
         cut_upload_after: The connection is cut once, after so many bytes of a chunk.
         lose_answer: The connection is cut once when the upload is complete.
+        stall: Uploads are taken and not stored.
         forget_session: The session of an upload ends after its first chunk.
         damage: What is stored is not what was sent.
         session_url: Where uploads are sent instead.
@@ -47,6 +48,7 @@ class DriveFaults:
     refuse_only: str = ""
     cut_upload_after: int | None = None
     lose_answer: bool = False
+    stall: bool = False
     forget_session: bool = False
     damage: bool = False
     session_url: str | None = None
@@ -275,7 +277,8 @@ class DriveSandbox:
             self.faults.cut_upload_after = None
             session.content += body[: cut // _STORED_IN * _STORED_IN]
             return CutAnswer()
-        session.content += body
+        if not self.faults.stall:
+            session.content += body
         if self.faults.forget_session and body:
             self._sessions.clear()
         if span[3] == "*" or len(session.content) < int(span[3]):

@@ -72,11 +72,16 @@ class ResumableUpload:
                     raise
                 self._sleep(exc.retry_after_s or _FIRST_WAIT_S * 2 ** (failures - 1))
                 response, stored = self._ask(size, offset)
+            else:
+                failures += 1  # unless it got on
             if stored is None:
                 return self._checked(response.json(), digest.hexdigest(), size)
             if not offset <= stored <= offset + len(chunk):
                 raise self._failed(UpstreamFailedError, "it lost what it had confirmed")
-            failures = 0 if stored > offset else failures
+            if stored > offset:
+                failures = 0
+            elif failures >= _MAX_FAILURES:
+                raise self._failed(UpstreamFailedError, "it stores nothing more")
             chunk, offset = chunk[stored - offset :], stored
             if not chunk:
                 chunk = self._next(content, digest)

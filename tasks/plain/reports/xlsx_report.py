@@ -148,7 +148,8 @@ class _DataSheet:
 
     def _writer(self, column: ReportColumn) -> Callable[[int, int, Any], Any]:
         sheet = self._sheet
-        look = self._book.add_format({"num_format": _number_format(column)})
+        align = "right" if column.kind.is_numeric else "left"
+        look = self._book.add_format({"num_format": _number_format(column), "align": align})
         if column.kind is Kind.TEXT:
             return lambda row, i, value: sheet.write_string(row, i, _fitting(value))
         if column.kind is Kind.YES_NO:
@@ -167,6 +168,8 @@ def _write_front(book: Any, sheet: Any, report: Report, summary: Summary) -> Non
     label = book.add_format({"font_color": "#5A6478"})
     bold = book.add_format({"bold": True})
     sheet.hide_gridlines(2)
+    sheet.set_landscape()
+    sheet.fit_to_pages(1, 1)
     sheet.set_column(0, 0, 28)
     sheet.set_column(1, 1, 24)
     sheet.write_string(
@@ -210,12 +213,13 @@ def _write_chart(
             "values": ["Summary", first, 1, last, 1],
             "fill": {"color": "#3B6FB6"},
             "gap": 60,
+            "data_labels": {"value": True, "num_format": "#,##0"},
         }
     )
     chart.set_title({"name": f"{value.heading} by {label.heading}", "name_font": {"size": 12}})
     chart.set_legend({"none": True})
-    chart.set_y_axis({"reverse": True})
-    chart.set_x_axis({"num_format": "#,##0", "major_gridlines": {"visible": True}})
+    chart.set_y_axis({"reverse": True, "line": {"none": True}})
+    chart.set_x_axis({"visible": False, "major_gridlines": {"visible": False}})
     chart.set_size({"width": 640, "height": 120 + 34 * len(summary.bars)})
     sheet.insert_chart(3, 3, chart)
 

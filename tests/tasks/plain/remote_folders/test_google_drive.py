@@ -99,6 +99,14 @@ def test_an_upload_that_never_gets_on_is_given_up(drive, folder):
     assert drive.paths() == {}
 
 
+def test_an_upload_that_is_taken_and_not_stored_ends(drive, folder):
+    """A server that answers well and stores nothing does not hold a worker for ever."""
+    drive.faults.stall = True
+    with pytest.raises(UpstreamFailedError, match="stores nothing more"):
+        put(folder, "a", b"whole")
+    assert drive.requests["PUT /upload/drive/v3/files"] == 5
+
+
 def test_a_session_that_ended_is_an_error_at_once(drive, folder, open_drive):
     """Its upload cannot go on, so nothing is waited for; a new attempt makes a new session."""
     drive.faults.forget_session = True

@@ -111,6 +111,14 @@ def test_a_repeated_anchor_is_its_first_pass():
     assert first.end_at == datetime(2026, 10, 25, 0, 30, tzinfo=UTC)
 
 
+def test_clocks_that_go_back_over_midnight_do_not_bring_a_period_back():
+    """In St. John's 00:01 became 23:01 of the day before: the day that was over stays over."""
+    rule = PeriodRule(unit="day", zone="America/St_Johns")
+    midnight = datetime(2006, 10, 29, 2, 30, tzinfo=UTC)
+    again_before_midnight = midnight + timedelta(minutes=15)
+    assert rule.period_at(again_before_midnight).end_at == midnight
+
+
 @pytest.mark.parametrize(
     ("rule", "text", "key"),
     [
