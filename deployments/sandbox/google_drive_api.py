@@ -272,15 +272,8 @@ class DriveSandbox:
             return JSONResponse(session.made)
         if span[1] is not None and int(span[1]) != len(session.content):
             return _error(400, "badRequest")
-        cut = self.faults.cut_upload_after
-        if cut is not None and body:
-            self.faults.cut_upload_after = None
-            session.content += body[: cut // _STORED_IN * _STORED_IN]
+        if not self._take(session, body):
             return CutAnswer()
-        if not self.faults.stall:
-            session.content += body
-        if self.faults.forget_session and body:
-            self._sessions.clear()
         if span[3] == "*" or len(session.content) < int(span[3]):
             kept = len(session.content)
             headers = {"Range": f"bytes=0-{kept - 1}"} if kept else {}
@@ -290,6 +283,20 @@ class DriveSandbox:
             self.faults.lose_answer = False
             return CutAnswer()
         return JSONResponse(session.made)
+
+    def _take(self, session: _Session, chunk: bytes) -> bool:
+        """Keep a chunk as the faults allow; False if the connection is to be cut."""
+        faults = self.faults
+        if faults.cut_upload_after is not None and chunk:
+            kept = faults.cut_upload_after // _STORED_IN * _STORED_IN
+            faults.cut_upload_after = None
+            session.content += chunk[:kept]
+            return False
+        if not faults.stall:
+            session.content += chunk
+        if faults.forget_session and chunk:
+            self._sessions.clear()
+        return True
 
     def _stored(self, session: _Session) -> _Item:
         content = bytes(session.content)
