@@ -1,0 +1,1 @@
+"""Tables of other systems' databases: rows taken from them, and reports written to them."""
