@@ -45,6 +45,9 @@ def _types(annotation: Any) -> set[Any]:
 
 
 def _number(text: str) -> str:
+    whole, comma, fraction = text.partition(",")
+    if whole.isdecimal() and (fraction.isdecimal() or not comma):
+        return f"{whole}.{fraction}" if comma else text  # nearly all are so, and this is fast
     stripped = text.strip()
     if not _GROUPED.fullmatch(stripped):
         raise ValueError("should be a number with a decimal comma, such as 1.234,50")

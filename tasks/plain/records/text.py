@@ -60,14 +60,20 @@ def decoded_lines(stream: ByteStream, encoding: str, source: Source) -> Iterator
 
     Lists, because a list is handed on from C to C, while a line at a time passes Python.
     """
-    rest = ""
+    held: list[str] = []
     for text in decoded_text(stream, encoding, source):
-        lines = list(io.StringIO(rest + text, newline=""))
-        # A final CR may be half of a CR LF.
-        rest = lines.pop() if lines and not lines[-1].endswith("\n") else ""
-        yield lines
-    if rest:
-        yield [rest]
+        held.append(text)
+        if "\n" in text or "\r" in text:
+            lines = _split("".join(held))
+            # A final CR may be half of a CR LF.
+            held = [] if lines[-1].endswith("\n") else [lines.pop()]
+            yield lines
+    yield _split("".join(held))
+
+
+def _split(text: str) -> list[str]:
+    """The lines of a text; `str.splitlines` would also cut at form feeds and the like."""
+    return list(io.StringIO(text, newline=""))
 
 
 def _codec(head: bytes, encoding: str, source: Source) -> tuple[str, bytes]:

@@ -104,14 +104,17 @@ class RecordValidator(Generic[Model]):
         validate = self._validate
         arrange = self._arrangement(columns)
         has_short_way = arrange is None and not self._conversions
-        empty = "" if self._empty_as_none else None
+        empty_as_none = self._empty_as_none
+        filled = self._filled
         new_tuple = tuple.__new__
         for record in records:
             if isinstance(record, Reject):
                 yield record
                 continue
             line, values, page = record
-            if has_short_way and empty not in values.values():
+            if has_short_way:
+                if empty_as_none and "" in values.values():
+                    values = filled(values)
                 try:
                     item = validate(values)
                 except ValidationError:
@@ -197,19 +200,24 @@ class RecordValidator(Generic[Model]):
 
     def _converted(self, values: Values, problems: dict[str, str]) -> Values:
         """Put the default or None for what is empty, and read what is written another way."""
-        converted: dict[str, Any] = {}
-        for key, value in values.items():
-            if value == "" and self._empty_as_none:
-                if key not in self._fields.optional:
-                    converted[key] = None
-            elif key in self._conversions and isinstance(value, str):
+        converted = self._filled(values) if self._empty_as_none else dict(values)
+        for key, conversion in self._conversions.items():
+            value = converted.get(key)
+            if isinstance(value, str):
                 try:
-                    converted[key] = self._conversions[key](value)
+                    converted[key] = conversion(value)
                 except ValueError as exc:
                     problems[key] = str(exc)
-            else:
-                converted[key] = value
         return converted
+
+    def _filled(self, values: Values) -> dict[str, Any]:
+        """Leave out what is empty and has a default; None for what has none."""
+        optional = self._fields.optional
+        return {
+            key: None if value == "" else value
+            for key, value in values.items()
+            if value != "" or key not in optional
+        }
 
     def _reject(
         self,
