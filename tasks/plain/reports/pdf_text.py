@@ -70,9 +70,10 @@ class Typeface:
 
     def width(self, text: str, size: float, *, bold: bool = False) -> float:
         """How wide one line is, in points."""
-        return sum(
+        width: float = sum(
             pdfmetrics.stringWidth(part, name, size) for name, part in self.runs(text, bold=bold)
         )
+        return width
 
     def lines(
         self, text: str, width: float, size: float, *, bold: bool = False, at_most: int = 3
