@@ -1,0 +1,89 @@
+"""Takes what waits in a queue right now, up to a limit, and acknowledges it behind the sink."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from tasks.plain.message_sources.message import Message, MessageSource
+
+Sink: TypeAlias = Callable[[Sequence[Message]], Awaitable[Mapping[int, str]]]
+"""Takes messages into the application; returns the positions of bad ones, with what is wrong."""
+
+Park: TypeAlias = Callable[[Message, str], Awaitable[None]]
+"""Keeps a bad message with the reason, durably."""
+
+
+@dataclass(slots=True)
+class Taken:
+    """What became of the messages.
+
+    Attributes:
+        imported: Messages that the sink took.
+        parked: Bad messages, which are kept elsewhere.
+        reasons: Of the first of those.
+        is_empty: Nothing waits any more, as far as the queue tells.
+    """
+
+    imported: int = 0
+    parked: int = 0
+    reasons: list[str] | None = None
+    is_empty: bool = False
+
+
+async def take_waiting(
+    source: MessageSource,
+    sink: Sink,
+    park: Park,
+    *,
+    limit: int,
+    batch: int = 100,
+    wait_s: float = 1.0,
+) -> Taken:
+    """Import what waits.
+
+    Whatever the sink took and was not acknowledged comes again: it must take a message twice
+    without harm, by the message's identity or by a key of its own.
+
+    Args:
+        source: Not yet open; closed at the end.
+        sink: Called with up to `batch` messages; when it raises, they are given back.
+        park: Called for each bad message before it is acknowledged.
+        limit: At most so many messages.
+        batch: Messages a call of the sink.
+        wait_s: How long the queue must be silent to count as empty.
+
+    Raises:
+        IntegrationError: Of the source or the sink; what was imported before stays imported.
+    """
+    taken = Taken(reasons=[])
+    try:
+        await source.open()
+        while taken.imported + taken.parked < limit:
+            wanted = min(batch, limit - taken.imported - taken.parked)
+            messages = await source.receive(wanted, wait_s=wait_s)
+            if not messages:
+                taken.is_empty = True
+                break
+            await _import(source, messages, sink, park, taken)
+    finally:
+        await source.close()
+    return taken
+
+
+async def _import(
+    source: MessageSource, messages: Sequence[Message], sink: Sink, park: Park, taken: Taken
+) -> None:
+    try:
+        bad = await sink(messages)
+        for position, reason in bad.items():
+            await park(messages[position], reason)
+    except BaseException:
+        await source.give_back(messages)
+        raise
+    await source.acknowledge(messages)
+    taken.imported += len(messages) - len(bad)
+    taken.parked += len(bad)
+    if taken.reasons is not None and len(taken.reasons) < 5:
+        taken.reasons += list(bad.values())[: 5 - len(taken.reasons)]
