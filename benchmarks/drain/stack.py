@@ -227,6 +227,11 @@ class Stack:
                 )
             )
 
+    def processor_s(self) -> float:
+        """Seconds of processor time that all parts have taken, the application included."""
+        ticks = sum(map(_processor_ticks, {*self._our_processes(), os.getpid()}))
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     def wait_until(
         self, condition: Callable[[], bool], otherwise: str, timeout_s: float = _START_TIMEOUT_S
     ) -> None:
@@ -273,6 +278,13 @@ def running_stack(
             yield stack
         finally:
             stack.stop()
+
+
+def _processor_ticks(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(map(int, fields[11:15]))  # its own, and that of its children that have ended
+    return 0
 
 
 def _executes_a_flow_run(pid: int) -> bool:

@@ -100,6 +100,7 @@ def n8n(home: Path, folder: Path, port: int) -> Iterator[None]:
         url=f"{base}/healthz/readiness",
         timeout_s=_START_TIMEOUT_S,
     ):
+        _wait_for_rest(base)
         _activate_workflow(base)
         _wait_for_post(f"{base}{PATHS['n8n']}")
         yield
@@ -133,6 +134,21 @@ def _activate_workflow(base: str) -> None:
     workflow = {"name": "ingest", "nodes": [webhook], "connections": {}, "settings": {}}
     made = call("POST", "/workflows", {**workflow, "active": False})
     call("PATCH", f"/workflows/{made['id']}", {"active": True, "versionId": made["versionId"]})
+
+
+def _wait_for_rest(base: str) -> None:
+    # While it starts n8n answers everything with 200 and a page that asks for patience.
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while True:
+        try:
+            with urllib.request.urlopen(f"{base}/rest/settings", timeout=5) as response:
+                json.load(response)
+        except (OSError, ValueError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+        else:
+            return
 
 
 def _wait_for_post(url: str) -> None:

@@ -1,0 +1,1 @@
+"""How fast listeners are, and what they lose when everything fails."""

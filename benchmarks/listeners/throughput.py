@@ -1,0 +1,174 @@
+"""Messages per second into the inbox, against a bare consumer that only counts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deployments.listeners.declarations import read_declarations
+from deployments.listeners.listening import Pace
+from deployments.listeners.service import Listeners
+from deployments.sandbox import kafka_cluster
+from deployments.sandbox.message_brokers import Broker, Kafka, Mqtt, Nats, RabbitMq, Redis
+from tasks.plain.state.database import open_database
+
+COUNT = 20_000
+
+
+def messages() -> list[bytes]:
+    return [json.dumps({"id": n, "note": "x" * 300}).encode() for n in range(COUNT)]
+
+
+async def count_rabbitmq(broker: RabbitMq) -> None:
+    connection = await broker._connect()
+    channel = await connection.channel()
+    await channel.set_qos(prefetch_count=1000)
+    queue = await channel.get_queue(broker._name)
+    seen = 0
+    async with queue.iterator() as messages:
+        async for message in messages:
+            await message.ack()
+            seen += 1
+            if seen == COUNT:
+                break
+    await connection.close()
+
+
+async def count_nats(broker: Nats) -> None:
+    client = await broker._connect()
+    subscription = await client.jetstream().pull_subscribe("", "bare", stream=broker._name)
+    seen = 0
+    while seen < COUNT:
+        found = await subscription.fetch(500)
+        for message in found:
+            await message.ack()
+        seen += len(found)
+    await client.flush()
+    await client.close()
+
+
+async def count_redis(broker: Redis) -> None:
+    async with broker._connect() as client:
+        await client.xgroup_create(broker._name, "bare", id="0")
+        seen = 0
+        while seen < COUNT:
+            found = await client.xreadgroup("bare", "me", {broker._name: ">"}, count=500)
+            entries = found[broker._name.encode()][0] if isinstance(found, dict) else found[0][1]
+            await client.xack(broker._name, "bare", *(entry[0] for entry in entries))
+            seen += len(entries)
+
+
+async def count_kafka(broker: Kafka) -> float:
+    from confluent_kafka import Consumer
+
+    consumer = Consumer(
+        {
+            "bootstrap.servers": broker.cluster.bootstrap_servers,
+            "group.id": "bare",
+            "auto.offset.reset": "earliest",
+            "enable.auto.commit": False,
+        }
+    )
+    consumer.subscribe([broker._name])
+    seen, begun = 0, 0.0
+    while seen < COUNT:
+        message = consumer.poll(1)
+        if message is None:
+            continue
+        begun = begun or time.perf_counter()  # joining the group takes seconds for both
+        seen += 1
+        if seen % 500 == 0:
+            consumer.commit(asynchronous=False)
+    took = time.perf_counter() - begun
+    consumer.close()
+    return took
+
+
+async def count_mqtt(broker: Mqtt) -> None:
+    source = broker._source()
+    await source.open()
+    seen = 0
+    while seen < COUNT:
+        found = await source.receive(500, wait_s=5)
+        await source.acknowledge(found)
+        seen += len(found)
+    await source.close()
+
+
+BARE: dict[str, Callable[[Any], Awaitable[float | None]]] = {
+    "rabbitmq": count_rabbitmq,
+    "nats": count_nats,
+    "redis": count_redis,
+    "kafka": count_kafka,
+    "mqtt": count_mqtt,
+}
+
+
+async def listen(broker: Broker) -> float:
+    fields = broker.declaration(*(broker.address or ("", 0)))
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "sources.yaml"
+        file.write_text(yaml.safe_dump({"integration": "bench", "sources": {"bench": fields}}))
+        engine = open_database(f"sqlite:///{directory}/state.db")
+        listeners = Listeners(
+            engine,
+            read_declarations([file], {}),
+            ring=lambda _: None,
+            pace=Pace(poll_s=0.5),
+        )
+        until = asyncio.Event()
+        running = asyncio.create_task(listeners.run(until))
+        [status] = listeners.statuses
+        begun = time.perf_counter()
+        while not (broker.kind != "kafka" or status.counts["new"]):
+            await asyncio.sleep(0.005)
+            begun = time.perf_counter()
+        already = status.counts["new"]
+        while status.counts.total() < COUNT:
+            await asyncio.sleep(0.005)
+        took = (time.perf_counter() - begun) * COUNT / max(1, COUNT - already)
+        until.set()
+        await running
+        engine.dispose()
+    return took
+
+
+async def compare(kind: str) -> None:
+    with kafka_cluster.start() as cluster:
+        made: dict[str, Callable[[], Broker]] = {
+            "rabbitmq": RabbitMq,
+            "nats": Nats,
+            "redis": Redis,
+            "mqtt": Mqtt,
+            "kafka": lambda: Kafka(cluster),
+        }
+        rates = []
+        for consume in (BARE[kind], listen):
+            broker = made[kind]()
+            await broker.create()
+            try:
+                await broker.publish(messages())
+                begun = time.perf_counter()
+                took = await consume(broker)
+                rates.append(COUNT / (took or time.perf_counter() - begun))
+            finally:
+                await broker.remove()
+    bare, listener = rates
+    print(
+        f"{kind:9} bare {bare:8,.0f}/s   listener {listener:8,.0f}/s   "
+        f"ratio {listener / bare:.2f}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    for each in sys.argv[1:] or ("rabbitmq", "nats", "redis", "kafka"):
+        asyncio.run(compare(each))

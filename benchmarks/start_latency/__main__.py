@@ -1,0 +1,137 @@
+"""Starts of flow runs, by the launcher and by the stock worker, in one run on one server.
+
+    python -m benchmarks.start_latency [--runs 20] [--burst 50] [--events 20] [--database URL]
+
+Both workers are up all the time. The runs of the two alternate, so whatever else the machine
+does hits both. The stock worker runs at its defaults.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import statistics
+from datetime import UTC, datetime
+from uuid import UUID
+
+from prefect.automations import Automation, RunDeployment
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterExpectedStartTime
+from prefect.client.schemas.objects import FlowRun
+from prefect.events import EventTrigger, emit_event
+
+from benchmarks.start_latency.stack import FAST, STOCK, Stack, running_stack
+
+_PROCESSES = 10
+_WORKER = "deployments.launcher.worker"
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.start_latency")
+    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--burst", type=int, default=50)
+    parser.add_argument("--events", type=int, default=20)
+    parser.add_argument("--database", help="of the server; SQLite in a new file if left out")
+    options = parser.parse_args()
+    async with running_stack(options.database) as stack:
+        for pool in (STOCK, FAST):
+            stack.start(pool)
+        await _both(stack, 1)  # the first run of each pool makes files and caches
+        show("idle, created → Running", await _both(stack, options.runs))
+        show("event emitted → Running", await _events(stack, options.events))
+        await _memory(stack, "wait")
+        await _memory(stack, "heavy-wait")
+        await _burst(stack, options.burst)
+
+
+def show(what: str, latencies_s: dict[str, list[float]]) -> None:
+    """One line a pool, and how many times faster the launcher is."""
+    print(f"\n{what}")
+    for pool, values in latencies_s.items():
+        p95 = statistics.quantiles(values, n=20, method="inclusive")[-1]
+        print(
+            f"  {pool:6} n={len(values):<3} min {min(values):5.2f}  median "
+            f"{statistics.median(values):5.2f}  p95 {p95:5.2f}  max {max(values):5.2f} s"
+        )
+    ratio = statistics.median(latencies_s[STOCK]) / statistics.median(latencies_s[FAST])
+    print(f"  ratio of medians: {ratio:.1f}", flush=True)
+
+
+async def _both(stack: Stack, count: int) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {STOCK: [], FAST: []}
+    for _ in range(count):
+        for pool, latencies_s in found.items():
+            await asyncio.sleep(random.uniform(0, 2))  # no fixed phase to the worker's polls
+            run = await stack.create_run(pool)
+            latencies_s += [_latency_s(run) for run in await stack.wait_until([run.id])]
+    return found
+
+
+def _latency_s(run: FlowRun, since: datetime | None = None) -> float:
+    assert run.start_time, f"{run.name} is {run.state}"
+    began_at = since or run.created
+    assert began_at
+    return (run.start_time - began_at).total_seconds()
+
+
+async def _burst(stack: Stack, count: int) -> None:
+    print(f"\nburst of {count} runs")
+    rates = {}
+    for pool in (STOCK, FAST):
+        created = [await stack.create_run(pool) for _ in range(count)]
+        runs = await stack.wait_until([run.id for run in created])
+        ended_at = max(run.end_time for run in runs if run.end_time)
+        rates[pool] = count / (ended_at - created[0].created).total_seconds()
+        states = statistics.multimode(run.state_name for run in runs)
+        good = sum(run.state_name == "Completed" for run in runs)
+        print(f"  {pool:6} {rates[pool]:.2f} runs/s, {good} completed {states}", flush=True)
+    print(f"  ratio: {rates[FAST] / rates[STOCK]:.1f}")
+
+
+async def _events(stack: Stack, count: int) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {STOCK: [], FAST: []}
+    for pool in found:
+        trigger = EventTrigger(expect={f"benchmark.{pool}"}, posture="Reactive", threshold=1)
+        action = RunDeployment(deployment_id=stack.deployments[pool, "nothing"])
+        await Automation(name=pool, trigger=trigger, actions=[action]).acreate()
+    await asyncio.sleep(5)  # the server loads new automations every few seconds
+    for _ in range(count):
+        for pool, latencies_s in found.items():
+            emitted_at = datetime.now(UTC)
+            emit_event(f"benchmark.{pool}", resource={"prefect.resource.id": "benchmark"})
+            new = await _runs_since(stack, emitted_at)
+            runs = await stack.wait_until(new)
+            latencies_s += [_latency_s(run, emitted_at) for run in runs]
+    return found
+
+
+async def _runs_since(stack: Stack, instant: datetime) -> list[UUID]:
+    expected = FlowRunFilter(expected_start_time=FlowRunFilterExpectedStartTime(after_=instant))
+    while True:
+        if runs := await stack.client.read_flow_runs(flow_run_filter=expected):
+            return [run.id for run in runs]
+        await asyncio.sleep(0.2)
+
+
+async def _memory(stack: Stack, flow: str) -> None:
+    print(f"\nproportional memory of {_PROCESSES} idle runs, worker not counted ({flow})")
+    sizes = {}
+    for pool in (STOCK, FAST):
+        created = [await stack.create_run(pool, flow) for _ in range(_PROCESSES)]
+        await stack.wait_until([run.id for run in created], "Running")
+        await asyncio.sleep(5)
+        root = stack.processes[pool]
+        counted = root.children(recursive=True)
+        if pool == FAST:  # launcher, worker and parent: all but the worker count
+            counted = [root, *(p for p in counted if _WORKER not in p.cmdline())]
+        sizes[pool] = sum(process.memory_full_info().pss for process in counted) / 1e6
+        print(f"  {pool:6} {sizes[pool]:5.0f} MB in {len(counted)} processes", flush=True)
+        for run in counted:
+            if run.pid != root.pid and run.ppid() != root.pid:
+                run.kill()
+        await stack.wait_until([run.id for run in created])
+    print(f"  ratio: {sizes[FAST] / sizes[STOCK]:.2f}")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
