@@ -23,10 +23,13 @@ class RecordBudget:
     It is precise to a chunk: the bytes are counted as they are read, not as they are parsed.
     """
 
-    def __init__(self, stream: ByteStream, max_record_bytes: int, source: Source) -> None:
+    def __init__(
+        self, stream: ByteStream, max_record_bytes: int, source: Source, *, likely_cause: str
+    ) -> None:
         self._stream = stream
         self._max_record_bytes = max_record_bytes
         self._source = source
+        self._likely_cause = likely_cause
         self._line = 1
         self._record_bytes = 0
         self._is_empty = True
@@ -44,9 +47,8 @@ class RecordBudget:
         """
         if self._record_bytes > self._max_record_bytes:
             raise self._source.bad(
-                f"the record that begins here has no end within {self._max_record_bytes:,} "
-                "bytes; look for a line break or a closing quote or tag that is missing, or "
-                "raise max_record_bytes",
+                f"no record ends within {self._max_record_bytes:,} bytes from here; the cause may "
+                f"be {self._likely_cause}, else raise max_record_bytes",
                 line=self._line,
             )
         chunk = self._stream.read(CHUNK_BYTES if size < 0 else min(size, CHUNK_BYTES))

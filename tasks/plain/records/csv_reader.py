@@ -42,7 +42,12 @@ def read_csv(stream: ByteStream, options: CsvFormat, source: Source) -> Table:
 
     Source: RFC 4180, with any delimiter, quote and line end.
     """
-    budget = RecordBudget(stream, options.max_record_bytes, source)
+    budget = RecordBudget(
+        stream,
+        options.max_record_bytes,
+        source,
+        likely_cause="a missing line break or closing quote",
+    )
     skipped = max(options.header_row - 1, 0)
     lines: Iterator[str] = islice(
         chain.from_iterable(decoded_lines(budget, options.encoding, source)), skipped, None

@@ -18,7 +18,7 @@ from tasks.plain.records.text import decoded_lines, decoded_text
 
 # Beyond a float's range nobody means it, and int(Decimal("1e999999999")) never ends.
 _MAX_EXPONENT = 400
-# Of those that make sense only as a whole: false, a \\u escape; strings tell by themselves.
+# Of those that make sense only as a whole, such as false or a \\u escape; strings tell at once.
 _LONGEST_TOKEN = 16
 _ESCAPE = "\\u"
 _WHITESPACE = re.compile(r"[ \t\r\n]*")
@@ -32,7 +32,9 @@ def read_json_lines(stream: ByteStream, options: JsonLinesFormat, source: Source
 
     Source: https://jsonlines.org
     """
-    budget = RecordBudget(stream, options.max_record_bytes, source)
+    budget = RecordBudget(
+        stream, options.max_record_bytes, source, likely_cause="a missing line break"
+    )
 
     def records(_keys: object) -> Iterator[Record | Reject]:
         lists = decoded_lines(budget, options.encoding, source)
@@ -53,7 +55,9 @@ def read_json(stream: ByteStream, options: JsonFormat, source: Source) -> Table:
 
     Source: RFC 8259
     """
-    budget = RecordBudget(stream, options.max_record_bytes, source)
+    budget = RecordBudget(
+        stream, options.max_record_bytes, source, likely_cause="a missing quote or bracket"
+    )
     path = [key for key in options.record_path.split("/") if key]
     return Table(None, lambda _keys: _Document(budget, options, source).records(path))
 
@@ -201,7 +205,7 @@ class _Document:
 
     def _malformed(self, what: str, cause: Exception | None = None) -> NoReturn:
         raise self._source.bad(
-            f"{what}; the file may be cut off: have the sender write it again",
+            f"{what}; if it ends too early the transfer was cut: have the sender write it again",
             line=self._line_here(),
         ) from cause
 

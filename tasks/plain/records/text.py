@@ -18,6 +18,7 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+_LONGEST_MARK = 4
 _FAMILY_LENGTH = len("utf-16")
 
 
@@ -32,14 +33,19 @@ def decoded_text(stream: ByteStream, encoding: str, source: Source) -> Iterator[
     Raises:
         BadPayloadError: The bytes are not text in that encoding; says the line.
     """
-    head = stream.read(CHUNK_BYTES)
+    head = b""
+    while len(head) < _LONGEST_MARK and (more := stream.read(CHUNK_BYTES)):
+        head += more
     codec, mark = _codec(head, encoding, source)
     decoder = codecs.getincrementaldecoder(codec)()
     line = 1
-    chunk = head[len(mark) :]
-    while True:
+    rest = head[len(mark) :]
+    ended = False
+    while not ended:
+        chunk, rest = rest or stream.read(CHUNK_BYTES), b""
+        ended = not chunk
         try:
-            text = decoder.decode(chunk, final=not chunk)
+            text = decoder.decode(chunk, final=ended)
         except UnicodeError as exc:
             raise _undecodable(exc, codec, source, line) from exc
         if "\0" in text:
@@ -49,10 +55,7 @@ def decoded_text(stream: ByteStream, encoding: str, source: Source) -> Iterator[
                 line=line + text.count("\n", 0, text.index("\0")),
             )
         yield text
-        if not chunk:
-            return
         line += text.count("\n")
-        chunk = stream.read(CHUNK_BYTES)
 
 
 def decoded_lines(stream: ByteStream, encoding: str, source: Source) -> Iterator[list[str]]:

@@ -31,7 +31,12 @@ def read_xml(stream: ByteStream, options: XmlFormat, source: Source) -> Table:
 
     Source: https://www.w3.org/TR/xml, https://www.w3.org/TR/xml-names
     """
-    budget = RecordBudget(stream, options.max_record_bytes, source)
+    budget = RecordBudget(
+        stream,
+        options.max_record_bytes,
+        source,
+        likely_cause="a missing closing tag or another record_path",
+    )
     return Table(None, lambda _keys: _records(budget, options, source))
 
 
@@ -94,13 +99,12 @@ class _Fields:
         """Add an element's values; keys are its path, from below `base` on."""
         for attribute, text in element.attrib.items():
             if not str(attribute).startswith(_INSTANCE_NAMESPACE):
-                values[f"{path}@{self._name(attribute)}"[len(base) :]] = text
+                self._put(values, f"{path}@{self._name(attribute)}", base, str(text))
         if not len(element):
-            key = path[len(base) : -1] or "."
-            if key in values:
-                raise _RepeatedError(path[:-1])
-            if key != "." or element.text:
-                values[key] = _text(element)
+            if path != base:
+                self._put(values, path[:-1], base, _text(element))
+            elif element.text:
+                values["."] = element.text
             return
         for child in element:
             child_path = path + self._name(child.tag)
@@ -109,12 +113,16 @@ class _Fields:
             else:
                 self._fill(values, child, base, child_path + "/")
 
+    def _put(self, values: dict[str, Any], path: str, base: str, value: str | None) -> None:
+        key = path[len(base) :]
+        if key in values:
+            raise _RepeatedError(path)
+        values[key] = value
+
     def _item(self, element: etree._Element, path: str) -> Any:
-        if not len(element) and not element.attrib:
-            return _text(element)
         values: dict[str, Any] = {}
         self._fill(values, element, path + "/", path + "/")
-        return values
+        return values if values.keys() - {"."} else _text(element)
 
     def _name(self, tag: Any) -> str:
         """A tag's local name, with a prefix if its namespace was given one."""

@@ -267,9 +267,8 @@ def test_a_line_that_never_ends_is_refused_in_bounded_memory(tmp_path):
         tracemalloc.stop()
 
     assert str(raised.value) == (
-        "folder: read 'endless.csv': line 3: the record that begins here has no end within "
-        "1,048,576 bytes; look for a line break or a closing quote or tag that is missing, or "
-        "raise max_record_bytes"
+        "folder: read 'endless.csv': line 3: no record ends within 1,048,576 bytes from here; the "
+        "cause may be a missing line break or closing quote, else raise max_record_bytes"
     )
     assert peak < 12 * MIB
 
@@ -279,7 +278,7 @@ def test_an_open_quote_cannot_fill_the_memory(refusal):
     content = b'sku,name\n1,"x\n' + b'","\n' * 300_000
 
     assert refusal(content, CsvFormat()).startswith(
-        "line 2: the record that begins here has no end within 1,048,576 bytes"
+        "line 2: no record ends within 1,048,576 bytes from here"
     )
 
 

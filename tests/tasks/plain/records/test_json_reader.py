@@ -65,7 +65,7 @@ def test_half_a_surrogate_pair_is_rejected(read):
     ]
 
 
-CUT = "; the file may be cut off: have the sender write it again"
+CUT = "; if it ends too early the transfer was cut: have the sender write it again"
 
 
 @pytest.mark.parametrize(
@@ -140,9 +140,11 @@ def test_a_record_that_never_ends_is_refused(refusal, options):
     """A value without end is refused when the limit was read, not when the file was."""
     content = (b"[" if options.kind == "json" else b"") + b'{"a": "' + b"x" * 20_000_000
 
+    cause = "quote or bracket" if options.kind == "json" else "line break"
+
     assert refusal(content, options) == (
-        "line 1: the record that begins here has no end within 8,388,608 bytes; look for a line "
-        "break or a closing quote or tag that is missing, or raise max_record_bytes"
+        "line 1: no record ends within 8,388,608 bytes from here; the cause may be a missing "
+        f"{cause}, else raise max_record_bytes"
     )
 
 

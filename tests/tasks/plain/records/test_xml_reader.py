@@ -76,9 +76,10 @@ def test_listed_namespaces_are_told_apart(read):
 
 def test_repeated_elements_become_lists(read):
     """Paths listed as repeated are lists of texts, or of records where they have parts."""
-    content = b"""<orders><order><no>1</no><tag>a</tag><tag>b</tag>
+    content = b"""<orders xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance">
+      <order><no>1</no><tag>a</tag><tag>b</tag>
       <lines><line n="1"><sku>x</sku></line><line><sku>y</sku><q>2</q></line></lines></order>
-      <order><no>2</no><tag>c</tag></order></orders>"""
+      <order><no>2</no><tag n="0">c</tag><tag xsi:nil="1"/><tag/></order></orders>"""
 
     first, second = read(content, XmlFormat(repeated=("tag", "lines/line")))
 
@@ -87,7 +88,14 @@ def test_repeated_elements_become_lists(read):
         "tag": ["a", "b"],
         "lines/line": [{"@n": "1", "sku": "x"}, {"sku": "y", "q": "2"}],
     }
-    assert second.values == {"no": "2", "tag": ["c"]}
+    assert second.values == {"no": "2", "tag": [{"@n": "0", ".": "c"}, None, ""]}
+
+
+def test_unexpected_repetition_of_attributes_rejects_the_record(read):
+    """Attributes of an element that occurs twice are not silently overwritten either."""
+    (bad,) = read(b'<r><i><a x="1"><b/></a><a x="2"><c/></a></i></r>', XmlFormat())
+
+    assert (type(bad), bad.column) == (Reject, "a/@x")
 
 
 def test_unexpected_repetition_rejects_the_record(read):
@@ -218,8 +226,8 @@ def test_documents_that_cannot_be_read(refusal, content, path, message):
 def test_a_record_that_never_ends_is_refused(refusal, content):
     """A record without end is refused when the limit was read, not when the file was."""
     assert refusal(content, XmlFormat(max_record_bytes=1024 * 1024)) == (
-        "line 1: the record that begins here has no end within 1,048,576 bytes; look for a line "
-        "break or a closing quote or tag that is missing, or raise max_record_bytes"
+        "line 1: no record ends within 1,048,576 bytes from here; the cause may be a missing "
+        "closing tag or another record_path, else raise max_record_bytes"
     )
 
 
