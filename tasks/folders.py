@@ -14,7 +14,9 @@ from prefect import task
 from prefect.blocks.core import Block
 from prefect.cache_policies import NO_CACHE
 
+from blocks.azure_file_share import AzureFileShare
 from blocks.dropbox_account import DropboxAccount
+from blocks.google_drive_account import GoogleDriveAccount
 from blocks.local_folder import LocalFolder
 from blocks.s3_bucket import S3Bucket
 from blocks.sftp_server import SftpServer
@@ -52,12 +54,27 @@ def _dropbox(block: DropboxAccount) -> RemoteFolder:
     return DropboxFiles(block.get_client(), system=block.system, root=block.root_folder)
 
 
+def _google_drive(block: GoogleDriveAccount) -> RemoteFolder:
+    from tasks.plain.remote_folders.google_drive import DriveFiles
+
+    return DriveFiles(block.get_client(), system=block.system, root_id=block.folder_id)
+
+
+def _azure_files(block: AzureFileShare) -> RemoteFolder:
+    client = block.get_client()  # first, as it says what to install if that is missing
+    from tasks.plain.remote_folders.azure_files import AzureFiles
+
+    return AzureFiles(client, system=block.system, root=block.root_folder)
+
+
 # The clients behind them take long to import: only what is used is.
 _OPENERS: dict[type[Block], Callable[[Any], RemoteFolder]] = {
     LocalFolder: _local,
     SftpServer: _sftp,
     S3Bucket: _s3,
     DropboxAccount: _dropbox,
+    GoogleDriveAccount: _google_drive,
+    AzureFileShare: _azure_files,
 }
 FOLDER_BLOCKS = tuple(_OPENERS)
 

@@ -5,25 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from prefect import State, task
 from prefect.artifacts import acreate_markdown_artifact
-from prefect.blocks.core import Block
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 from sqlalchemy import Engine
 
-from blocks.azure_file_share import AzureFileShare
 from blocks.errors import (
     IntegrationError,
     MisconfiguredError,
     UnreachableError,
     UpstreamBusyError,
 )
-from blocks.google_drive_account import GoogleDriveAccount
 from blocks.mail_server import MailServer
 from blocks.sms_account import SmsAccount
 from tasks.api import is_transient
@@ -32,7 +29,6 @@ from tasks.folders import FOLDER_BLOCKS, open_folder
 from tasks.mail import hand_in
 from tasks.outcomes import failed
 from tasks.plain.http.errors import OutcomeUnknownError
-from tasks.plain.remote_folders.protocol import RemoteFolder
 from tasks.plain.reports import building
 from tasks.plain.reports.building import NoData, ReportFormat
 from tasks.plain.reports.deliveries import Claim, Delivered, Deliveries, Receipt
@@ -47,7 +43,6 @@ from tasks.plain.state.database import open_database
 from tasks.sms import hand_over
 
 FOLDER_VARIABLE = "INTEGRATIONS_REPORTS_DIR"
-FOLDERS: tuple[type[Block], ...] = (*FOLDER_BLOCKS, GoogleDriveAccount, AzureFileShare)
 
 
 @task(task_run_name="build {report.name} {report.period.key}", cache_policy=NO_CACHE)
@@ -205,10 +200,10 @@ Send = Callable[[BuiltReport, Claim, str | None], Receipt]
 async def _sender(destination: Destination) -> Send:
     """How the destination is served; loads its block."""
     if isinstance(destination, FolderDestination):
-        place = await load_connection(destination.block, *FOLDERS)
+        place = await load_connection(destination.block, *FOLDER_BLOCKS)
 
         def put(built: BuiltReport, claim: Claim, _link: str | None) -> Receipt:
-            with _opened(place) as folder:
+            with open_folder(place) as folder:
                 return put_report(folder, built, destination, claim)
 
         return put
@@ -273,26 +268,6 @@ def _deliver_once(
 def _link(deliveries: Deliveries, built: BuiltReport, folders: Sequence[str]) -> str | None:
     delivered = deliveries.delivered(built.report.name, built.report.period.key)
     return next((delivered[name].link for name in folders if name in delivered), None)
-
-
-@contextmanager
-def _opened(place: Block) -> Iterator[RemoteFolder]:
-    if isinstance(place, GoogleDriveAccount):
-        from tasks.plain.remote_folders.google_drive import DriveFiles
-
-        with closing(
-            DriveFiles(place.get_client(), system=place.system, root_id=place.folder_id)
-        ) as drive:
-            yield drive
-    elif isinstance(place, AzureFileShare):
-        client = place.get_client()  # first, as it says what to install if that is missing
-        from tasks.plain.remote_folders.azure_files import AzureFiles
-
-        with closing(AzureFiles(client, system=place.system, root=place.root_folder)) as share:
-            yield share
-    else:
-        with open_folder(place) as folder:
-            yield folder
 
 
 @contextmanager

@@ -55,7 +55,7 @@ async def file_import(
 
     Args:
         source: The block of the place, as type/name: sftp-server/…, s3-bucket-of-files/…,
-            dropbox-account/… or local-folder/….
+            dropbox-account/…, google-drive-account/…, azure-file-share/… or local-folder/….
         record_type: What the files hold.
         folder: The folder at the source, from its root.
         application: The block of the application that takes the records.

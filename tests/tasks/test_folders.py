@@ -68,7 +68,9 @@ def test_a_download_that_fails_leaves_nothing(place, source, tmp_path):
 def test_the_kinds_of_places():
     """What flows may offer in their run form."""
     assert sorted(kind.__name__ for kind in FOLDER_BLOCKS) == [
+        "AzureFileShare",
         "DropboxAccount",
+        "GoogleDriveAccount",
         "LocalFolder",
         "S3Bucket",
         "SftpServer",
