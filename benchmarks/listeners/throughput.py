@@ -28,10 +28,10 @@ def messages() -> list[bytes]:
 
 
 async def count_rabbitmq(broker: RabbitMq) -> None:
-    connection = await broker._connect()
+    connection = await broker.connect()
     channel = await connection.channel()
     await channel.set_qos(prefetch_count=1000)
-    queue = await channel.get_queue(broker._name)
+    queue = await channel.get_queue(broker.name)
     seen = 0
     async with queue.iterator() as messages:
         async for message in messages:
@@ -43,8 +43,8 @@ async def count_rabbitmq(broker: RabbitMq) -> None:
 
 
 async def count_nats(broker: Nats) -> None:
-    client = await broker._connect()
-    subscription = await client.jetstream().pull_subscribe("", "bare", stream=broker._name)
+    client = await broker.connect()
+    subscription = await client.jetstream().pull_subscribe("", "bare", stream=broker.name)
     seen = 0
     while seen < COUNT:
         found = await subscription.fetch(500)
@@ -56,13 +56,13 @@ async def count_nats(broker: Nats) -> None:
 
 
 async def count_redis(broker: Redis) -> None:
-    async with broker._connect() as client:
-        await client.xgroup_create(broker._name, "bare", id="0")
+    async with broker.connect() as client:
+        await client.xgroup_create(broker.name, "bare", id="0")
         seen = 0
         while seen < COUNT:
-            found = await client.xreadgroup("bare", "me", {broker._name: ">"}, count=500)
-            entries = found[broker._name.encode()][0] if isinstance(found, dict) else found[0][1]
-            await client.xack(broker._name, "bare", *(entry[0] for entry in entries))
+            found = await client.xreadgroup("bare", "me", {broker.name: ">"}, count=500)
+            entries = found[broker.name.encode()][0] if isinstance(found, dict) else found[0][1]
+            await client.xack(broker.name, "bare", *(entry[0] for entry in entries))
             seen += len(entries)
 
 
@@ -77,7 +77,7 @@ async def count_kafka(broker: Kafka) -> float:
             "enable.auto.commit": False,
         }
     )
-    consumer.subscribe([broker._name])
+    consumer.subscribe([broker.name])
     seen, begun = 0, 0.0
     while seen < COUNT:
         message = consumer.poll(1)
@@ -93,7 +93,7 @@ async def count_kafka(broker: Kafka) -> float:
 
 
 async def count_mqtt(broker: Mqtt) -> None:
-    source = broker._source()
+    source = broker.source()
     await source.open()
     seen = 0
     while seen < COUNT:
@@ -132,7 +132,7 @@ async def listen(broker: Broker) -> float:
             await asyncio.sleep(0.005)
             begun = time.perf_counter()
         already = status.counts["new"]
-        while status.counts.total() < COUNT:
+        while status.counts.total() < COUNT:  # noqa: ASYNC110 - the status is only looked at
             await asyncio.sleep(0.005)
         took = (time.perf_counter() - begun) * COUNT / max(1, COUNT - already)
         until.set()
@@ -150,21 +150,23 @@ async def compare(kind: str) -> None:
             "mqtt": Mqtt,
             "kafka": lambda: Kafka(cluster),
         }
-        rates = []
+        rates, cpu_us = [], []
         for consume in (BARE[kind], listen):
             broker = made[kind]()
             await broker.create()
             try:
                 await broker.publish(messages())
-                begun = time.perf_counter()
+                begun, used = time.perf_counter(), time.process_time()
                 took = await consume(broker)
                 rates.append(COUNT / (took or time.perf_counter() - begun))
+                cpu_us.append((time.process_time() - used) / COUNT * 1e6)
             finally:
                 await broker.remove()
     bare, listener = rates
     print(
         f"{kind:9} bare {bare:8,.0f}/s   listener {listener:8,.0f}/s   "
-        f"ratio {listener / bare:.2f}",
+        f"ratio {listener / bare:.2f}   CPU per message: bare {cpu_us[0]:.0f} us, "
+        f"listener {cpu_us[1]:.0f} us, ratio {cpu_us[0] / cpu_us[1]:.2f}",
         flush=True,
     )
 

@@ -57,7 +57,7 @@ class RabbitMq:
     address: tuple[str, int] | None = (_HOST, 5672)
 
     def __init__(self) -> None:
-        self._name = f"test-{uuid.uuid4().hex[:12]}"
+        self.name = f"test-{uuid.uuid4().hex[:12]}"
 
     def declaration(self, host: str, port: int) -> dict[str, Any]:
         """See `Broker.declaration`."""
@@ -65,33 +65,34 @@ class RabbitMq:
         return {
             "kind": "rabbitmq",
             "connection": {"host": host, "port": port, "tls": False, **login},
-            "queue": self._name,
+            "queue": self.name,
         }
 
     async def create(self) -> None:
         """See `Broker.create`."""
-        async with await self._connect() as connection:
+        async with await self.connect() as connection:
             channel = await connection.channel()
-            await channel.declare_queue(self._name, durable=True)
+            await channel.declare_queue(self.name, durable=True)
 
     async def publish(self, bodies: Sequence[bytes], *, key: str | None = None) -> None:
         """See `Broker.publish`."""
         import aio_pika
 
-        async with await self._connect() as connection:
+        async with await self.connect() as connection:
             channel = await connection.channel(publisher_confirms=False)
             for body in bodies:
                 message = aio_pika.Message(body, message_id=uuid.uuid4().hex, delivery_mode=2)
-                await channel.default_exchange.publish(message, self._name)
-            await channel.declare_queue(self._name, passive=True)  # behind all of them
+                await channel.default_exchange.publish(message, self.name)
+            await channel.declare_queue(self.name, passive=True)  # behind all of them
 
     async def remove(self) -> None:
         """See `Broker.remove`."""
-        async with await self._connect() as connection:
+        async with await self.connect() as connection:
             channel = await connection.channel()
-            await channel.queue_delete(self._name)
+            await channel.queue_delete(self.name)
 
-    async def _connect(self) -> Any:
+    async def connect(self) -> Any:
+        """A client for whoever runs the broker."""
         return await RabbitMqConnection(
             host=_HOST,
             port=5672,
@@ -108,7 +109,7 @@ class Nats:
     address: tuple[str, int] | None = (_HOST, 4222)
 
     def __init__(self) -> None:
-        self._name = f"test-{uuid.uuid4().hex[:12]}"
+        self.name = f"test-{uuid.uuid4().hex[:12]}"
 
     def declaration(self, host: str, port: int) -> dict[str, Any]:
         """See `Broker.declaration`."""
@@ -116,33 +117,34 @@ class Nats:
         return {
             "kind": "nats",
             "connection": connection,
-            "stream": self._name,
+            "stream": self.name,
             "ack_wait_s": 1.5,
         }
 
     async def create(self) -> None:
         """See `Broker.create`."""
-        client = await self._connect()
-        await client.jetstream().add_stream(name=self._name, subjects=[self._name])
+        client = await self.connect()
+        await client.jetstream().add_stream(name=self.name, subjects=[self.name])
         await client.close()
 
     async def publish(self, bodies: Sequence[bytes], *, key: str | None = None) -> None:
         """See `Broker.publish`."""
-        client = await self._connect()
+        client = await self.connect()
         context = client.jetstream()
         for at in range(0, len(bodies), 200):
             await asyncio.gather(
-                *(context.publish(self._name, body) for body in bodies[at : at + 200])
+                *(context.publish(self.name, body) for body in bodies[at : at + 200])
             )
         await client.close()
 
     async def remove(self) -> None:
         """See `Broker.remove`."""
-        client = await self._connect()
-        await client.jetstream().delete_stream(self._name)
+        client = await self.connect()
+        await client.jetstream().delete_stream(self.name)
         await client.close()
 
-    async def _connect(self) -> Any:
+    async def connect(self) -> Any:
+        """A client for whoever runs the broker."""
         return await NatsConnection(host=_HOST, tls=False).get_client()
 
 
@@ -153,33 +155,34 @@ class Redis:
     address: tuple[str, int] | None = (_HOST, 6379)
 
     def __init__(self) -> None:
-        self._name = f"test-{uuid.uuid4().hex[:12]}"
+        self.name = f"test-{uuid.uuid4().hex[:12]}"
 
     def declaration(self, host: str, port: int) -> dict[str, Any]:
         """See `Broker.declaration`."""
         connection = {"host": host, "port": port, "tls": False}
-        return {"kind": "redis", "connection": connection, "stream": self._name}
+        return {"kind": "redis", "connection": connection, "stream": self.name}
 
     async def create(self) -> None:
         """See `Broker.create`."""
-        async with self._connect() as client:
+        async with self.connect() as client:
             await client.ping()
 
     async def publish(self, bodies: Sequence[bytes], *, key: str | None = None) -> None:
         """See `Broker.publish`."""
-        async with self._connect() as client:
+        async with self.connect() as client:
             for at in range(0, len(bodies), 500):
                 pipeline = client.pipeline(transaction=False)
                 for body in bodies[at : at + 500]:
-                    pipeline.xadd(self._name, {"body": body})
+                    pipeline.xadd(self.name, {"body": body})
                 await pipeline.execute()
 
     async def remove(self) -> None:
         """See `Broker.remove`."""
-        async with self._connect() as client:
-            await client.delete(self._name)
+        async with self.connect() as client:
+            await client.delete(self.name)
 
-    def _connect(self) -> Any:
+    def connect(self) -> Any:
+        """A client for whoever runs the broker."""
         return RedisConnection(host=_HOST, tls=False).get_client()
 
 
@@ -191,21 +194,21 @@ class Mqtt:
     def __init__(self, port: int = 1883) -> None:
         self.address: tuple[str, int] | None = (_HOST, port)
         self._port = port
-        self._name = f"test-{uuid.uuid4().hex[:12]}"
+        self.name = f"test-{uuid.uuid4().hex[:12]}"
 
     def declaration(self, host: str, port: int) -> dict[str, Any]:
         """See `Broker.declaration`."""
         return {
             "kind": "mqtt",
             "connection": {"host": host, "port": port, "tls": False},
-            "topics": [self._name],
-            "client_id": self._name,
+            "topics": [self.name],
+            "client_id": self.name,
             "dedup": "field:id",
         }
 
     async def create(self) -> None:
         """Begin the listener's session, so that the broker keeps messages for it."""
-        source = self._source()
+        source = self.source()
         await source.open()
         await source.close()
 
@@ -218,7 +221,7 @@ class Mqtt:
         from paho.mqtt.packettypes import PacketTypes
         from paho.mqtt.properties import Properties
 
-        client = self._connection().get_client(self._name)
+        client = self._connection().get_client(self.name)
         properties = Properties(PacketTypes.DISCONNECT)  # type: ignore[no-untyped-call]
         properties.SessionExpiryInterval = 0
         client.connect(_HOST, self._port, clean_start=True)
@@ -229,17 +232,18 @@ class Mqtt:
         client.loop_stop()
 
     def _publish(self, bodies: Sequence[bytes]) -> None:
-        client = self._connection().get_client(f"{self._name}-publisher")
+        client = self._connection().get_client(f"{self.name}-publisher")
         client.max_inflight_messages_set(100)
         client.connect(_HOST, self._port, clean_start=True)
         client.loop_start()
-        published = [client.publish(self._name, body, qos=1) for body in bodies]
+        published = [client.publish(self.name, body, qos=1) for body in bodies]
         for each in published:
             each.wait_for_publish(30)
         client.disconnect()
         client.loop_stop()
 
-    def _source(self) -> Any:
+    def source(self) -> Any:
+        """The listener's own session."""
         from tasks.plain.message_sources.mqtt import MqttTopic
 
         return MqttTopic(
@@ -248,8 +252,8 @@ class Mqtt:
             port=self._port,
             keepalive_s=30,
             system="mqtt://sandbox",
-            topics=[self._name],
-            client_id=self._name,
+            topics=[self.name],
+            client_id=self.name,
         )
 
     def _connection(self) -> MqttConnection:
@@ -269,7 +273,7 @@ class Kafka:
 
     def __init__(self, cluster: KafkaCluster, *, partitions: int = 4) -> None:
         self.cluster = cluster
-        self._name = f"test-{uuid.uuid4().hex[:12]}"
+        self.name = f"test-{uuid.uuid4().hex[:12]}"
         self._partitions = partitions
 
     def declaration(self, host: str, port: int) -> dict[str, Any]:
@@ -283,12 +287,12 @@ class Kafka:
                 # the stand-in lets a group that was left rest for a session's length
                 "properties": {"session.timeout.ms": "1500", "heartbeat.interval.ms": "300"},
             },
-            "topics": [self._name],
+            "topics": [self.name],
         }
 
     async def create(self) -> None:
         """See `Broker.create`."""
-        self.cluster.create_topic(self._name, self._partitions)
+        self.cluster.create_topic(self.name, self._partitions)
 
     async def publish(self, bodies: Sequence[bytes], *, key: str | None = None) -> None:
         """See `Broker.publish`."""
@@ -302,7 +306,7 @@ class Kafka:
 
         producer = Producer({"bootstrap.servers": self.cluster.bootstrap_servers, "linger.ms": 5})
         for body in bodies:
-            producer.produce(self._name, body, key=key)
+            producer.produce(self.name, body, key=key)
             producer.poll(0)
         left = producer.flush(30)
         if left:
@@ -321,7 +325,7 @@ class Sqs:
     def __init__(self, endpoint_url: str) -> None:
         host, _, port = endpoint_url.removeprefix("http://").partition(":")
         self.address: tuple[str, int] | None = (host, int(port))
-        self._name = f"test-{uuid.uuid4().hex[:12]}"
+        self.name = f"test-{uuid.uuid4().hex[:12]}"
         boto3: Any = importlib.import_module("boto3")  # each service's types are a package
         self.client = boto3.client(
             "sqs",
@@ -348,7 +352,7 @@ class Sqs:
 
     async def create(self) -> None:
         """See `Broker.create`."""
-        self.queue_url = self.client.create_queue(QueueName=self._name)["QueueUrl"]
+        self.queue_url = self.client.create_queue(QueueName=self.name)["QueueUrl"]
 
     async def publish(self, bodies: Sequence[bytes], *, key: str | None = None) -> None:
         """See `Broker.publish`."""

@@ -81,8 +81,8 @@ def brokers(kind):
     fields = {"host": "127.0.0.1", "tls": False}
     if kind == "rabbitmq":
         login = {"username": "guest", "password": "guest", "port": 5672}
-        return RabbitMq(), lambda b: open_queue(RabbitMqBroker(**fields, **login), name=b._name)
-    return Redis(), lambda b: open_queue(RedisServer(**fields), name=b._name)
+        return RabbitMq(), lambda b: open_queue(RabbitMqBroker(**fields, **login), name=b.name)
+    return Redis(), lambda b: open_queue(RedisServer(**fields), name=b.name)
 
 
 @pytest.mark.parametrize("kind", ["rabbitmq", "redis", "sqs"])
