@@ -50,7 +50,7 @@ class RecordValidator(Generic[Model]):
         decimal_comma: bool = False,
         date_format: str | None = None,
         datetime_format: str | None = None,
-        empty_as_none: bool = True,
+        empty_texts: Sequence[str] = ("",),
         forbid_unknown: bool = False,
     ) -> None:
         """Prepare for any number of files.
@@ -62,7 +62,7 @@ class RecordValidator(Generic[Model]):
             decimal_comma: Numbers are written as 1.234,50; other ways are rejected.
             date_format: How dates are written, as for `strptime`; None for ISO 8601.
             datetime_format: How dates with times are written, likewise.
-            empty_as_none: An empty text stands for the field's default, else for None.
+            empty_texts: What stands for no value, e.g. ("", "NA"): the field's default, else None.
             forbid_unknown: Columns that no field takes are an error, else they are left out.
 
         Raises:
@@ -71,7 +71,7 @@ class RecordValidator(Generic[Model]):
         self._fields = ModelFields(model, columns or {})
         self._validate: Callable[[Any], Model] = TypeAdapter(model).validator.validate_python
         self._ignores_extra = model.model_config.get("extra", "ignore") == "ignore"
-        self._empty_as_none = empty_as_none
+        self._empty_texts = tuple(empty_texts)
         self._forbid_unknown = forbid_unknown
         by_field = conversions(
             model,
@@ -103,8 +103,8 @@ class RecordValidator(Generic[Model]):
         # Nearly all records of a large file take the short way, which is kept as short as can be.
         validate = self._validate
         arrange = self._arrangement(columns)
-        has_short_way = arrange is None and not self._conversions
-        empty_as_none = self._empty_as_none
+        has_short_way = arrange is None and not self._conversions and set(self._empty_texts) <= {""}
+        may_be_empty = bool(self._empty_texts)
         filled = self._filled
         new_tuple = tuple.__new__
         for record in records:
@@ -113,7 +113,7 @@ class RecordValidator(Generic[Model]):
                 continue
             line, values, page = record
             if has_short_way:
-                if empty_as_none and "" in values.values():
+                if may_be_empty and "" in values.values():
                     values = filled(values)
                 try:
                     item = validate(values)
@@ -200,7 +200,7 @@ class RecordValidator(Generic[Model]):
 
     def _converted(self, values: Values, problems: dict[str, str]) -> Values:
         """Put the default or None for what is empty, and read what is written another way."""
-        converted = self._filled(values) if self._empty_as_none else dict(values)
+        converted = self._filled(values)
         for key, conversion in self._conversions.items():
             value = converted.get(key)
             if isinstance(value, str):
@@ -212,11 +212,11 @@ class RecordValidator(Generic[Model]):
 
     def _filled(self, values: Values) -> dict[str, Any]:
         """Leave out what is empty and has a default; None for what has none."""
-        optional = self._fields.optional
+        empty_texts, optional = self._empty_texts, self._fields.optional
         return {
-            key: None if value == "" else value
+            key: None if value in empty_texts else value
             for key, value in values.items()
-            if value != "" or key not in optional
+            if value not in empty_texts or key not in optional
         }
 
     def _reject(

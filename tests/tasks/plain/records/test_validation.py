@@ -134,9 +134,19 @@ def test_an_empty_cell_is_the_default_or_none(opened):
         ),
     ]
     good, _ = checked(
-        "sku,quantity,price\n,2,1\n1,2,\n", RecordValidator(Item, empty_as_none=False), opened
+        "sku,quantity,price\n,2,1\n1,2,\n", RecordValidator(Item, empty_texts=()), opened
     )
     assert good.item.sku == ""
+
+
+def test_other_texts_may_stand_for_nothing(opened):
+    """Marks such as NA are taken for empty where they are listed, and only as a whole."""
+    content = "sku,quantity,price,currency\nNAN,2,NA,\nNA,1,-,EUR\n"
+
+    good, bad = checked(content, RecordValidator(Item, empty_texts=("", "NA", "-")), opened)
+
+    assert good.item == Item(sku="NAN", quantity=2, price=None)
+    assert (bad.column, bad.reason) == ("sku", "is empty")
 
 
 class Price(BaseModel):
