@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -37,7 +36,7 @@ def main() -> None:
     arguments = downloads.arguments(__doc__, list(cases))
     if arguments.case:
         return downloads.run_case(cases[arguments.case], arguments.work)
-    with tempfile.TemporaryDirectory() as name:
+    with downloads.work_directory() as name:
         work = Path(name)
         downloads.write_file(work / "large.bin", arguments.megabytes)
         with server(work):

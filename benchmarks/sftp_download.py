@@ -12,7 +12,6 @@ import os
 import shutil
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -30,7 +29,7 @@ def main() -> None:
     arguments = downloads.arguments(__doc__, list(cases))
     if arguments.case:
         return downloads.run_case(cases[arguments.case], arguments.work)
-    with tempfile.TemporaryDirectory() as name:
+    with downloads.work_directory() as name:
         work = Path(name)
         downloads.write_file(work / "large.bin", arguments.megabytes)
         with server(work):
@@ -46,7 +45,7 @@ def main() -> None:
 
 def openssh(work: Path) -> Callable[[], None]:
     """OpenSSH's `sftp`."""
-    command = [
+    command: list[str | Path] = [
         shutil.which("sftp") or "sftp", "-q", "-b", "-", "-P", port(work),
         "-i", work / "client_key", "-o", f"UserKnownHostsFile={work}/known_hosts",
         f"{getuser()}@127.0.0.1",
@@ -105,8 +104,9 @@ def port(work: Path) -> str:
 def server(work: Path) -> Iterator[None]:
     """OpenSSH's server on a free port of the loopback, as this user."""
     for name in ("host_key", "client_key"):
-        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", work / name]
-        subprocess.run(command, check=True)
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(work / name)], check=True
+        )
     with socket.create_server(("127.0.0.1", 0)) as free:
         number = free.getsockname()[1]
     (work / "port").write_text(str(number))
