@@ -14,7 +14,7 @@ from blocks.http_api import ApiKeyAuth, HttpApi
 from deployments.listeners.declarations import declaration_files, read_declarations
 from deployments.listeners.listening import Pace
 from deployments.listeners.service import Listeners
-from deployments.sandbox import imap_server
+from deployments.sandbox import imap_server, order_events, s3_server
 from deployments.sandbox.message_brokers import order_mail
 from deployments.sandbox.web_server import WebServer
 from flows.stream_intake.flow import stream_intake
@@ -151,3 +151,24 @@ def test_the_declared_sources_are_complete():
     found = read_declarations([FLOW / "sources.yaml"], values)
     assert len(found) == len(yaml.safe_load(text)["sources"]) == 7
     assert FLOW / "sources.yaml" in declaration_files()
+
+
+async def test_the_demos_partners_reach_the_inbox_over_kafka_sqs_and_mail(inbox):
+    """What the sandbox's partners announce is taken by the sources that the flow declares."""
+    engine = open_database()
+    with s3_server.start() as aws, order_events.start(aws.endpoint_url) as partners:
+        declared = read_declarations([FLOW / "sources.yaml"], partners.environment())
+        listeners = Listeners(engine, declared, ring=lambda _: None, pace=Pace(poll_s=0.1))
+        until = asyncio.Event()
+        running = asyncio.create_task(listeners.run(until))
+        assert len(await asyncio.to_thread(partners.send)) == 3
+        for _ in range(1000):
+            if all(status.counts["new"] for status in listeners.statuses):
+                break
+            await asyncio.sleep(0.02)
+        until.set()
+        await running
+    engine.dispose()
+    assert {each.name: dict(each.counts) for each in listeners.statuses} == {
+        name: {"new": 1} for name in ("orders-kafka", "orders-sqs", "orders-mail")
+    }
