@@ -30,6 +30,13 @@ from deployments.sandbox.own_app.serving import RunningOwnApp, running_own_app
 from deployments.send_sample import Sample, endpoint_of, signed_headers
 
 PREFECT_FILE = Path(__file__).with_name("prefect.yaml")
+# Prefect records each task run in a transaction of its own unless told otherwise.
+SERVER_SETTINGS = {
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "2",
+}
 _PYTHON = [sys.executable, "-m"]
 _START_TIMEOUT_S = 120
 _PREPARE = """
@@ -59,6 +66,7 @@ class Stack:
         self.environment = self.places.environment() | {
             "INVENTORY_WEBHOOK_SECRET": "whsec_" + secrets.token_hex(16),
             "PREFECT_LOGGING_LEVEL": "WARNING",
+            **SERVER_SETTINGS,
         }
         if database_url:
             self.environment["INTEGRATIONS_DATABASE_URL"] = database_url

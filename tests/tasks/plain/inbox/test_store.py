@@ -6,6 +6,7 @@ import threading
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import event
 
 from tasks.plain.inbox.delivery import handed_to
 from tasks.plain.inbox.rows import Claimer
@@ -265,3 +266,25 @@ async def test_many_claimers_share_out_everything_once(setup, new):
     # SKIP LOCKED may show a claimer an empty inbox while another holds the last rows
     assert len(taken) == len(set(taken)) == 200
     assert set(setup.statuses().values()) == {"done"}
+
+
+@pytest.mark.parametrize("state_database", ["sqlite"], indirect=True)
+async def test_claims_stay_fast_as_the_inbox_grows(setup, new):
+    """Claims, promotions and polls go by partial indexes that hold only what is waiting."""
+    seen: list[str] = []
+
+    def remember(_connection, cursor, statement, parameters, _context, _many):
+        if "inbox_deliveries" in statement and not statement.startswith("INSERT"):
+            rows = parameters if parameters and isinstance(parameters[0], tuple) else [parameters]
+            cursor.execute(f"EXPLAIN QUERY PLAN {statement}", rows[0])
+            seen.extend(row[3] for row in cursor.fetchall())
+
+    await setup.store(*(new(str(i), ordering_key=f"k{i % 3}") for i in range(30)))
+    event.listen(setup.engine, "before_cursor_execute", remember)
+    setup.inbox.settle(settled(setup.inbox.claim("orders", setup.claimer, limit=10)))
+    event.remove(setup.engine, "before_cursor_execute", remember)
+    used = " ".join(seen)
+    assert "inbox_deliveries_due" in used
+    assert "inbox_deliveries_head" in used
+    assert "inbox_deliveries_queued" in used
+    assert not [step for step in seen if step.startswith("SCAN") or "TEMP B-TREE" in step]
