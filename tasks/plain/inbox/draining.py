@@ -256,7 +256,7 @@ class Drain:
         if self._held:
             self._busy = now
             return False
-        return now - self._busy >= self._patience_s()
+        return now - self._busy >= await self._patience_s()
 
     def _is_ending(self, now: float) -> bool:
         if now - self._started >= self._settings.max_run_s:
@@ -267,8 +267,10 @@ class Drain:
             and now - self._first_failure >= self._settings.report_failures_within_s
         )
 
-    def _patience_s(self) -> float:
+    async def _patience_s(self) -> float:
         if self._report.failures or self._pending_again is not None:
+            return 0.0
+        if await asyncio.to_thread(self._drains.is_spare, self._integration, self._claimer):
             return 0.0
         return self._settings.linger_s
 

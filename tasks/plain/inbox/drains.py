@@ -97,6 +97,17 @@ class Drains:
                 )
             ).scalar_one()
 
+    def is_spare(self, integration: str, claimer: Claimer) -> bool:
+        """Whether another run may be left alone to wait for what comes: all but one are spare."""
+        with storage_errors("look"), reading(self._engine) as connection:
+            first = connection.execute(
+                select(func.min(DRAINS.c.run_id)).where(
+                    DRAINS.c.integration == integration,
+                    DRAINS.c.lease_until_at > self._clock(),
+                )
+            ).scalar_one()
+        return first is not None and first != claimer.run_id
+
     def waiting(self) -> list[Waiting]:
         """Every integration that has due deliveries, by name."""
         now = self._clock()

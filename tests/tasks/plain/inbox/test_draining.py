@@ -136,6 +136,14 @@ async def test_lingering_meets_what_arrives(setup, drains, named):
     assert (await running).counts == {"done": 2}
 
 
+async def test_only_one_of_several_lingers(setup, drains, named):
+    """A drain beside which another one waits ends as soon as the inbox is empty."""
+    setup.drains.enter("orders", Claimer("a run before"), max_drains=9)
+    await setup.store(named("a"))
+    report = await drains.drain(linger_s=1e6).run()
+    assert report.counts == {"done": 1}
+
+
 async def test_failure_does_not_linger(setup, drains, named):
     """A drain that failed at something ends when the inbox is empty, to be seen."""
 

@@ -21,6 +21,17 @@ async def test_leaving_makes_room(setup):
     assert setup.drains.enter("orders", Claimer("run-2"), max_drains=1)
 
 
+async def test_all_but_one_are_spare(setup):
+    """Of the runs at work on an integration exactly one is to wait for what comes."""
+    runs = [Claimer(f"run-{i}") for i in range(3)]
+    for run in runs:
+        setup.drains.enter("orders", run, max_drains=9)
+    setup.drains.enter("other", Claimer("run--1"), max_drains=9)
+    assert [setup.drains.is_spare("orders", run) for run in runs] == [False, True, True]
+    setup.drains.leave(runs[0])
+    assert [setup.drains.is_spare("orders", run) for run in runs[1:]] == [False, True]
+
+
 async def test_dead_run_falls_out(setup):
     """A run that stopped renewing counts no longer once its lease has ended."""
     setup.drains.enter("orders", setup.claimer, max_drains=1)
