@@ -65,6 +65,7 @@ class FileImport:
     file_format: FileFormat | None = None
     columns: dict[str, str] = field(default_factory=dict)
     decimal_comma: bool = False
+    empty_texts: tuple[str, ...] = ("",)
     pick_up: PickUp = field(default_factory=PickUp)
     put_away: PutAway = field(default_factory=PutAway)
     batch_size: int = 500
@@ -322,7 +323,10 @@ class _Connection:
             sink=HttpSink(api, what.resource),
             model=what.model,
             validator=RecordValidator(
-                what.model, columns=what.columns, decimal_comma=what.decimal_comma
+                what.model,
+                columns=what.columns,
+                decimal_comma=what.decimal_comma,
+                empty_texts=what.empty_texts,
             ),
             put_away=what.put_away,
             run_id=_run_id(),

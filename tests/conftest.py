@@ -10,13 +10,13 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from sqlalchemy import Engine
 
 from tasks.plain.state.database import open_database
 
 # No test judges by the clock: the machines are shared.
-settings.register_profile("shared", deadline=None)
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared")
 
 # Prefect's test server would call home, and log that it cannot.

@@ -40,6 +40,7 @@ async def file_import(
     file_format: FileFormat | None = None,
     columns: dict[str, str] | None = None,
     decimal_comma: bool = False,
+    empty_texts: tuple[str, ...] = ("",),
     pick_up: PickUp = PickUp(),  # noqa: B008 - an immutable default, shown in the run form
     put_away: PutAway = PutAway(),  # noqa: B008
     batch_size: int = 500,
@@ -62,6 +63,7 @@ async def file_import(
         file_format: How to read the files; empty: by their names.
         columns: The files' column names to the record's field names, where they differ.
         decimal_comma: Numbers are written as 1.234,50.
+        empty_texts: What the files write where there is no value, e.g. NA.
         pick_up: Which files are taken, and when they count as completely written.
         put_away: What happens to files after the import.
         batch_size: Records a request to the application.
@@ -79,6 +81,7 @@ async def file_import(
         file_format=file_format,
         columns=columns or {},
         decimal_comma=decimal_comma,
+        empty_texts=empty_texts,
         pick_up=pick_up,
         put_away=put_away,
         batch_size=batch_size,

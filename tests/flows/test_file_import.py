@@ -68,6 +68,14 @@ def test_files_are_imported_and_told_in_the_ui(place, runs, own_app):
     assert "minus" not in json.dumps(rejects)
 
 
+def test_what_a_file_writes_for_no_value_is_none(place, runs, own_app):
+    """Declared empty texts stand for a missing value in optional columns."""
+    (place / "incoming" / "a.csv").write_text("sku,name,quantity,unit_price\n1,One,1,NA\n")
+    state = runs.start(file_import, **SOURCE, **QUICK, empty_texts=["", "NA"])
+    assert state.message == "1 of 1 files imported, 1 rows"
+    assert own_app.records("inventory")[0]["unit_price"] is None
+
+
 def test_no_files_is_a_success(place, runs):
     """An empty folder makes a completed run that says so."""
     state = runs.start(file_import, **SOURCE, **QUICK)
