@@ -100,7 +100,8 @@ class SqlDatabase(Block):
             database=self.database,
         )
         options: dict[str, Any] = {"poolclass": NullPool, "connect_args": self._driver_options()}
-        if self.kind != "sqlite":
+        if self.kind in ("postgresql", "mariadb"):
+            # SQL Server's own default; its dialect for python-tds cannot set it
             options["isolation_level"] = "READ COMMITTED"
         try:
             engine = create_engine(url, **options)

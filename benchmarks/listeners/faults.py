@@ -48,6 +48,7 @@ class Run:
             "PREFECT_API_URL": "http://127.0.0.1:9/api",  # the doorbell finds nobody
         }
         self._log = (directory / "listener.log").open("ab")
+        self.told = ""
         self.process = self.start()
 
     def start(self) -> subprocess.Popen[bytes]:
@@ -66,6 +67,7 @@ class Run:
         self.process.terminate()
         self.process.wait(60)
         self._log.close()
+        self.told = Path(self._log.name).read_text()
 
 
 async def survive(kind: str) -> None:
@@ -107,6 +109,7 @@ async def survive(kind: str) -> None:
         f"{kind:9} {len(stored)} stored in {took:.0f} s: {lost} lost, {doubled} doubled", flush=True
     )
     if lost or doubled:
+        print(run.told[-3000:], flush=True)
         sys.exit(1)
 
 
