@@ -9,7 +9,6 @@ import asyncio
 import importlib
 import uuid
 from collections.abc import Sequence
-from email.message import EmailMessage
 from typing import Any, Protocol
 
 from blocks.connections.mqtt import MqttConnection
@@ -18,6 +17,7 @@ from blocks.connections.rabbitmq import RabbitMqConnection
 from blocks.connections.redis import RedisConnection
 from deployments.sandbox.imap_server import ImapSandbox
 from deployments.sandbox.kafka_cluster import KafkaCluster
+from deployments.sandbox.order_mail import order_mail
 
 _HOST = "127.0.0.1"
 
@@ -265,16 +265,14 @@ class Kafka:
 
     Args:
         cluster: The cluster.
-        partitions: Of the topic.
     """
 
     kind = "kafka"
     address: tuple[str, int] | None = None
 
-    def __init__(self, cluster: KafkaCluster, *, partitions: int = 4) -> None:
+    def __init__(self, cluster: KafkaCluster) -> None:
         self.cluster = cluster
         self.name = f"test-{uuid.uuid4().hex[:12]}"
-        self._partitions = partitions
 
     def declaration(self, host: str, port: int) -> dict[str, Any]:
         """See `Broker.declaration`."""
@@ -292,7 +290,7 @@ class Kafka:
 
     async def create(self) -> None:
         """See `Broker.create`."""
-        self.cluster.create_topic(self.name, self._partitions)
+        self.cluster.create_topic(self.name, 4)
 
     async def publish(self, bodies: Sequence[bytes], *, key: str | None = None) -> None:
         """See `Broker.publish`."""
@@ -308,8 +306,7 @@ class Kafka:
         for body in bodies:
             producer.produce(self.name, body, key=key)
             producer.poll(0)
-        left = producer.flush(30)
-        if left:
+        if left := producer.flush(30):
             raise TimeoutError(f"{left} messages were not taken")
 
 
@@ -402,20 +399,3 @@ class Mailbox:
 
     async def remove(self) -> None:
         """Nothing: it ends with the server."""
-
-
-def order_mail(
-    order: bytes,
-    *,
-    sender: str = "Orders <orders@partner.example>",
-    file_name: str = "order.json",
-) -> bytes:
-    """A mail with an order attached."""
-    mail = EmailMessage()
-    mail["From"] = sender
-    mail["To"] = "orders@own.example"
-    mail["Subject"] = "A new order"
-    mail["Message-ID"] = f"<{uuid.uuid4().hex}@partner.example>"
-    mail.set_content("Please find our order attached.\n")
-    mail.add_attachment(order, maintype="application", subtype="json", filename=file_name)
-    return mail.as_bytes(policy=mail.policy.clone(linesep="\r\n"))

@@ -12,7 +12,7 @@ from typing import Any, Self
 from deployments.sandbox import imap_server, kafka_cluster
 from deployments.sandbox.imap_server import ImapSandbox
 from deployments.sandbox.kafka_cluster import KafkaCluster
-from deployments.sandbox.message_brokers import order_mail
+from deployments.sandbox.order_mail import order_mail
 
 _TOPIC = "orders"
 _CUSTOMERS = ("Ada Okafor", "Bruno Marques", "Chloé Lefèvre", "Haruka Satō")

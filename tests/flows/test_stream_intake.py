@@ -15,7 +15,7 @@ from deployments.listeners.declarations import declaration_files, read_declarati
 from deployments.listeners.listening import Pace
 from deployments.listeners.service import Listeners
 from deployments.sandbox import imap_server, order_events, s3_server
-from deployments.sandbox.message_brokers import order_mail
+from deployments.sandbox.order_mail import order_mail
 from deployments.sandbox.web_server import WebServer
 from flows.stream_intake.flow import stream_intake
 from flows.stream_intake.orders import import_orders

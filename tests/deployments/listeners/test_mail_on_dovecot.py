@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.sandbox.message_brokers import order_mail
+from deployments.sandbox.order_mail import order_mail
 
 CONFIG = """
 protocols = imap
