@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import httpx
@@ -20,6 +22,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Cancelling
 from prefect.workers.process import ProcessWorker
 
 from benchmarks.ingest.servers import PROJECT, free_port
@@ -105,9 +108,15 @@ class Stack:
                 left.kill()
         process.wait()
 
-    async def create_run(self, pool: str, flow: str = "nothing") -> FlowRun:
+    async def create_run(self, pool: str, flow: str = "nothing", **parameters: Any) -> FlowRun:
         """A new run, as any API client makes one."""
-        return await self.client.create_flow_run_from_deployment(self.deployments[pool, flow])
+        return await self.client.create_flow_run_from_deployment(
+            self.deployments[pool, flow], parameters=parameters
+        )
+
+    async def cancel(self, run_id: UUID) -> None:
+        """Press the button of the UI."""
+        await self.client.set_flow_run_state(run_id, Cancelling())
 
     async def wait_until(self, runs: Iterable[UUID], *states: str) -> list[FlowRun]:
         """The runs, once each is in one of the states; any final state by default."""
@@ -126,6 +135,7 @@ class Stack:
 @asynccontextmanager
 async def running_stack(database_url: str | None) -> AsyncIterator[Stack]:
     """A server on SQLite, or on the database of the URL, with both pools and no worker yet."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up after `timeout`
     folder = Path(tempfile.mkdtemp(prefix="start-latency-"))
     api_url = f"http://127.0.0.1:{free_port()}/api"
     environment = {n: v for n, v in os.environ.items() if not n.startswith("PREFECT_")} | {

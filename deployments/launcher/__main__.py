@@ -75,27 +75,33 @@ class Launcher:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda received, _: worker.send_signal(received))
         signal.signal(signal.SIGHUP, lambda *_: worker.terminate())
-        parent = self._start(self._parent_command)
+        parent = self._start_parent()
         started_at, pause_s = time.monotonic(), _SHORTEST_PAUSE_S
         while worker.poll() is None:
             lived_s = time.monotonic() - started_at
             if parent.poll() is not None and lived_s >= pause_s:
-                print(f"launcher: the parent has ended ({parent.returncode}); starting another")
+                code = parent.returncode
+                print(f"launcher: the parent has ended ({code}); starting another", flush=True)
                 pause_s = _SHORTEST_PAUSE_S if lived_s > _LONGEST_PAUSE_S else 2 * pause_s
                 pause_s = min(pause_s, _LONGEST_PAUSE_S)
-                parent, started_at = self._start(self._parent_command), time.monotonic()
+                parent, started_at = self._start_parent(), time.monotonic()
             if select.select([wake], [], [], _LOOK_EVERY_S)[0]:
                 os.read(wake, 4096)
         parent.terminate()
         parent.wait()
         return worker.returncode if worker.returncode >= 0 else 128 - worker.returncode
 
-    def _start(self, module_and_options: list[str]) -> subprocess.Popen[bytes]:
+    def _start_parent(self) -> subprocess.Popen[bytes]:
+        # Its children log to the worker and inherit what logging has found out about the
+        # terminal: that there is none to colour for.
+        return self._start(self._parent_command, TERM="dumb")
+
+    def _start(self, module_and_options: list[str], **more: str) -> subprocess.Popen[bytes]:
         # In a session of its own, so that Ctrl-C in a terminal reaches the worker once, through
         # this process. The pipe's end tells both when this process is gone.
         return subprocess.Popen(  # noqa: S603 - our own modules
             [sys.executable, "-m", *module_and_options],
-            env=self._environment,
+            env={**self._environment, **more},
             stdin=subprocess.PIPE,
             start_new_session=True,
         )

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 from deployments.launcher.loaded_code import ReusedModules, project_modules
@@ -23,9 +24,17 @@ _FIXED_AT_START = ("PYTHON", "LD_", "DYLD_", "LC_", "LANG", "MALLOC_")
 class Child:
     """One flow run's process, from the fork to its end."""
 
-    def __init__(self, connection: socket.socket, engine: str) -> None:
+    def __init__(self, connection: socket.socket, engine: str, refresh: Callable[[], None]) -> None:
+        """Take the connection to the client.
+
+        Args:
+            connection: Nothing has been said on it.
+            engine: The module to run.
+            refresh: Called once the environment is the client's.
+        """
         self._connection = connection
         self._engine = engine
+        self._refresh = refresh
         self._code: int | None = None
 
     def run(self) -> None:
@@ -39,6 +48,7 @@ class Child:
             self._say(f"refused {obstacle}")
             os._exit(0)
         _take_over(request)
+        self._refresh()
         self._say("started")
         threading.Thread(target=self._die_with_client, daemon=True, name="launcher").start()
         # As `-m` would warn: the module that is run as a program has been imported as well.
@@ -103,16 +113,6 @@ def _take_over(request: Request) -> None:
     ReusedModules(project_modules()).install()
     if numpy_random := sys.modules.get("numpy.random"):
         numpy_random.seed()  # Python's own generator reseeds itself in a fork
-    if "prefect" in sys.modules:
-        _refresh_prefect()
-
-
-def _refresh_prefect() -> None:
-    from prefect.context import refresh_global_settings_context
-    from prefect.logging.configuration import setup_logging
-
-    refresh_global_settings_context()
-    setup_logging(incremental=False)
 
 
 def _exit_code(exc: SystemExit) -> int:

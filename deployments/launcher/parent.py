@@ -46,11 +46,12 @@ def main() -> None:
     arguments = _arguments()
     parent = Parent(arguments.socket, arguments.inherit)
     watch = _preload(arguments, parent)
+    refresh = _refresher()
     connection = parent.serve(watch.is_stale)
     if connection is None:
         _say("code has changed: importing it anew")
         _restart(parent)
-    children.append(Child(connection, arguments.engine))
+    children.append(Child(connection, arguments.engine, refresh))
     children[0].run()
 
 
@@ -190,6 +191,14 @@ def _preload(arguments: argparse.Namespace, parent: Parent) -> CodeWatch:
     count = len(wanted) - len(failures)
     _say(f"ready: {count} modules preloaded in {time.time() - began_at:.1f} s")
     return watch
+
+
+def _refresher() -> Callable[[], None]:
+    if "prefect" not in sys.modules:
+        return lambda: None
+    from deployments.launcher.prefect_setup import PrefectSetup
+
+    return PrefectSetup().refresh
 
 
 def _restart(parent: Parent, *options: str) -> NoReturn:

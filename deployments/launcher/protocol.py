@@ -38,13 +38,18 @@ class Request(NamedTuple):
 
 
 def send_request(connection: socket.socket) -> None:
-    """Ask for a child with this process's Python, directory, environment and streams."""
+    """Ask for a child with this process's Python, directory, environment and streams.
+
+    Raises:
+        OSError: The child has gone without the whole request, so nothing has been started.
+    """
     variables = [name + b"=" + value for name, value in os.environb.items()]
     directory = os.getcwdb()  # noqa: PTH109 - pathlib takes longer to import than all the rest
     body = b"\0".join([os.fsencode(sys.prefix), directory, *variables])
     message = struct.pack("!I", len(body)) + body
     sent = socket.send_fds(connection, [message], [0, 1, 2])
-    connection.sendall(message[sent:])
+    if sent < len(message):  # else the child may have run to its end already
+        connection.sendall(message[sent:])
 
 
 def receive_request(connection: socket.socket) -> Request:

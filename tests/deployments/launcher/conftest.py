@@ -121,6 +121,7 @@ def leave_sign(flow, flow_run, state):
 @flow(on_cancellation=[leave_sign], on_crashed=[leave_sign])
 async def order(wait: bool = False, end: str = ""):
     get_run_logger().info("price %s, parent %s", PRICE, os.getppid())
+    get_run_logger().debug("only if asked for")
     name = runtime.flow_run.name
     Path(os.environ["SIGNS"], f"{name}-pid").write_text(str(os.getpid()))
     while wait and not Path(os.environ["SIGNS"], f"{name}-go").exists():

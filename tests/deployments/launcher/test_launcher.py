@@ -26,6 +26,15 @@ def test_a_run_is_a_fork_of_the_parent(running, orders):
     running.wait_for_state(run, "Completed")
     running.wait(lambda: f"price 1, parent {parent}" in running.logs(run))
     assert "Beginning flow run" in running.said()
+    assert "only if asked for" not in running.said()
+
+
+def test_settings_of_a_deployment_count(running):
+    """Prefect's settings among a deployment's job variables hold for its runs."""
+    debugged = running.deploy("debugged", job_variables={"env": {"PREFECT_LOGGING_LEVEL": "DEBUG"}})
+    run = running.start_run(debugged)
+    running.wait_for_state(run, "Completed")
+    running.wait(lambda: "only if asked for" in running.logs(run))
 
 
 def test_cancelling_runs_the_hooks(running, orders):

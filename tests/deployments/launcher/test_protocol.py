@@ -53,3 +53,19 @@ def test_half_a_request_is_none(pair, sent):
 def test_the_same_user_is_known(pair):
     """Both ends of a connection of our own are ours."""
     assert [is_same_user(end) for end in pair] == [True, True]
+
+
+def test_a_run_that_ends_at_once_has_been_started(pair):
+    """A request that has arrived whole is no error, even when its child has ended already."""
+    ours, theirs = pair
+
+    class SlowSocket(socket.socket):
+        def sendmsg(self, *message):
+            sent = super().sendmsg(*message)
+            for descriptor in receive_request(ours).streams:
+                os.close(descriptor)
+            ours.close()
+            return sent
+
+    with SlowSocket(fileno=theirs.detach()) as slow:
+        send_request(slow)
