@@ -20,6 +20,10 @@ demo-check: runtime  ## Start the demo, wait until each integration has worked o
 demo-clean:  ## Forget everything the demo has kept
 	rm -rf .demo .demo-check
 
+.PHONY: send-sample
+send-sample: runtime  ## Send a signed sample event to the gateway: make send-sample EVENT=push
+	@$(RUN) deployments.send_sample $(EVENT)
+
 .PHONY: test
 test: environment  ## Run all tests
 	$(RUN) pytest
