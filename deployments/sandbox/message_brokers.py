@@ -276,11 +276,10 @@ class Kafka:
 
     def declaration(self, host: str, port: int) -> dict[str, Any]:
         """See `Broker.declaration`."""
-        servers = self.cluster.bootstrap_servers
         return {
             "kind": "kafka",
             "connection": {
-                "bootstrap_servers": servers,
+                "bootstrap_servers": self.cluster.bootstrap_servers,
                 "security": "plaintext",
                 # the stand-in lets a group that was left rest for a session's length
                 "properties": {"session.timeout.ms": "1500", "heartbeat.interval.ms": "300"},

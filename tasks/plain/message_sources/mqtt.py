@@ -168,7 +168,8 @@ class MqttTopic:
         if client is not None:
             with contextlib.suppress(Exception):  # it may be dead already
                 client.disconnect()
-                await asyncio.to_thread(client.loop_stop)
+                async with asyncio.timeout(5):
+                    await asyncio.to_thread(client.loop_stop)
 
     def _check(self, codes: Sequence[Any]) -> None:
         for code in codes:
