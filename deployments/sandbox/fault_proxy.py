@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -38,6 +37,7 @@ class FaultProxy:
     _upstream: tuple[str, int] = ("127.0.0.1", 0)
     _loop: BackgroundLoop = field(default_factory=lambda: BackgroundLoop("fault-proxy"))
     _server: Any = None
+    _open: dict[asyncio.StreamWriter, asyncio.Task[None]] = field(default_factory=dict)
 
     @property
     def host(self) -> str:
@@ -56,34 +56,32 @@ class FaultProxy:
         self.stop()
 
     async def _listen(self, port: int) -> None:
-        self._server = await asyncio.start_server(self._accept, self.host, port)
+        self._server = await asyncio.start_server(self._accepted, self.host, port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _unlisten(self) -> None:
         self._server.close()
-        await asyncio.sleep(0.01)  # what was just accepted begins, so that it can be ended
+        for writer in list(self._open):  # also of those that did not begin to be served
+            _reset(writer)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        if self.refuse:
-            _reset(writer)
-            return
-        try:
+        serving = self._open[writer] = asyncio.create_task(self._serve(reader, writer))
+        serving.add_done_callback(lambda _: self._open.pop(writer, None))
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with ExitStack() as cut, suppress(OSError, ExceptionGroup):
+            cut.callback(_reset, writer)
+            if self.refuse:
+                return
             up_reader, up_writer = await asyncio.open_connection(*self._upstream)
-        except (OSError, asyncio.CancelledError):
-            _reset(writer)
-            return
-        end: Callable[[asyncio.StreamWriter], None] = _reset
-        try:
+            cut.callback(_reset, up_writer)
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._pass_on(reader, up_writer))
                 group.create_task(self._pass_on(up_reader, writer))
-            end = asyncio.StreamWriter.close
-        except* (OSError, asyncio.CancelledError):
-            pass
-        finally:
-            end(writer)
-            end(up_writer)
+            cut.pop_all()
+            writer.close()
+            up_writer.close()
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while piece := await reader.read(_CHUNK_BYTES):

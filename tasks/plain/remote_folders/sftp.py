@@ -8,6 +8,7 @@ listing in which one name is not UTF-8.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import posixpath
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -121,7 +122,7 @@ class SftpFiles:
 
         try:
             self._call("read", path, lambda _: check_unchanged())
-            windows = (self._loop.submit(window()) for _ in iter(int, 1))
+            windows = (self._loop.submit(window()) for _ in itertools.repeat(None))
             with buffered(ReadAhead(windows, ahead=1)) as content:
                 yield content
         finally:
@@ -186,8 +187,9 @@ class SftpFiles:
             while page := self._call("list", folder, lambda _: _page(scan)):
                 yield from page
         finally:
-            with suppress(asyncssh.Error, OSError):
-                self._loop.run(self._in_time(scan.aclose()))
+            if self._is_connected():
+                with suppress(asyncssh.Error, OSError):
+                    self._loop.run(self._in_time(scan.aclose()))
 
     def _write(self, handle: Any, content: ExactContent, path: str) -> Any:
         """Write and close; the attributes say what the server stored."""
@@ -207,14 +209,16 @@ class SftpFiles:
             while under_way:
                 under_way.popleft().result()
             attrs = self._call("put", path, lambda _: handle.stat())
-        finally:
+            self._call("put", path, lambda _: handle.close())  # some tell only now of a full disk
+        except BaseException:
             for write_under_way in under_way:
                 write_under_way.cancel()
             with suppress(asyncssh.Error, OSError):
                 self._loop.run(self._in_time(handle.close()))
+            raise
         if attrs.size != offset:
             raise PermanentError(
-                f"the server stored {attrs.size:,} of {offset:,} bytes; is its disk full?",
+                f"the server stored {attrs.size} of {offset} bytes; is its disk full?",
                 system=self._system,
                 operation="put",
                 record=path,

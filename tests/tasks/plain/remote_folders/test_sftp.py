@@ -328,6 +328,21 @@ def test_a_listing_asks_once_and_not_for_each_file(sftp_folder, sftp_server):
     assert sftp_server.requests == {"list": 1, "lstat": 2}  # the server's own, for "." and ".."
 
 
+def test_a_listing_may_be_left_unfinished(sftp_folder):
+    """Stopping after the first file disturbs neither what follows nor the end."""
+    folder = sftp_folder()
+    for name in "ab":
+        put(folder, name)
+    listing = folder.list_files("")
+    next(listing)
+    listing.close()
+    unfinished = folder.list_files("")
+    next(unfinished)
+    assert len(list(folder.list_files(""))) == 2
+    folder.close()
+    del unfinished
+
+
 def test_many_files_go_over_one_connection(sftp_folder, sftp_server, fault_proxy):
     """Listing, reading and moving 20 files connects once."""
     proxy = fault_proxy(sftp_server.port)
