@@ -7,6 +7,7 @@ sets no time-outs. With no credentials here boto3 finds those of the machine, as
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Literal, Self
 from urllib.parse import urlsplit
 
@@ -14,6 +15,7 @@ from prefect.blocks.core import Block
 from pydantic import ConfigDict, Field, SecretStr, field_validator, model_validator
 
 if TYPE_CHECKING:
+    from botocore.loaders import Loader
     from mypy_boto3_s3 import S3Client
 
 
@@ -107,9 +109,13 @@ class S3Bucket(Block):
         """Build the client; nothing is sent yet."""
         import boto3
         from botocore.config import Config
+        from botocore.session import get_session
 
+        core = get_session()
+        core.register_component("data_loader", _service_models())
         secret, token = self.secret_access_key, self.session_token
         session = boto3.Session(
+            botocore_session=core,
             aws_access_key_id=self.access_key_id or None,
             aws_secret_access_key=secret.get_secret_value() if secret else None,
             aws_session_token=token.get_secret_value() if token else None,
@@ -129,3 +135,11 @@ class S3Bucket(Block):
                 response_checksum_validation="when_required",
             ),
         )
+
+
+@cache
+def _service_models() -> Loader:
+    """Reading them takes most of the time of making a client: once a process is enough."""
+    from botocore.loaders import create_loader
+
+    return create_loader()

@@ -208,6 +208,8 @@ def answering(**answer) -> Iterator[Answering]:
     service = Answering(**answer)
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # else boto3 waits a second for "100 Continue"
+
         def do_GET(self):
             service.lines.append(self.requestline)
             self.rfile.read(int(self.headers.get("content-length", 0)))
