@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import random
 import statistics
 from datetime import UTC, datetime
 from uuid import UUID
 
+import psutil
 from prefect.automations import Automation, RunDeployment
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterExpectedStartTime
 from prefect.client.schemas.objects import FlowRun
@@ -31,17 +33,22 @@ async def main() -> None:
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--burst", type=int, default=50)
     parser.add_argument("--events", type=int, default=20)
+    parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--database", help="of the server; SQLite in a new file if left out")
     options = parser.parse_args()
     async with running_stack(options.database) as stack:
         for pool in (STOCK, FAST):
             stack.start(pool)
         await _both(stack, 1)  # the first run of each pool makes files and caches
-        show("idle, created → Running", await _both(stack, options.runs))
-        show("event emitted → Running", await _events(stack, options.events))
-        await _memory(stack, "wait")
-        await _memory(stack, "heavy-wait")
-        await _burst(stack, options.burst)
+        if options.runs:
+            show("idle, created → Running", await _both(stack, options.runs))
+        if options.events:
+            show("event emitted → Running", await _events(stack, options.events))
+        if options.memory:
+            await _memory(stack, "wait")
+            await _memory(stack, "heavy-wait")
+        if options.burst:
+            await _burst(stack, options.burst)
 
 
 def show(what: str, latencies_s: dict[str, list[float]]) -> None:
@@ -114,23 +121,30 @@ async def _runs_since(stack: Stack, instant: datetime) -> list[UUID]:
 
 
 async def _memory(stack: Stack, flow: str) -> None:
-    print(f"\nproportional memory of {_PROCESSES} idle runs, worker not counted ({flow})")
-    sizes = {}
+    print(f"\nproportional memory of {_PROCESSES} idle runs ({flow}), without the worker")
+    sizes_mb: dict[str, float] = {}
     for pool in (STOCK, FAST):
         created = [await stack.create_run(pool, flow) for _ in range(_PROCESSES)]
         await stack.wait_until([run.id for run in created], "Running")
         await asyncio.sleep(5)
         root = stack.processes[pool]
-        counted = root.children(recursive=True)
-        if pool == FAST:  # launcher, worker and parent: all but the worker count
-            counted = [root, *(p for p in counted if _WORKER not in p.cmdline())]
-        sizes[pool] = sum(process.memory_full_info().pss for process in counted) / 1e6
-        print(f"  {pool:6} {sizes[pool]:5.0f} MB in {len(counted)} processes", flush=True)
-        for run in counted:
-            if run.pid != root.pid and run.ppid() != root.pid:
-                run.kill()
+        below = [p for p in root.children(recursive=True) if _WORKER not in p.cmdline()]
+        for process in below + [root] * (pool == FAST):
+            part = process.cmdline()[2]
+            sizes_mb.setdefault(part, 0)
+            sizes_mb[part] += process.memory_full_info().pss / 1e6
+        for process in below:
+            if pool == STOCK or process.ppid() != root.pid:
+                with contextlib.suppress(psutil.NoSuchProcess):  # ended with one killed before
+                    process.kill()
         await stack.wait_until([run.id for run in created])
-    print(f"  ratio: {sizes[FAST] / sizes[STOCK]:.2f}")
+    fast = {part: sizes_mb.pop(part) for part in list(sizes_mb) if "launcher" in part}
+    stock_mb = sum(sizes_mb.values())
+    print(f"  stock  {stock_mb:.0f} MB")
+    for part, size_mb in fast.items():
+        print(f"  {part:29} {size_mb:4.0f} MB")
+    print(f"  ratio, parent and children: {fast['deployments.launcher.parent'] / stock_mb:.2f}")
+    print(f"  ratio, everything: {sum(fast.values()) / stock_mb:.2f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import signal
 import socket
@@ -11,44 +10,56 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 from deployments.launcher.loaded_code import ReusedModules, project_modules
 from deployments.launcher.protocol import VERSION, Request, receive_request, run_engine
 
 # Read once, when Python or the C library starts: a fork cannot take them over.
-_FIXED_AT_START = ("PYTHON", "LD_", "DYLD_", "LC_", "LANG", "MALLOC_")
+_FIXED_AT_START = (b"PYTHON", b"LD_", b"DYLD_", b"LC_", b"LANG", b"MALLOC_")
 
 
 class Child:
     """One flow run's process, from the fork to its end."""
 
-    def __init__(self, connection: socket.socket, engine: str, refresh: Callable[[], None]) -> None:
-        """Take the connection to the client.
-
-        Args:
-            connection: Nothing has been said on it.
-            engine: The module to run.
-            refresh: Called once the environment is the client's.
-        """
-        self._connection = connection
+    def __init__(self, engine: str) -> None:
+        """Name the module that runs a flow run."""
         self._engine = engine
-        self._refresh = refresh
         self._code: int | None = None
 
-    def run(self) -> None:
-        """Become what the client asks for and run the engine; leaves like any Python program."""
+    def prepare(self) -> None:
+        """Do in the parent, after its imports, what is the same for every child.
+
+        In a child, looking at thousands of modules would write to all of their pages.
+        """
+        self._modules = ReusedModules(project_modules())
+        for folder in [path for path, finder in sys.path_importer_cache.items() if not finder]:
+            del sys.path_importer_cache[folder]  # it may exist by then
+        self._prefect = None
+        if "prefect" in sys.modules:
+            from deployments.launcher.prefect_setup import PrefectSetup
+
+            self._prefect = PrefectSetup()
+
+    def run(self, connection: socket.socket) -> None:
+        """Become what the client asks for and run the engine; leaves like any Python program.
+
+        Args:
+            connection: To the client; nothing has been said on it.
+        """
+        self._connection = connection
         self._say(f"hello {VERSION} {os.getpid()}")
         try:
-            request = receive_request(self._connection)
+            request = receive_request(connection)
         except (EOFError, OSError):
             os._exit(0)  # the client runs the plain engine or is gone
         if obstacle := _obstacle(request):
             self._say(f"refused {obstacle}")
             os._exit(0)
         _take_over(request)
-        self._refresh()
+        self._modules.install()
+        if self._prefect:
+            self._prefect.refresh()
         self._say("started")
         threading.Thread(target=self._die_with_client, daemon=True, name="launcher").start()
         # As `-m` would warn: the module that is run as a program has been imported as well.
@@ -90,13 +101,14 @@ class Child:
 def _obstacle(request: Request) -> str | None:
     if request.prefix != os.fsencode(sys.prefix):
         return "the launcher runs another Python"
-    for name in sorted({*request.variables, *os.environb}):
-        text = os.fsdecode(name)
-        if text.startswith(_FIXED_AT_START) and request.variables.get(name) != os.environb.get(
-            name
-        ):
-            return f"{text} differs from the launcher's"
-    return None
+    asked, here = (
+        {name: value for name, value in variables.items() if name.startswith(_FIXED_AT_START)}
+        for variables in (request.variables, os.environb)
+    )
+    if asked == here:
+        return None
+    names = sorted(name for name, _ in asked.items() ^ here.items())
+    return f"{os.fsdecode(names[0])} differs from the launcher's"
 
 
 def _take_over(request: Request) -> None:
@@ -109,8 +121,6 @@ def _take_over(request: Request) -> None:
     os.chdir(request.directory)
     if not sys.flags.safe_path:
         sys.path[0] = str(Path.cwd())
-    importlib.invalidate_caches()
-    ReusedModules(project_modules()).install()
     if numpy_random := sys.modules.get("numpy.random"):
         numpy_random.seed()  # Python's own generator reseeds itself in a fork
 

@@ -40,24 +40,20 @@ _LOOK_FOR_CHANGES_EVERY_MS = 1000
 
 def main() -> None:
     """Serve until standard input ends, which ties this process to the one that started it."""
-    children: list[Child] = []
-    # Registered before anything is imported that registers more, so it runs last of all.
-    atexit.register(_leave, children)
     arguments = _arguments()
+    child = Child(arguments.engine)
+    # Registered before anything is imported that registers more, so it runs last of all.
+    atexit.register(child.leave)
     parent = Parent(arguments.socket, arguments.inherit)
     watch = _preload(arguments, parent)
-    refresh = _refresher()
+    child.prepare()
+    gc.collect()
+    gc.freeze()  # collections in the children leave these pages shared
     connection = parent.serve(watch.is_stale)
     if connection is None:
         _say("code has changed: importing it anew")
         _restart(parent)
-    children.append(Child(connection, arguments.engine, refresh))
-    children[0].run()
-
-
-def _leave(children: list[Child]) -> None:
-    for child in children:
-        child.leave()
+    child.run(connection)
 
 
 class Parent:
@@ -186,19 +182,9 @@ def _preload(arguments: argparse.Namespace, parent: Parent) -> CodeWatch:
     watch = CodeWatch(
         [arguments.prefect_file, *files_to_watch(failures.values())], imported_since=began_at
     )
-    gc.collect()
-    gc.freeze()  # collections in the children leave these pages shared
     count = len(wanted) - len(failures)
     _say(f"ready: {count} modules preloaded in {time.time() - began_at:.1f} s")
     return watch
-
-
-def _refresher() -> Callable[[], None]:
-    if "prefect" not in sys.modules:
-        return lambda: None
-    from deployments.launcher.prefect_setup import PrefectSetup
-
-    return PrefectSetup().refresh
 
 
 def _restart(parent: Parent, *options: str) -> NoReturn:

@@ -8,11 +8,13 @@ import os
 import stat
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import anyio
 import yaml
+from pydantic import BaseModel
+from rich.emoji import Emoji
 
 # What `prefect.engine` imports while it starts or runs a flow, seen in `sys.modules` afterwards.
 ENGINE_MODULES = (
@@ -64,9 +66,12 @@ def import_all(modules: Iterable[str]) -> dict[str, BaseException]:
 
 
 def warm_up() -> None:
-    """Do what loads more modules at its first use; leaves nothing open."""
+    """Do once what each child would do at its first use of something; leaves nothing open."""
     anyio.run(anyio.sleep, 0)
     "localhost".encode("idna")
+    Emoji.replace(":wave:")
+    for model in _subclasses(BaseModel):
+        model.model_rebuild(raise_errors=False)  # most of Prefect's are completed when used
 
 
 def open_descriptors() -> set[int]:
@@ -116,6 +121,12 @@ def import_safe(modules: Iterable[str], descriptors_before: set[int]) -> dict[st
         else:
             failures[module] = RuntimeError("it leaves a thread, a file or a connection behind")
     return failures
+
+
+def _subclasses(cls: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    for subclass in cls.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)
 
 
 def _in_a_fork(trial: Callable[[], bool]) -> bool:
