@@ -30,6 +30,7 @@ class Faults:
         room_bytes: The disk is full once so many more bytes were written.
         read_only: Whatever would change something is denied.
         unreadable: Opening files is denied.
+        answer_bytes: The most that one read is answered with, as servers may.
         delay_s: Waited before each read and write.
         refuse_posix_rename: The server knows only the rename that never overwrites.
     """
@@ -38,6 +39,7 @@ class Faults:
     room_bytes: int | None = None
     read_only: bool = False
     unreadable: bool = False
+    answer_bytes: int | None = None
     delay_s: float = 0.0
     refuse_posix_rename: bool = False
 
@@ -246,7 +248,8 @@ class _Files(asyncssh.SFTPServer):  # type: ignore[misc]  # asyncssh is not foll
             if left <= 0:
                 self.connection.abort()
             self._faults.cut_after_bytes = left - size
-        data: bytes = super().read(file_obj, offset, size)
+        answer_bytes = min(size, self._faults.answer_bytes or size)
+        data: bytes = super().read(file_obj, offset, answer_bytes)
         return data
 
     async def write(self, file_obj: Any, offset: int, data: bytes) -> int:

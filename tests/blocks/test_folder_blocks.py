@@ -84,7 +84,8 @@ def test_no_block_type_of_prefect_s_catalogue_is_replaced(kind):
 @pytest.mark.parametrize(
     ("kind", "fields", "message"),
     [
-        (SftpServer, {"host": "h", "username": "u"}, "give a password or a private key"),
+        (SftpServer, {"host": "h", "username": "u", "private_key_passphrase": SECRET},
+         "give a password or a private key"),
         (SftpServer, {"host": "h", "username": "u", "password": ""}, "give a password or"),
         (SftpServer, {"host": "", "username": "u", "password": SECRET}, "at least 1 character"),
         (SftpServer, {"host": "h", "username": "u", "password": SECRET, "port": 0}, "greater than"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import socket
 
@@ -14,6 +15,7 @@ from blocks.errors import (
     UpstreamBusyError,
     UpstreamFailedError,
 )
+from tasks.plain.remote_folders.dropbox import DropboxFiles
 from tasks.plain.remote_folders.protocol import FileChangedError
 
 
@@ -162,6 +164,23 @@ def test_a_folder_is_not_deleted_as_a_file(dropbox_folder):
     put(folder, "in/a")
     folder.delete("in")
     assert folder.stat("in/a") is not None
+
+
+def test_a_file_replaced_while_it_is_deleted_stays(dropbox_api):
+    """Only what was looked up is deleted."""
+
+    class Overtaken(DropboxFiles):
+        def stat(self, path):
+            found = super().stat(path)
+            (dropbox_api.files / "a").write_text("new")
+            return found
+
+    block = dropbox_api.block()
+    with contextlib.closing(Overtaken(block.get_client(), system=block.system)) as folder:
+        put(folder, "a", b"old")
+        with pytest.raises(FileChangedError, match="delete 'a': it changed while it was to be del"):
+            folder.delete("a")
+    assert (dropbox_api.files / "a").read_text() == "new"
 
 
 def test_a_file_dropped_in_by_hand_is_listed(dropbox_folder, dropbox_api):

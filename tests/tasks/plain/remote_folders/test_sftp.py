@@ -293,6 +293,16 @@ def test_a_file_that_is_cut_short_while_it_is_read(sftp_folder, sftp_server):
             stream.read()
 
 
+def test_a_server_that_answers_with_less_than_was_asked_for(sftp_folder, sftp_server):
+    """What is missing of a block is asked for again, and everything stays in order."""
+    folder = sftp_folder()
+    content = bytes(range(256)) * 4000
+    file = put(folder, "a", content)
+    sftp_server.faults.answer_bytes = 10_000
+    with folder.open(file) as stream:
+        assert stream.read() == content
+
+
 def test_a_name_that_is_not_utf8_does_not_stop_a_listing(sftp_folder, sftp_server, caplog):
     """It is left out with a warning that shows its bytes; all others are listed."""
     folder = sftp_folder()
