@@ -98,14 +98,27 @@ def open_folder(place: Block) -> Iterator[RemoteFolder]:
 
 @task(task_run_name="list {path}", cache_policy=NO_CACHE, retry_condition_fn=is_transient)
 def list_files(place: Block, path: str, *, recursive: bool = False) -> list[RemoteFile]:
-    """The files of a folder, sorted by path."""
+    """The files of a folder, sorted by path.
+
+    Args:
+        place: One of `FOLDER_BLOCKS`.
+        path: The folder, relative to the place's root; "" is the root.
+        recursive: Whether also of all folders below.
+
+    Raises:
+        MisconfiguredError: The folder is missing or may not be read.
+    """
     with open_folder(place) as folder:
         return sorted(folder.list_files(path, recursive=recursive), key=lambda file: file.path)
 
 
 @task(task_run_name="download {file.name}", cache_policy=NO_CACHE, retry_condition_fn=is_transient)
 def download_file(place: Block, file: RemoteFile, target: Path) -> Path:
-    """Copy a listed file to this machine; `target` appears whole or not at all."""
+    """Copy a listed file to this machine; `target` appears whole or not at all.
+
+    Raises:
+        FileChangedError: It vanished or changed since it was listed.
+    """
     part = target.with_name(f".{target.name}.part")
     try:
         with (
@@ -122,14 +135,23 @@ def download_file(place: Block, file: RemoteFile, target: Path) -> Path:
 
 @task(task_run_name="upload {path}", cache_policy=NO_CACHE, retry_condition_fn=is_transient)
 def upload_file(place: Block, source: Path, path: str, *, overwrite: bool = False) -> RemoteFile:
-    """Copy a file of this machine to a place, where it appears whole or not at all."""
+    """Copy a file of this machine to a place, where it appears whole or not at all.
+
+    Raises:
+        TargetExistsError: There is a file at `path` and `overwrite` is off.
+    """
     with open_folder(place) as folder, source.open("rb") as content:
         return folder.put(path, content, size=source.stat().st_size, overwrite=overwrite)
 
 
 @task(task_run_name="move {path}", cache_policy=NO_CACHE, retry_condition_fn=is_transient)
 def move_file(place: Block, path: str, target: str, *, overwrite: bool = False) -> None:
-    """Move a file within a place."""
+    """Move a file within a place; folders are made as needed.
+
+    Raises:
+        TargetExistsError: There is a file at `target` and `overwrite` is off.
+        FileChangedError: The file is gone.
+    """
     with open_folder(place) as folder:
         folder.move(path, target, overwrite=overwrite)
 
