@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from deployments.sandbox.sftp_server import SftpSandbox
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the Dropbox SDK ask for the time as it does, which Python 3.12 began to warn of."""
+    config.addinivalue_line(
+        "filterwarnings", r"ignore:datetime\.datetime\.utcnow:DeprecationWarning:dropbox"
+    )
+
+
 @pytest.fixture(scope="session")
 def own_app_host() -> Iterator[OwnAppHost]:
     """The server on which `own_app` is set up anew for each test."""
