@@ -31,6 +31,7 @@ class KafkaCluster:
     _library: Any
     _client: Any
     _cluster: Any
+    _stopped: bool = False
 
     def set_down(self, *, down: bool) -> None:
         """Cut all connections and refuse new ones, or take them again."""
@@ -56,11 +57,14 @@ class KafkaCluster:
         )
 
     def stop(self) -> None:
-        """Stop, and forget everything."""
-        if self._cluster is not None:
-            self._library.rd_kafka_mock_cluster_destroy(self._cluster)
-            self._library.rd_kafka_destroy(self._client)
-            self._cluster = None
+        """Refuse all clients from now on; what is left of the cluster ends with the process.
+
+        It is not destroyed: librdkafka has crashed in `rd_kafka_mock_cluster_destroy`, and the
+        process with it, when groups had been left by their members some time before.
+        """
+        if not self._stopped:
+            self.set_down(down=True)
+            self._stopped = True
 
     def __enter__(self) -> Self:
         return self
