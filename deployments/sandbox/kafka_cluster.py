@@ -29,7 +29,6 @@ class KafkaCluster:
     bootstrap_servers: str
     brokers: int
     _library: Any
-    _client: Any
     _cluster: Any
     _stopped: bool = False
 
@@ -59,8 +58,8 @@ class KafkaCluster:
     def stop(self) -> None:
         """Refuse all clients from now on; what is left of the cluster ends with the process.
 
-        It is not destroyed: librdkafka has crashed in `rd_kafka_mock_cluster_destroy`, and the
-        process with it, when groups had been left by their members some time before.
+        It is not destroyed: at the end of a long session `rd_kafka_mock_cluster_destroy` has
+        crashed the process, for a reason that was not found.
         """
         if not self._stopped:
             self.set_down(down=True)
@@ -101,7 +100,7 @@ def start(*, brokers: int = 1, topics: Mapping[str, int] | None = None) -> Kafka
     if not cluster:
         raise RuntimeError("librdkafka could not start its mock cluster")
     servers = library.rd_kafka_mock_cluster_bootstraps(cluster).decode()
-    running = KafkaCluster(servers, brokers, library, client, cluster)
+    running = KafkaCluster(servers, brokers, library, cluster)
     # a real cluster waits some seconds for more members before it shares out partitions
     library.rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, 0)
     for name, partitions in (topics or {}).items():
