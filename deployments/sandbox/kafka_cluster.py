@@ -1,17 +1,22 @@
 """A Kafka cluster on the loopback: the mock cluster that librdkafka brings for its own tests.
 
 It speaks the real protocol to clients of any process: groups, rebalances, commits, transactions.
-It keeps messages in memory, has neither SASL nor TLS, and ends with its process.
+It keeps messages in memory and has neither SASL nor TLS. It runs in a process of its own, since
+librdkafka has crashed the one that it was in.
 """
 
 from __future__ import annotations
 
 import ctypes
-import threading
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from threading import Lock
+from typing import Any, NoReturn, Self
 
 _PRODUCER = 0
 _EVERY_BROKER = -1
@@ -28,9 +33,8 @@ class KafkaCluster:
 
     bootstrap_servers: str
     brokers: int
-    _library: Any
-    _cluster: Any
-    _stopped: bool = False
+    _process: subprocess.Popen[str]
+    _one_at_a_time: Lock = field(default_factory=Lock)
 
     def set_down(self, *, down: bool) -> None:
         """Cut all connections and refuse new ones, or take them again."""
@@ -47,23 +51,16 @@ class KafkaCluster:
 
         Source: https://kafka.apache.org/protocol, "API Keys" and "Error Codes".
         """
-        codes = (ctypes.c_int * len(error_codes))(*error_codes)
-        self._call(
-            "rd_kafka_mock_push_request_errors_array",
-            ctypes.c_int16(api_key),
-            ctypes.c_size_t(len(error_codes)),
-            codes,
-        )
+        self._call("rd_kafka_mock_push_request_errors_array", api_key, list(error_codes))
+
+    def create_topic(self, name: str, partitions: int) -> None:
+        """Make a topic with exactly so many partitions."""
+        self._call("rd_kafka_mock_topic_create", name, partitions, 1)
 
     def stop(self) -> None:
-        """Refuse all clients from now on; what is left of the cluster ends with the process.
-
-        It is not destroyed: at the end of a long session `rd_kafka_mock_cluster_destroy` has
-        crashed the process, for a reason that was not found.
-        """
-        if not self._stopped:
-            self.set_down(down=True)
-            self._stopped = True
+        """Stop, and forget everything."""
+        self._process.kill()
+        self._process.communicate()
 
     def __enter__(self) -> Self:
         return self
@@ -71,41 +68,74 @@ class KafkaCluster:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def create_topic(self, name: str, partitions: int) -> None:
-        """Make a topic with exactly so many partitions."""
-        self._call("rd_kafka_mock_topic_create", name.encode(), partitions, 1)
-
     def _call(self, name: str, *arguments: Any) -> None:
-        code = getattr(self._library, name)(self._cluster, *arguments)
-        if isinstance(code, int) and code > 0:
+        with self._one_at_a_time:
+            code = _exchange(self._process, [name, *arguments])
+        if code:
             raise RuntimeError(f"{name} answered {code}")
 
 
-_loading = threading.Lock()
-
-
 def start(*, brokers: int = 1, topics: Mapping[str, int] | None = None) -> KafkaCluster:
-    """Start a cluster in this process.
+    """Start a cluster; it ends with this process at the latest.
 
     Args:
         brokers: How many.
         topics: Name to the number of partitions; others are made when they are first used.
     """
-    with _loading:
-        library = _library()
-        message = ctypes.create_string_buffer(512)
-        settings = ctypes.c_void_p(library.rd_kafka_conf_new())
-        client = ctypes.c_void_p(library.rd_kafka_new(_PRODUCER, settings, message, 512))
-        cluster = ctypes.c_void_p(library.rd_kafka_mock_cluster_new(client, brokers))
-    if not cluster:
-        raise RuntimeError("librdkafka could not start its mock cluster")
-    servers = library.rd_kafka_mock_cluster_bootstraps(cluster).decode()
-    running = KafkaCluster(servers, brokers, library, cluster)
-    # a real cluster waits some seconds for more members before it shares out partitions
-    library.rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, 0)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "deployments.sandbox.kafka_cluster"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # librdkafka's remarks on a client without servers
+        text=True,
+    )
+    running = KafkaCluster(_exchange(process, brokers), brokers, process)
     for name, partitions in (topics or {}).items():
         running.create_topic(name, partitions)
     return running
+
+
+def _exchange(process: subprocess.Popen[str], request: Any) -> Any:
+    """One line to the cluster's process and its answer."""
+    assert process.stdin is not None, "started with pipes"  # noqa: S101
+    assert process.stdout is not None, "started with pipes"  # noqa: S101
+    try:
+        process.stdin.write(json.dumps(request) + "\n")
+        process.stdin.flush()
+        return json.loads(process.stdout.readline())
+    except (BrokenPipeError, json.JSONDecodeError) as exc:
+        raise RuntimeError(f"the Kafka cluster has ended with status {process.wait()}") from exc
+
+
+def main() -> NoReturn:
+    """Be the cluster's process: a line with the number of brokers, then one for each call."""
+    library = _library()
+    brokers = json.loads(sys.stdin.readline())
+    message = ctypes.create_string_buffer(512)
+    settings = ctypes.c_void_p(library.rd_kafka_conf_new())
+    client = ctypes.c_void_p(library.rd_kafka_new(_PRODUCER, settings, message, 512))
+    cluster = ctypes.c_void_p(library.rd_kafka_mock_cluster_new(client, brokers))
+    # a real cluster waits some seconds for more members before it shares out partitions
+    library.rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, 0)
+    print(json.dumps(library.rd_kafka_mock_cluster_bootstraps(cluster).decode()), flush=True)
+    for line in sys.stdin:
+        name, *arguments = json.loads(line)
+        print(json.dumps(getattr(library, name)(cluster, *_in_c(arguments))), flush=True)
+    os._exit(0)  # there is nothing to keep, and nothing to be gained by taking it down
+
+
+def _in_c(arguments: list[Any]) -> list[Any]:
+    """Texts as bytes, a list as its length and its numbers."""
+    converted: list[Any] = []
+    for argument in arguments:
+        if isinstance(argument, str):
+            converted.append(argument.encode())
+        elif isinstance(argument, list):
+            codes = (ctypes.c_int * len(argument))(*argument)
+            converted += [ctypes.c_size_t(len(argument)), codes]
+        else:
+            converted.append(argument)
+    return converted
 
 
 def _library() -> Any:
@@ -118,4 +148,9 @@ def _library() -> Any:
     for name in ("rd_kafka_new", "rd_kafka_conf_new", "rd_kafka_mock_cluster_new"):
         getattr(library, name).restype = ctypes.c_void_p
     library.rd_kafka_mock_cluster_bootstraps.restype = ctypes.c_char_p
+    library.rd_kafka_mock_push_request_errors_array.restype = None
     return library
+
+
+if __name__ == "__main__":
+    main()
