@@ -73,7 +73,7 @@ class TdsSandbox:
 
     def stop(self) -> None:
         """Cut all connections and stop listening."""
-        self._server.close()
+        self._loop.run(self._close())
         self._loop.close()
         self.database.close()
 
@@ -86,6 +86,9 @@ class TdsSandbox:
     async def _listen(self, port: int) -> None:
         self._server = await asyncio.start_server(self._serve, _HOST, port)
         self.port = self._server.sockets[0].getsockname()[1]
+
+    async def _close(self) -> None:
+        self._server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(asyncio.IncompleteReadError, ConnectionError):
