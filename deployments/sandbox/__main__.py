@@ -7,6 +7,7 @@ Then partners drop files, at once and every few minutes.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
 import threading
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from blocks.local_folder import LocalFolder
 from deployments.sandbox import dropbox_api, s3_server, sftp_server
 from deployments.sandbox.own_app.serving import running_own_app
 from deployments.sandbox.partners import drop_files
+from deployments.sandbox.parts import Sandbox, running_parts
 from deployments.send_sample import read_sample, send_sample
 from tasks.folders import open_folder
 
@@ -51,21 +53,26 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     with ExitStack() as running:
-        blocks = _start(running, arguments, data)
-        documents = {slug: _document(block) for slug, block in blocks.items()}
+        sandbox = _start(running, arguments, data)
+        running.enter_context(running_parts(sandbox))
+        documents = {slug: _document(block) for slug, block in sandbox.blocks.items()}
         unfinished = data / "blocks.yaml.part"
         unfinished.write_text(yaml.safe_dump(documents, sort_keys=False))
         unfinished.replace(data / "blocks.yaml")
         events: tuple[str, ...] = _GOOD_EVENTS
+        _let_partners_drop(sandbox.blocks)
+        if arguments.gateway:
+            _wait_until_there(arguments.gateway, stopping)
+        running.enter_context(sandbox.living(stopping))
         while not stopping.is_set():
-            _let_partners_drop(blocks)
-            if arguments.gateway and _is_there(arguments.gateway, stopping):
+            if arguments.gateway:
                 _let_partners_send(arguments.gateway, events)
             events = (*_GOOD_EVENTS, _BAD_EVENT)
-            stopping.wait(arguments.drop_every_s)
+            if not stopping.wait(arguments.drop_every_s):
+                _let_partners_drop(sandbox.blocks)
 
 
-def _start(running: ExitStack, arguments: argparse.Namespace, data: Path) -> dict[str, Block]:
+def _start(running: ExitStack, arguments: argparse.Namespace, data: Path) -> Sandbox:
     sftp = running.enter_context(sftp_server.start(data / "sftp", port=arguments.sftp_port))
     s3 = running.enter_context(s3_server.start(port=arguments.s3_port, buckets=[_BUCKET]))
     dropbox = running.enter_context(
@@ -86,7 +93,7 @@ def _start(running: ExitStack, arguments: argparse.Namespace, data: Path) -> dic
         office / "counts",
     ):
         folder.mkdir(parents=True, exist_ok=True)
-    return {
+    blocks: dict[str, Block] = {
         "http-api/own-app": HttpApi(
             base_url=f"{own_app.base_url}/api/v1", auth=ApiKeyAuth(key=SecretStr(_API_KEY))
         ),
@@ -95,6 +102,7 @@ def _start(running: ExitStack, arguments: argparse.Namespace, data: Path) -> dic
         "dropbox-account/supplier": dropbox.block(),
         "local-folder/office": LocalFolder(path=office),
     }
+    return Sandbox(data, arguments.gateway, own_app.base_url, blocks)
 
 
 def _document(block: Block) -> dict[str, Any]:
@@ -118,15 +126,14 @@ def _let_partners_drop(blocks: dict[str, Block]) -> None:
         print("a partner could not drop:", exc, flush=True)
 
 
-def _is_there(gateway_url: str, stopping: threading.Event) -> bool:
+def _wait_until_there(gateway_url: str, stopping: threading.Event) -> None:
     """Wait for the gateway, which starts after the sandbox."""
     for _ in range(300):
-        try:
-            return httpx.get(f"{gateway_url}/healthz", timeout=2).is_success
-        except httpx.TransportError:
-            if stopping.wait(0.2):
-                break
-    return False
+        with contextlib.suppress(httpx.TransportError):
+            httpx.get(f"{gateway_url}/healthz", timeout=2)
+            return
+        if stopping.wait(0.2):
+            return
 
 
 def _let_partners_send(gateway_url: str, events: Sequence[str]) -> None:

@@ -1,0 +1,81 @@
+"""What else the sandbox runs: each module here plays one outside system.
+
+A module has one function, the context manager `run(sandbox)`. It starts the stand-in, adds the
+blocks that lead to it to `sandbox.blocks`, says by `sandbox.every(...)` what the partner does now
+and then, and stops the stand-in at its end. Adding a partner touches no file but its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from prefect.blocks.core import Block
+
+
+@dataclass(slots=True)
+class Sandbox:
+    """What a part is given, and what it gives.
+
+    Attributes:
+        data: The sandbox's folder; a part keeps its own below it.
+        gateway: URL of the webhook gateway, which starts after the sandbox; None without one.
+        own_app: URL of the user's own application.
+        blocks: Slug to block; a part adds those that lead to it.
+    """
+
+    data: Path
+    gateway: str | None
+    own_app: str
+    blocks: dict[str, Block]
+    _habits: list[tuple[float, Callable[[], object]]] = field(default_factory=list)
+
+    def every(self, seconds: float, action: Callable[[], object]) -> None:
+        """Do something now and then, from when the gateway answers until the sandbox stops.
+
+        Args:
+            seconds: From the end of one time to the next; the first time is at once.
+            action: What to do; an error is told and does not end the habit.
+        """
+        self._habits.append((seconds, action))
+
+    @contextmanager
+    def living(self, stopping: threading.Event) -> Iterator[None]:
+        """Let the parts do what they do now and then, each in a thread of its own."""
+        threads = [
+            threading.Thread(target=_repeat, args=(stopping, seconds, action), daemon=True)
+            for seconds, action in self._habits
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            stopping.set()
+            deadline = time.monotonic() + 5
+            for thread in threads:
+                thread.join(max(0, deadline - time.monotonic()))
+
+
+@contextmanager
+def running_parts(sandbox: Sandbox) -> Iterator[None]:
+    """Start every part, in the order of their names."""
+    with ExitStack() as running:
+        for module_info in pkgutil.iter_modules(__path__, prefix=f"{__name__}."):
+            running.enter_context(importlib.import_module(module_info.name).run(sandbox))
+        yield
+
+
+def _repeat(stopping: threading.Event, seconds: float, action: Callable[[], object]) -> None:
+    while not stopping.is_set():
+        try:
+            action()
+        except Exception as exc:  # noqa: BLE001 - a stand-in's trouble must not end the others
+            print(f"the sandbox could not {action.__name__}: {exc}", flush=True)
+        stopping.wait(seconds)
