@@ -139,7 +139,7 @@ def bare(work: Path) -> dict[str, Any]:
     import paramiko
     from pydantic import TypeAdapter
 
-    from flows.file_import.records import InventoryItem
+    from tasks.plain.application_records import InventoryItem
 
     addresses = json.loads((work / "addresses.json").read_text())
     host, port, username, password = addresses["sftp"]

@@ -9,7 +9,6 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from blocks.http_api import HttpApi
-from flows.file_import.records import MODELS, RecordType
 from tasks.connections import load_connection
 from tasks.file_import import (
     FileImport,
@@ -20,6 +19,7 @@ from tasks.file_import import (
 )
 from tasks.folders import FOLDER_BLOCKS
 from tasks.outcomes import failed
+from tasks.plain.application_records import MODELS, RecordType
 from tasks.plain.file_import.pick_up import PickUp
 from tasks.plain.file_import.put_away import PutAway
 from tasks.plain.records.formats import FileFormat

@@ -1,4 +1,7 @@
-"""What partners' files may hold: one model a record type, in the application's own words."""
+"""What the application takes: one model a record type, in its own words.
+
+Files, tables and queues are imported as these; put your application's in their place.
+"""
 
 from __future__ import annotations
 
