@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import fcntl
+import json
 import os
 import re
 import shutil
@@ -21,7 +22,7 @@ from deployments.demo.supervisor import ProcessEndedError, Supervisor
 
 _FIRST_RUN_TAG = "demo"  # of deployments that run once at the start
 _EVENTS_TAG = "demo-events"  # of deployments that the sandbox's events start
-_OURS = ("prefect", "gateway")  # the other ports are the sandbox's
+_OURS = ("prefect", "gateway", "listeners")  # the other ports are the sandbox's
 _RUNS_AT_ONCE = 4  # what Prefect's SQLite database bears without "database is locked"
 _ROUTINE = re.compile(r" submitting flow run | submitted to infrastructure| - View at ")
 _LOUD = re.compile(r"\| (WARNING|ERROR|CRITICAL) +\|")
@@ -120,11 +121,20 @@ def _start(supervisor: Supervisor, places: Places) -> None:
         [*python, "deployments.gateway", f"--port={places.ports['gateway']}"],
         environment,
     )
+    where_streams_are = json.loads((blocks.parent / "listeners.json").read_text())
+    supervisor.start(
+        "listeners",
+        [*python, "deployments.listeners", f"--port={places.ports['listeners']}"],
+        environment | where_streams_are,
+    )
     print("deploying …", flush=True)
     supervisor.run("deploy", [*python, "deployments.deploy", f"--blocks={blocks}"], environment)
     from deployments.demo.runs import clear_up_after_last_time, start_first_runs
 
     asyncio.run(clear_up_after_last_time())
+    supervisor.wait_until(
+        lambda: _answers(f"{places.listeners_url}/readyz"), what="the listeners", timeout_s=60
+    )
     supervisor.start(
         "worker",
         [*python, "deployments.launcher", "--pool=integrations", f"--limit={_RUNS_AT_ONCE}"],
@@ -149,6 +159,7 @@ def _welcome(places: Places) -> str:
         ("Prefect UI", places.ui_url),
         ("own app, to watch the data arrive", f"http://127.0.0.1:{places.ports['own-app']}/"),
         ("webhooks, e.g. /webhooks/github", places.gateway_url),
+        ("queues, topics and mail: how they do", f"{places.listeners_url}/sources"),
         ("drop files for SFTP here", str(sandbox / "sftp" / "files" / "incoming")),
         ("drop files for the local folder here", str(sandbox / "local")),
         ("SFTP", f"sftp -P {places.ports['sftp']} partner@127.0.0.1   (password: sandbox)"),

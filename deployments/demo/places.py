@@ -12,6 +12,7 @@ PROJECT = Path(__file__).parents[2]
 _DEFAULT_PORTS = {
     "prefect": 4200,
     "gateway": 8000,
+    "listeners": 8090,
     "own-app": 8001,
     "dropbox": 8002,
     "s3": 9000,
@@ -41,6 +42,11 @@ class Places:
         return f"http://127.0.0.1:{self.ports['gateway']}"
 
     @property
+    def listeners_url(self) -> str:
+        """Where the listeners tell how they do."""
+        return f"http://127.0.0.1:{self.ports['listeners']}"
+
+    @property
     def ui_url(self) -> str:
         """Prefect's UI."""
         return f"http://127.0.0.1:{self.ports['prefect']}"
@@ -64,6 +70,7 @@ class Places:
             # a traceback every five seconds; runs start all the same.
             "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
             "INTEGRATIONS_DATABASE_URL": f"sqlite:///{self.home / 'state.db'}",
+            "INTEGRATIONS_LISTENERS": self.listeners_url,
             # a stand-in's secrets: the sandbox's senders sign with them
             "GITHUB_WEBHOOK_SECRET": "sandbox-github-secret",
             "ORDER_EVENTS_SECRET": "whsec_c2FuZGJveC1vcmRlci1ldmVudHMtc2VjcmV0",

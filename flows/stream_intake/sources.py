@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import httpx
@@ -12,20 +13,22 @@ from prefect.states import Completed
 
 from tasks.outcomes import failed
 
+LISTENERS_VARIABLE = "INTEGRATIONS_LISTENERS"
+_DEFAULT_LISTENER = "http://127.0.0.1:8090"
 _TIMEOUT_S = 5.0
 
 
 @flow(name="show-sources")
-async def show_sources(
-    listeners: list[str] = ["http://127.0.0.1:8090"],  # noqa: B006 - shown in the run form
-) -> State[Any]:
+async def show_sources(listeners: list[str] | None = None) -> State[Any]:
     """Put a table of all sources, of every integration, into the Prefect UI.
 
     The run fails, and names the sources, when one is not listening.
 
     Args:
-        listeners: Addresses of the listener processes.
+        listeners: Addresses of the listener processes; empty: those that INTEGRATIONS_LISTENERS
+            names, separated by spaces, else the one on this machine.
     """
+    listeners = listeners or os.environ.get(LISTENERS_VARIABLE, _DEFAULT_LISTENER).split()
     sources = [source for url in listeners for source in await ask_listener(url)]
     await acreate_table_artifact(
         key="sources", description="Queues, topics and mailboxes", table=list(map(_row, sources))
