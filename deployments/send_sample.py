@@ -24,7 +24,7 @@ from pathlib import Path
 import httpx
 
 from blocks.errors import IntegrationError, MisconfiguredError
-from deployments.gateway.declarations import (
+from tasks.plain.integrations.declarations import (
     EndpointDeclaration,
     declaration_files,
     read_declarations,

@@ -24,12 +24,12 @@ import uvicorn
 from blocks.errors import IntegrationError, MisconfiguredError
 from deployments.gateway.access_log import AccessLog
 from deployments.gateway.app import Gateway
-from deployments.gateway.declarations import declaration_files, read_declarations
 from deployments.gateway.doorbell import PrefectEvents
 from deployments.gateway.endpoints import Endpoint, UnusableEndpoint, make_endpoints
 from deployments.gateway.forwarding import Forwarding
 from tasks.plain.inbox.drains import Drains
 from tasks.plain.inbox.writer import InboxWriter
+from tasks.plain.integrations.declarations import declaration_files, read_declarations
 from tasks.plain.state.database import open_database
 
 _PUBLIC_URL = "INTEGRATIONS_PUBLIC_URL"

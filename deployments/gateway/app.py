@@ -18,13 +18,13 @@ from starlette.types import Receive, Scope, Send
 
 from deployments.gateway import replies
 from deployments.gateway.access_log import AccessLog
-from deployments.gateway.declarations import RESERVED_PATHS
 from deployments.gateway.doorbell import CountRuns, Doorbell, Post
 from deployments.gateway.endpoints import Endpoint, UnusableEndpoint
 from deployments.gateway.forwarding import Forwarding
 from deployments.gateway.metrics import Metrics
 from deployments.gateway.receiving import Confirm, Limits, Receiver
 from tasks.plain.inbox.writer import InboxWriter
+from tasks.plain.integrations.declarations import RESERVED_PATHS
 
 _LOG = logging.getLogger(__name__)
 _UNREADY_AFTER_FAILURE_S = 10.0

@@ -9,7 +9,7 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 from blocks.errors import MisconfiguredError
-from deployments.gateway.declarations import (
+from tasks.plain.integrations.declarations import (
     EndpointDeclaration,
     IntegrationDeclaration,
     SecretSources,

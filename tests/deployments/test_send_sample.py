@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 import pytest
 
 from blocks.errors import MisconfiguredError, SignatureInvalidError
-from deployments.gateway.declarations import EndpointDeclaration
 from deployments.send_sample import main, read_sample, samples, send_sample, signed_headers
+from tasks.plain.integrations.declarations import EndpointDeclaration
 from tasks.plain.signatures import verify
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

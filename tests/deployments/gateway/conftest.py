@@ -21,10 +21,10 @@ from sqlalchemy import Engine, text
 
 from deployments.gateway.access_log import AccessLog
 from deployments.gateway.app import Gateway
-from deployments.gateway.declarations import read_declarations
 from deployments.gateway.endpoints import make_endpoints
 from deployments.gateway.forwarding import Forwarding
 from tasks.plain.inbox.writer import InboxWriter
+from tasks.plain.integrations.declarations import read_declarations
 from tasks.plain.state.database import open_database
 
 SECRET = "It's a Secret to Everybody"

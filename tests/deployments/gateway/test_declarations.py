@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from blocks.errors import MisconfiguredError
-from deployments.gateway.declarations import declaration_files, read_declarations
 from deployments.gateway.endpoints import UnusableEndpoint, make_endpoints
+from tasks.plain.integrations.declarations import declaration_files, read_declarations
 
 GOOD = """
 integration: shop_orders
@@ -62,7 +62,7 @@ def test_every_field_can_be_declared(tmp_path):
         (("receipt", "teapot"), "endpoints.shop.response.*'receipt'"),
         (("shop_orders", "Shop Orders"), "integration.*small letters"),
         (("  shop:", "  Shop!:"), "endpoints.*small letters"),
-        (("endpoints:", "endpoint:"), "endpoints: Field required"),
+        (("endpoints:", "endpoint:"), "endpoint: Extra inputs"),
         (
             (
                 "integration: shop_orders",

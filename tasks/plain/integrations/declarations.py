@@ -1,13 +1,21 @@
-"""How integrations declare their endpoints: YAML files beside their flows, checked when read.
+"""How integrations declare what they are made of: YAML files beside their flows, checked when read.
 
-    integration: github_repository_events
+    integration: github_events
     endpoints:
       github:
         path: /webhooks/github
         scheme: github
-        secrets: {env: [GITHUB_WEBHOOK_SECRET, GITHUB_WEBHOOK_SECRET_OLD]}
+        secrets: {stored: github-webhook, env: [GITHUB_WEBHOOK_SECRET]}
+    registrations:
+      repository:
+        kind: rest
+        endpoint: github
+        connection: http-api/github
+        path: repos/example-shop/storefront/hooks
+        secret: {name: github-webhook, made_by: us}
 
-Adding an integration touches no file but its own.
+The gateway serves the endpoints, activation makes the registrations at the third parties. Adding
+an integration touches no file but its own.
 """
 
 from __future__ import annotations
@@ -17,18 +25,22 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from blocks.errors import MisconfiguredError
+from tasks.plain.integrations.registrations import AnyRegistration
+from tasks.plain.integrations.strict import Declaration
 from tasks.plain.signatures import SCHEMES
 
 ENDPOINTS_VARIABLE = "INTEGRATIONS_ENDPOINTS"
 RESERVED_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
-_FLOWS = Path(__file__).resolve().parents[2] / "flows"
-_PATTERNS = ("*/endpoints.yaml", "*.endpoints.yaml", "endpoints.yaml")
+_FLOWS = Path(__file__).resolve().parents[3] / "flows"
+_PATTERNS = tuple(
+    f"{place}{name}.yaml" for name in ("integration", "endpoints") for place in ("*/", "*.", "")
+)
 _LARGEST_BODY_BYTES = 25 * 1024 * 1024  # what GitHub sends at most, and the inbox takes
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
 _PATH = re.compile(r"(/([A-Za-z0-9._~-]|\$\{[A-Z0-9_]+\})+)+/?", re.ASCII)
@@ -36,16 +48,13 @@ _PATH = re.compile(r"(/([A-Za-z0-9._~-]|\$\{[A-Z0-9_]+\})+)+/?", re.ASCII)
 Places = Annotated[list[str], BeforeValidator(lambda one: [one] if isinstance(one, str) else one)]
 
 
-class Declaration(BaseModel):
-    """What all parts of a declaration have in common: a misspelt field is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
 class SecretSources(Declaration):
     """Where secrets are; several are accepted at once, while one is being changed."""
 
     env: Places = Field([], description="Names of environment variables; unset ones are skipped.")
+    stored: Places = Field(
+        [], description="Names of secrets in the state database, where activation puts them."
+    )
     files: Places = Field([], description="Files with one secret a line; missing are skipped.")
 
 
@@ -98,10 +107,13 @@ class EndpointDeclaration(Declaration):
 
 
 class IntegrationDeclaration(Declaration):
-    """One file: the endpoints of one integration."""
+    """One file: what one integration is made of."""
 
-    integration: str = Field(description="Whose inbox the deliveries wait in.")
-    endpoints: dict[str, EndpointDeclaration] = Field(min_length=1, description="By name.")
+    integration: str = Field(description="Its name; whose inbox the deliveries wait in.")
+    endpoints: dict[str, EndpointDeclaration] = Field({}, description="By name.")
+    registrations: dict[str, AnyRegistration] = Field(
+        {}, description="What activation registers at third parties, by name."
+    )
 
     @field_validator("integration")
     @classmethod
@@ -110,12 +122,21 @@ class IntegrationDeclaration(Declaration):
             raise ValueError("must be of small letters, digits, . _ - and at most 63 long")
         return name
 
-    @field_validator("endpoints")
+    @field_validator("endpoints", "registrations")
     @classmethod
-    def _have_names(cls, found: dict[str, EndpointDeclaration]) -> dict[str, EndpointDeclaration]:
+    def _have_names(cls, found: dict[str, Any]) -> dict[str, Any]:
         for name in found:
             cls._is_a_name(name)
         return found
+
+    @model_validator(mode="after")
+    def _registrations_lead_to_endpoints(self) -> Self:
+        for name, registration in self.registrations.items():
+            if registration.endpoint not in self.endpoints:
+                raise ValueError(
+                    f"registrations.{name}: {registration.endpoint!r} is none of the endpoints"
+                )
+        return self
 
 
 def declaration_files(places: str | None = None) -> list[Path]:
@@ -123,8 +144,8 @@ def declaration_files(places: str | None = None) -> list[Path]:
 
     Args:
         places: Files and folders separated like PATH; None for `INTEGRATIONS_ENDPOINTS`, and
-            without that the flows' own: `flows/<integration>/endpoints.yaml` and
-            `flows/<integration>.endpoints.yaml`.
+            without that the flows' own: `flows/<integration>/integration.yaml` and
+            `flows/<integration>.integration.yaml`, or `endpoints.yaml` in their place.
 
     Raises:
         MisconfiguredError: A place does not exist.
@@ -151,7 +172,7 @@ def read_declarations(files: Sequence[Path]) -> list[IntegrationDeclaration]:
             problems.append(f"{file}: {exc}")
     problems += _clashes(found)
     if problems:
-        raise _misconfigured("\n  ".join(["the declared endpoints cannot be used:", *problems]))
+        raise _misconfigured("\n  ".join(["the declared integrations cannot be used:", *problems]))
     return found
 
 
