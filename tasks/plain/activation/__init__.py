@@ -1,0 +1,1 @@
+"""Registers the endpoints of an integration at third parties, and knows what it registered."""
