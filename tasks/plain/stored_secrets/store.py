@@ -114,7 +114,7 @@ class StoredSecrets:
         """Name to newest version; needs no key, so it tells cheaply whether anything changed."""
         query = select(SECRETS.c.name, func.max(SECRETS.c.version)).group_by(SECRETS.c.name)
         with reading(self._engine) as connection:
-            return {name: version for name, version in connection.execute(query)}
+            return {row[0]: row[1] for row in connection.execute(query)}
 
     def forget(self, name: str) -> None:
         """Delete all versions; the next one is version 1 again."""
