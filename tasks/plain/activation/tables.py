@@ -28,8 +28,10 @@ REGISTRATIONS = Table(
     Column("place", String(1000), nullable=False),
     # the declaration as JSON, variables filled in: enough to remove what is declared no more
     Column("declaration", Text, nullable=False),
-    # JSON list of the URLs to be called that may be registered there, the newest last
-    Column("urls", Text, nullable=False),
+    # the URL to be called, without what its variables hide
+    Column("shown_url", String(2000), nullable=False),
+    # JSON list: SHA-256 of every URL that may be registered there, the newest last
+    Column("url_digests", Text, nullable=False),
     # intended → registered; what was intended may be there without us knowing its id
     Column("state", String(10), nullable=False),
     Column("remote_id", String(500)),

@@ -1,0 +1,40 @@
+"""Fills `${NAME}` in declarations from the environment: what differs from one place to another."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from blocks.errors import MisconfiguredError
+
+_VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
+
+
+def fill_in(
+    text: str, environment: Mapping[str, str], *, more_letters: str = "", operation: str
+) -> str:
+    """The text with the variables' values in it.
+
+    Args:
+        text: E.g. "/webhooks/${TOKEN}".
+        environment: Where they are looked up.
+        more_letters: What values may hold beside letters, digits, . _ ~ and -.
+        operation: What errors call this.
+
+    Raises:
+        MisconfiguredError: A variable is not set, or its value holds something else.
+    """
+    allowed = re.compile(rf"[A-Za-z0-9._~{re.escape(more_letters)}-]+", re.ASCII)
+
+    def value(found: re.Match[str]) -> str:
+        given = environment.get(found[1], "")
+        if not allowed.fullmatch(given):
+            also = f" {' '.join(more_letters)}" if more_letters else ""
+            raise MisconfiguredError(
+                f"set {found[1]} to letters, digits, . _ ~ and -{also}",
+                system="declarations",
+                operation=operation,
+            )
+        return given
+
+    return _VARIABLE.sub(value, text)
