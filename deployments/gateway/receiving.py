@@ -20,6 +20,7 @@ from deployments.gateway.doorbell import Doorbell
 from deployments.gateway.endpoints import Endpoint
 from deployments.gateway.forwarding import Forwarding
 from deployments.gateway.metrics import Metrics
+from deployments.gateway.patience import Patience
 from deployments.gateway.replies import Reply
 from tasks.plain.inbox.writer import InboxWriter, NewDelivery, StoredDelivery
 from tasks.plain.webhooks.reading import digest
@@ -106,6 +107,7 @@ class Receiver:
         self._access_log = access_log
         self._confirm = confirm
         self._limits = limits
+        self._patience = Patience(limits.body_timeout_s)
         self._at_once = 0
         self.store_failed_at: float | None = None
 
@@ -164,7 +166,7 @@ class Receiver:
 
     async def _accept(self, exchange: _Exchange, receive: Receive) -> Reply:
         endpoint = exchange.endpoint
-        body = await _read_body(receive, endpoint.max_body_bytes, self._limits.body_timeout_s)
+        body = await self._read_body(receive, endpoint.max_body_bytes)
         exchange.body_bytes = len(body)
         request = WebhookRequest(
             method=exchange.scope["method"],
@@ -194,6 +196,12 @@ class Receiver:
         is_new = any(stored.is_new for stored in exchange.stored)
         exchange.outcome = "accepted" if is_new else "duplicate"
         return _thanks(endpoint, verified, exchange, otherwise=replies.ACCEPTED)
+
+    async def _read_body(self, receive: Receive, max_bytes: int) -> bytes:
+        try:
+            return await self._patience.wait_for(_read_all(receive, max_bytes))
+        except TimeoutError as exc:
+            raise _BodyTooSlowError from exc
 
     async def _shake_hands(self, exchange: _Exchange, verified: VerifiedRequest) -> Reply:
         assert verified.handshake is not None  # noqa: S101 - the caller looked
@@ -312,14 +320,6 @@ def _thanks(
 def _announced_bytes(headers: Mapping[str, str]) -> int:
     length = headers.get("content-length", "")
     return int(length[:_LENGTH_DIGITS]) if length.isdecimal() else 0
-
-
-async def _read_body(receive: Receive, max_bytes: int, timeout_s: float) -> bytes:
-    try:
-        async with asyncio.timeout(timeout_s):
-            return await _read_all(receive, max_bytes)
-    except TimeoutError as exc:
-        raise _BodyTooSlowError from exc
 
 
 async def _read_all(receive: Receive, max_bytes: int) -> bytes:

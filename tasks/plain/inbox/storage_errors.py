@@ -43,19 +43,15 @@ def storage_errors(operation: str) -> Iterator[None]:
         raise _busy(operation, "all connections are in use") from exc
     except DBAPIError as exc:
         raise _mapped(exc, operation) from exc
+    except sqlite3.Error as exc:
+        raise _mapped_sqlite(exc, operation) from exc
     except SQLAlchemyError as exc:
-        raise PermanentError(
-            f"the database refused the statement ({type(exc).__name__})",
-            system=_SYSTEM,
-            operation=operation,
-        ) from exc
+        raise _refused(operation, type(exc).__name__) from exc
 
 
 def _mapped(exc: DBAPIError, operation: str) -> IntegrationError:
-    # The driver's text may quote values; only its kind is told.
-    sqlite_code = getattr(exc.orig, "sqlite_errorcode", None)
-    if sqlite_code is not None and sqlite_code & 0xFF in _SQLITE_BUSY:
-        return _busy(operation, str(getattr(exc.orig, "sqlite_errorname", "busy")))
+    if isinstance(exc.orig, sqlite3.Error):
+        return _mapped_sqlite(exc.orig, operation)
     sqlstate = str(getattr(exc.orig, "sqlstate", None) or "")
     if sqlstate.startswith(_POSTGRESQL_ROLLED_BACK):
         return RolledBackError(
@@ -69,7 +65,18 @@ def _mapped(exc: DBAPIError, operation: str) -> IntegrationError:
         return UnreachableError(
             "the database does not answer; is it running?", system=_SYSTEM, operation=operation
         )
-    kind = f"{type(exc.orig).__name__} {sqlstate}".strip()
+    return _refused(operation, f"{type(exc.orig).__name__} {sqlstate}".strip())
+
+
+def _mapped_sqlite(exc: sqlite3.Error, operation: str) -> IntegrationError:
+    code = getattr(exc, "sqlite_errorcode", None)  # only set where SQLite itself complained
+    if code is not None and code & 0xFF in _SQLITE_BUSY:
+        return _busy(operation, exc.sqlite_errorname)
+    return _refused(operation, type(exc).__name__)
+
+
+def _refused(operation: str, kind: str) -> PermanentError:
+    # The driver's text may quote values; only its kind is told.
     return PermanentError(
         f"the database refused the statement ({kind})", system=_SYSTEM, operation=operation
     )

@@ -9,28 +9,28 @@ from __future__ import annotations
 import asyncio
 import copy
 import hashlib
-import json
 import os
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any, TypeAlias
 
-from sqlalchemy import Connection, Engine, Table, insert
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import Connection, Engine
 
 from blocks.errors import BadPayloadError, TransientError, UpstreamBusyError
+from tasks.plain.inbox.inserting import insert_in_postgresql, insert_in_sqlite, sqlite_driver
 from tasks.plain.inbox.ordering import promote_heads, take_turns
 from tasks.plain.inbox.storage_errors import RolledBackError, storage_errors
 from tasks.plain.inbox.tables import DELIVERIES, PAYLOADS, REQUESTS
 from tasks.plain.state.database import writing
 
 _BUSY_TIMEOUT_S = 3.0  # senders wait 3 to 10 s: better a 503 in time than a late 202
+_LOG_PAGES = 4000  # of 4 KB
 _OPERATION = "store"
-_KNOWN_IN_SQLITE = "SELECT id FROM inbox_deliveries WHERE id IN (SELECT value FROM json_each(?))"
 # Writers that take the same re-sent deliveries in other orders can deadlock on PostgreSQL.
 _ROLLED_BACK_ATTEMPTS = 5
 
@@ -121,12 +121,11 @@ class InboxWriter:
         self._max_waiting_bytes = max_waiting_bytes
         self._max_group = max_group
         self._busy_timeout_s = busy_timeout_s
-        self._waiting: list[_Call] = []
+        self._waiting: SimpleQueue[_Call | None] = SimpleQueue()  # None is the end
         self._waiting_bytes = 0
-        self._wake = asyncio.Event()
         self._closing = False
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inbox-writer")
-        self._loop_task: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ended: asyncio.Future[None] | None = None
         self._sqlite: Connection | None = None
 
     async def start(self) -> None:
@@ -135,17 +134,24 @@ class InboxWriter:
         Raises:
             TransientError: The database does not answer.
         """
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._connect)
-        self._loop_task = asyncio.create_task(self._run(), name="inbox-writer")
+        self._loop = loop = asyncio.get_running_loop()
+        connected: asyncio.Future[None] = loop.create_future()
+        self._ended = loop.create_future()
+        # A daemon: a gateway that dies without closing must not hang on its writer.
+        Thread(
+            target=self._serve,
+            args=(loop, connected, self._ended),
+            name="inbox-writer",
+            daemon=True,
+        ).start()
+        await connected
 
     async def close(self) -> None:
         """Store what was already taken, then stop; later calls are refused."""
         self._closing = True
-        self._wake.set()
-        if self._loop_task is not None:
-            await self._loop_task
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._disconnect)
-        self._thread.shutdown()
+        if self._ended is not None:
+            self._waiting.put(None)
+            await self._ended
 
     async def store(self, deliveries: Sequence[NewDelivery]) -> list[StoredDelivery]:
         """Store all of them or none, and return once they are on disk.
@@ -160,38 +166,59 @@ class InboxWriter:
             UnreachableError: The database does not answer.
             BadPayloadError: A body is too large, or a name holds what no database stores.
         """
+        size = 0
         for delivery in deliveries:
-            self._check(delivery)
-        size = sum(map(_size, deliveries))
+            size += self._checked_size(delivery)
         if self._closing or self._waiting_bytes + size > self._max_waiting_bytes:
             raise UpstreamBusyError(
                 "shutting down" if self._closing else "too many deliveries wait for the disk",
                 system="inbox",
                 operation=_OPERATION,
             )
-        call = _Call(deliveries, size, asyncio.get_running_loop().create_future())
-        self._waiting.append(call)
+        if self._loop is None:
+            raise RuntimeError("start the writer before storing")
+        call = _Call(deliveries, size, self._loop.create_future())
         self._waiting_bytes += size
-        self._wake.set()
+        self._waiting.put(call)
         return await call.result
 
-    async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._waiting or not self._closing:
-            if not self._waiting:
-                await self._wake.wait()
-                self._wake.clear()
-                continue
-            group, self._waiting = (
-                self._waiting[: self._max_group],
-                self._waiting[self._max_group :],
-            )
-            outcomes = await loop.run_in_executor(
-                self._thread, self._commit, [call.deliveries for call in group]
-            )
-            for call, outcome in zip(group, outcomes, strict=True):
-                self._waiting_bytes -= call.size
-                call.resolve(outcome)
+    def _serve(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        connected: asyncio.Future[None],
+        ended: asyncio.Future[None],
+    ) -> None:
+        """The writer's thread: takes what waits as soon as the group before is on disk."""
+        is_last = False
+        try:
+            self._connect()
+        except Exception as error:  # noqa: BLE001 - raised where the writer is started
+            loop.call_soon_threadsafe(_fail, connected, error)
+            is_last = True
+        else:
+            loop.call_soon_threadsafe(connected.set_result, None)
+        while not is_last:
+            group, is_last = self._next_group()
+            if group:
+                outcomes = self._commit([call.deliveries for call in group])
+                loop.call_soon_threadsafe(self._resolve, group, outcomes)
+        self._disconnect()
+        loop.call_soon_threadsafe(ended.set_result, None)
+
+    def _next_group(self) -> tuple[list[_Call], bool]:
+        group: list[_Call] = []
+        call = self._waiting.get()
+        while call is not None:
+            group.append(call)
+            if len(group) == self._max_group or self._waiting.empty():
+                return group, False
+            call = self._waiting.get()
+        return group, True
+
+    def _resolve(self, group: Sequence[_Call], outcomes: Sequence[_Outcome]) -> None:
+        for call, outcome in zip(group, outcomes, strict=True):
+            self._waiting_bytes -= call.size
+            call.resolve(outcome)
 
     def _commit(self, calls: list[Sequence[NewDelivery]]) -> list[_Outcome]:
         """Write a group; if the database refuses it, each call alone.
@@ -223,14 +250,14 @@ class InboxWriter:
             with writing(self._engine) as connection:
                 yield connection
             return
-        self._sqlite.exec_driver_sql("BEGIN IMMEDIATE")
+        driver = sqlite_driver(self._sqlite)
+        driver.execute("BEGIN IMMEDIATE")
         try:
             yield self._sqlite
-            self._sqlite.exec_driver_sql("COMMIT")
+            driver.execute("COMMIT")
         except BaseException:
-            # a full disk makes SQLite roll back by itself
-            if self._sqlite.connection.dbapi_connection.in_transaction:  # type: ignore[union-attr]
-                self._sqlite.exec_driver_sql("ROLLBACK")
+            if driver.in_transaction:  # a full disk makes SQLite roll back by itself
+                driver.execute("ROLLBACK")
             raise
 
     def _connect(self) -> None:
@@ -241,27 +268,37 @@ class InboxWriter:
                 return
             # Held open: closing a SQLite file's last connection copies its whole log back.
             connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(self._busy_timeout_s * 1000)}")
+            # A longer log is copied back less often, and a page that changed often only once.
+            connection.exec_driver_sql(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
             self._sqlite = connection
 
     def _disconnect(self) -> None:
         if self._sqlite is not None:
             self._sqlite.close()
 
-    def _check(self, delivery: NewDelivery) -> None:
-        if _size(delivery) > self._max_body_bytes:
+    def _checked_size(self, delivery: NewDelivery) -> int:
+        size = _size(delivery)
+        if size > self._max_body_bytes:
             raise BadPayloadError(
-                f"{_size(delivery)} bytes; the limit is {self._max_body_bytes}",
+                f"{size} bytes; the limit is {self._max_body_bytes}",
                 system="inbox",
                 operation=_OPERATION,
                 record=delivery.event,
             )
-        for name in ("event", "dedup_key", "ordering_key", "content_type", "park_reason"):
-            if not _is_storable(getattr(delivery, name)):
+        for name, text in (
+            ("event", delivery.event),
+            ("dedup_key", delivery.dedup_key),
+            ("ordering_key", delivery.ordering_key),
+            ("content_type", delivery.content_type),
+            ("park_reason", delivery.park_reason),
+        ):
+            if text and not _is_storable(text):
                 raise BadPayloadError(
                     f"{name} holds a NUL character or half of a surrogate pair",
                     system="inbox",
                     operation=_OPERATION,
                 )
+        return size
 
 
 @dataclass(slots=True)
@@ -282,6 +319,11 @@ class _Call:
 _Outcome: TypeAlias = "list[StoredDelivery] | Exception"
 
 
+def _fail(waiting: asyncio.Future[None], error: Exception) -> None:
+    if not waiting.done():
+        waiting.set_exception(error)
+
+
 def _insert_calls(
     connection: Connection, calls: Sequence[Sequence[NewDelivery]]
 ) -> Iterator[list[StoredDelivery]]:
@@ -289,8 +331,9 @@ def _insert_calls(
         connection,
         {each.integration for call in calls for each in call if each.ordering_key is not None},
     )
+    insert_rows = insert_in_sqlite if connection.dialect.name == "sqlite" else insert_in_postgresql
     rows = [row for call in calls for row in _delivery_rows(call)]
-    new_ids = _insert_new(connection, rows)
+    new_ids = insert_rows(connection, DELIVERIES, rows, new_by="request_id")
     requests: dict[str, dict[str, Any]] = {}
     payloads: list[dict[str, Any]] = []
     stored: list[StoredDelivery] = []
@@ -304,8 +347,8 @@ def _insert_calls(
             requests[row["request_id"]] = _request_row(row["request_id"], delivery)
             if delivery.payload is not None:
                 payloads.append({"delivery_id": row["id"], "payload": delivery.payload})
-    _insert(connection, REQUESTS, list(requests.values()))
-    _insert(connection, PAYLOADS, payloads)
+    insert_rows(connection, REQUESTS, list(requests.values()))
+    insert_rows(connection, PAYLOADS, payloads)
     promote_heads(
         connection,
         {
@@ -317,47 +360,6 @@ def _insert_calls(
     results = iter(stored)
     for call in calls:
         yield [next(results) for _ in call]
-
-
-def _insert_new(connection: Connection, rows: list[dict[str, Any]]) -> set[str]:
-    if not rows:
-        return set()
-    if connection.dialect.name == "postgresql":
-        statement = postgresql.insert(DELIVERIES).on_conflict_do_nothing(index_elements=["id"])
-        return set(connection.execute(statement.returning(DELIVERIES.c.id), rows).scalars())
-    # SQLite has one writer at a time: what is not there now is not there a moment later.
-    ids = json.dumps([row["id"] for row in rows])
-    known = set(connection.exec_driver_sql(_KNOWN_IN_SQLITE, (ids,)).scalars())
-    fresh: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        if row["id"] not in known:
-            fresh.setdefault(row["id"], row)
-    _insert(connection, DELIVERIES, list(fresh.values()))
-    return set(fresh)
-
-
-def _insert(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
-    if not rows:
-        return
-    if connection.dialect.name == "postgresql":
-        connection.execute(insert(table), rows)
-        return
-    # SQLAlchemy's look at every value costs several times what SQLite takes to insert it, and
-    # takes that from the event loop, which shares the interpreter.
-    marks = ", ".join("?" * len(rows[0]))
-    statement = f"INSERT INTO {table.name} ({', '.join(rows[0])}) VALUES ({marks})"  # noqa: S608
-    values = [
-        tuple([_in_sqlite(each) if type(each) is datetime else each for each in row.values()])
-        for row in rows
-    ]
-    connection.exec_driver_sql(statement, values)
-
-
-def _in_sqlite(instant: datetime) -> str:
-    if instant.tzinfo is None:
-        raise ValueError("instants are aware: give datetime.now(UTC), not datetime.now()")
-    # as the column type `Instant` writes it
-    return instant.astimezone(UTC).isoformat(" ", "microseconds").removesuffix("+00:00")
 
 
 def _delivery_rows(call: Sequence[NewDelivery]) -> Iterator[dict[str, Any]]:
@@ -409,11 +411,12 @@ def _size(delivery: NewDelivery) -> int:
     return len(delivery.body) + len(delivery.payload or b"")
 
 
-def _is_storable(text: str | None) -> bool:
-    if text is None:
-        return True
-    try:
-        text.encode()  # far cheaper than looking at each character
-    except UnicodeEncodeError:
+def _is_storable(text: str) -> bool:
+    if "\0" in text:
         return False
-    return "\0" not in text
+    if not text.isascii():
+        try:
+            text.encode()  # far cheaper than looking at each character
+        except UnicodeEncodeError:
+            return False
+    return True

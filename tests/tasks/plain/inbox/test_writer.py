@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
-from blocks.errors import BadPayloadError, UpstreamBusyError
+from blocks.errors import BadPayloadError, IntegrationError, UpstreamBusyError
 from tasks.plain.inbox.rows import Claimer
 from tasks.plain.inbox.store import Inbox
 from tasks.plain.inbox.writer import InboxWriter, delivery_id
@@ -269,3 +269,16 @@ async def test_deadlock_between_gateways(setup, new):
         assert sum(each.is_new for stored in results for each in stored) == 400
     for writer in writers:
         await writer.close()
+
+
+async def test_a_writer_that_cannot_start_can_be_closed(tmp_path: Path, new):
+    """No database: starting says so, and nothing hangs afterwards."""
+    engine = open_database(f"sqlite:///{tmp_path / 'inbox.db'}")
+    (tmp_path / "inbox.db").unlink()
+    (tmp_path / "inbox.db").mkdir()
+    writer = InboxWriter(engine)
+    with pytest.raises(IntegrationError):
+        await writer.start()
+    await writer.close()
+    with pytest.raises(UpstreamBusyError):
+        await writer.store([new("a")])
