@@ -33,6 +33,7 @@ from tasks.plain.file_import.put_away import (
     free_path,
     working_directory,
 )
+from tasks.plain.file_import.sink import refused_records
 from tasks.plain.file_import.work import (
     StoppedError,
     Tally,
@@ -293,21 +294,14 @@ def _send_batch_again(
 def _without_refused(
     batch: list[Valid[BaseModel]], error: UpstreamRejectedError, tally: Tally
 ) -> list[Valid[BaseModel]]:
-    reasons: dict[int, list[str]] = {}
-    fields: dict[int, str] = {}
-    for detail in error.details:
-        index = detail.get("index")
-        if isinstance(index, int) and 0 <= index < len(batch):
-            reasons.setdefault(index, []).append(str(detail.get("reason", "refused")))
-            fields.setdefault(index, str(detail.get("field", "")))
-    if not reasons:
+    refused = refused_records(error, count=len(batch))
+    if not refused:
         raise error
-    for index in sorted(reasons):
+    for index, (field, reason) in refused.items():
         valid = batch[index]
-        reason = f"refused by the application: {'; '.join(reasons[index])}"
         values = valid.item.model_dump(mode="json")
-        tally.reject(Reject(valid.line, fields[index], reason, values, valid.page))
-    return [valid for index, valid in enumerate(batch) if index not in reasons]
+        tally.reject(Reject(valid.line, field, reason, values, valid.page))
+    return [valid for index, valid in enumerate(batch) if index not in refused]
 
 
 def _count_lines(local: Path) -> int:

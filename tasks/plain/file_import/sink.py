@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from blocks.errors import UpstreamRejectedError
+
 
 @dataclass(frozen=True, slots=True)
 class Sent:
@@ -39,3 +41,27 @@ class RecordSink(Protocol):
             TransientError: Retries are exhausted; trying again later may help.
         """
         ...
+
+
+def refused_records(error: UpstreamRejectedError, *, count: int) -> dict[int, tuple[str, str]]:
+    """Which records of a refused batch are at fault, as far as the application says.
+
+    Args:
+        error: What `RecordSink.send` raised.
+        count: Records of the batch.
+
+    Returns:
+        Index to field, "" for the record as a whole, and reason; empty if the batch is refused
+        for another reason than its records.
+    """
+    reasons: dict[int, list[str]] = {}
+    fields: dict[int, str] = {}
+    for detail in error.details:
+        index = detail.get("index")
+        if isinstance(index, int) and 0 <= index < count:
+            reasons.setdefault(index, []).append(str(detail.get("reason", "refused")))
+            fields.setdefault(index, str(detail.get("field", "")))
+    return {
+        index: (fields[index], f"refused by the application: {'; '.join(reasons[index])}")
+        for index in sorted(reasons)
+    }

@@ -1,0 +1,447 @@
+"""Imports what changed since the cursor: read, leave out what is known, check, send, move on.
+
+Safe to kill anywhere and to call again. Each page is noted before its records are sent, so that
+the next attempt sends the same batch under the same key and goes on at the next page; the cursor
+moves when everything has arrived.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import hashlib
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from threading import Event
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, TypeAdapter
+
+from blocks.errors import (
+    BadPayloadError,
+    IntegrationError,
+    MisconfiguredError,
+    UpstreamRejectedError,
+)
+from tasks.plain.cursors.cursors import Busy, Hold
+from tasks.plain.cursors.windows import (
+    Arrival,
+    Batch,
+    Counts,
+    PageTaken,
+    RejectedRecord,
+    TakenRecord,
+    Window,
+    Windows,
+)
+from tasks.plain.data_import.job import ImportJob, ImportOutcome
+from tasks.plain.file_import.sink import Sent, refused_records
+from tasks.plain.http.paging import Page, fetch_pages
+from tasks.plain.records.record import Record, Reject
+from tasks.plain.records.validation import Valid
+
+REJECTS_SHOWN = 100
+# The answers of APIs that no longer know a position: cursors are often good for a day or so.
+_POSITION_GONE = (400, 404, 410, 422)
+# So many bad records and no good one in a page are not the records' fault.
+_ALL_BAD_FROM = 20
+_OPERATION = "import"
+
+
+class StoppedError(Exception):
+    """The run is being cancelled; the next one goes on where this one stopped."""
+
+
+def import_changes(
+    job: ImportJob,
+    *,
+    progress: Callable[[float], None] = lambda _fraction: None,
+    stop: Event | None = None,
+) -> ImportOutcome:
+    """Import what is new, or the job's backfill.
+
+    Args:
+        job: How.
+        progress: Told the fraction done, 0 to 1, by the time that the window covers.
+        stop: Set from outside to stop behind the next page.
+
+    Raises:
+        IntegrationError: It cannot go on; the next call goes on where this one stopped.
+        StoppedError: `stop` was set.
+    """
+    hold = job.cursors.hold(job.stream, owner=job.owner)
+    if isinstance(hold, Busy):
+        reason = f"run {hold.owner} is at it, until {hold.until_at:%H:%M:%S} UTC at the latest"
+        return ImportOutcome(job.stream, "busy", reason=reason)
+    try:
+        return _Attempt(job, hold, progress, stop or Event()).run()
+    finally:
+        job.cursors.release(hold)
+
+
+class _Attempt:
+    """One attempt at one window."""
+
+    def __init__(
+        self, job: ImportJob, hold: Hold, progress: Callable[[float], None], stop: Event
+    ) -> None:
+        self._job = job
+        self._hold = hold
+        self._progress = progress
+        self._stop = stop
+        self._windows = Windows(job.cursors)
+        self._serializer: TypeAdapter[list[Any]] = TypeAdapter(list[job.model])  # type: ignore[name-defined]
+        self._overlap = timedelta(seconds=job.listing.overlap_s)
+        self._cursor_at = _instant(hold)
+        self._window = self._open()
+        self._arrival: Arrival | None = None  # of the batch in hand, not stored yet
+        self._read_at: datetime | None = None  # the change read last
+
+    def run(self) -> ImportOutcome:
+        """Read to the end, or as far as one run goes."""
+        try:
+            self._send_batch_in_hand()
+            if self._read_pages():
+                return self._finish()
+        except (IntegrationError, StoppedError):
+            self._settle()
+            raise
+        self._settle()
+        return self._outcome("unfinished", "more waits; the next run goes on there")
+
+    def _open(self) -> Window:
+        backfill = self._job.backfill
+        if backfill is not None:
+            return self._windows.open(
+                self._hold,
+                name=backfill.name,
+                since_at=backfill.from_at,
+                until_at=backfill.until_at,
+            )
+        since_at = self._job.start_at
+        if self._cursor_at is not None:
+            since_at = self._cursor_at - self._overlap
+        return self._windows.open(self._hold, since_at=since_at)
+
+    def _read_pages(self) -> bool:
+        """Whether the window was read to its end."""
+        if self._window.is_read:
+            return True
+        with closing(self._pages()) as pages:
+            for count, page in enumerate(pages, 1):
+                taken = self._take(page)
+                before = self._arrival or Arrival()
+                self._window = self._windows.store_page(self._hold, self._window, taken, before)
+                self._arrival = None
+                self._send_batch_in_hand()
+                self._tell_progress()
+                if self._window.is_read:
+                    return True
+                if self._stop.is_set():
+                    raise StoppedError
+                if count == self._job.listing.max_pages_a_run:
+                    return False
+        return True
+
+    def _pages(self) -> Generator[Page, None, None]:
+        """The pages from the window's position on; from further back if that is gone."""
+        if self._window.position is not None:
+            with closing(self._walk()) as pages:
+                try:
+                    first = next(pages)
+                except UpstreamRejectedError as exc:
+                    if exc.status not in _POSITION_GONE:
+                        raise
+                    self._rewind()
+                else:
+                    yield first
+                    yield from pages
+                    return
+        with closing(self._walk()) as pages:
+            yield from pages
+
+    def _walk(self) -> Generator[Page, None, None]:
+        window, listing = self._window, self._job.listing
+        self._read_at = None
+        pages = fetch_pages(
+            self._job.source,
+            listing.path,
+            listing.pagination,
+            position=window.position,
+            params=listing.asking_for(window.since_at, window.until_at),
+            at_once=listing.at_once,
+        )
+        return read_ahead(pages)
+
+    def _rewind(self) -> None:
+        since_at = self._window.since_at
+        newest_at = self._window.newest_at
+        if self._job.listing.is_ordered and newest_at is not None:
+            back = newest_at if self._job.backfill else newest_at - self._overlap
+            since_at = back if since_at is None else max(since_at, back)
+        self._window = self._windows.rewind(self._hold, self._window, since_at=since_at)
+
+    def _take(self, page: Page) -> PageTaken:
+        """Sort a page's records: known, outside the window, good, bad."""
+        rejects: list[RejectedRecord] = []
+        found: list[tuple[TakenRecord, Mapping[str, Any]]] = []
+        for raw in page.records:
+            identified = self._job.listing.identify(raw)
+            if isinstance(identified, RejectedRecord):
+                rejects.append(identified)
+            else:
+                self._check_order(identified)
+                found.append((identified, raw))
+        fresh = self._fresh(found)
+        good, bad = self._validated(fresh)
+        if len(bad) >= _ALL_BAD_FROM and not good:
+            raise BadPayloadError(
+                f"none of {len(bad)} records is good, the first for {bad[0].field!r}: "
+                f"{bad[0].reason}; correct model, columns or mapping, and press Retry",
+                system=self._job.source.system,
+                operation=_OPERATION,
+                record=self._job.stream,
+            )
+        newest_at = max((record.changed_at for record, _ in found), default=self._window.newest_at)
+        if newest_at is not None and self._window.newest_at is not None:
+            newest_at = max(newest_at, self._window.newest_at)
+        keeps = self._job.backfill is None
+        ordered = self._job.listing.is_ordered
+        until_at = self._window.until_at
+        is_over = (
+            ordered and until_at is not None and newest_at is not None and newest_at >= until_at
+        )
+        return PageTaken(
+            next_position=None if is_over else page.next_position,
+            newest_at=newest_at,
+            batch=self._batch(good),
+            taken=[record for record, _ in fresh] if keeps else [],
+            rejects=[*rejects, *bad],
+            known=len(found) - len(fresh),
+            forget_before_at=self._forget_before(newest_at) if keeps and ordered else None,
+        )
+
+    def _fresh(
+        self, found: list[tuple[TakenRecord, Mapping[str, Any]]]
+    ) -> list[tuple[TakenRecord, Mapping[str, Any]]]:
+        """Those records that belong to the window and were not taken before."""
+        since_at, until_at = self._window.since_at, self._window.until_at
+        known: dict[str, str] = {}
+        if self._job.backfill is None:
+            known.update(self._windows.known(self._job.stream, [record.id for record, _ in found]))
+        fresh = []
+        for record, raw in found:
+            if since_at is not None and record.changed_at < since_at:
+                continue
+            if until_at is not None and record.changed_at >= until_at:
+                continue
+            if known.get(record.id) != record.digest:
+                known[record.id] = record.digest
+                fresh.append((record, raw))
+        return fresh
+
+    def _check_order(self, record: TakenRecord) -> None:
+        if not self._job.listing.is_ordered:
+            return
+        if self._read_at is not None and record.changed_at < self._read_at:
+            raise BadPayloadError(
+                f"the list is not in the order of {self._job.listing.changed_at_path}; ask the "
+                "API to sort by it, or set is_ordered to false",
+                system=self._job.source.system,
+                operation=_OPERATION,
+                record=self._job.stream,
+            )
+        self._read_at = record.changed_at
+
+    def _validated(
+        self, fresh: list[tuple[TakenRecord, Mapping[str, Any]]]
+    ) -> tuple[list[tuple[str, BaseModel]], list[RejectedRecord]]:
+        good: list[tuple[str, BaseModel]] = []
+        bad: list[RejectedRecord] = []
+        for item in self._job.validator.validate(self._reshaped(fresh)):
+            record = fresh[item.line][0]
+            if isinstance(item, Valid):
+                good.append((record.id, item.item))
+            else:
+                bad.append(RejectedRecord(record.id, record.changed_at, item.column, item.reason))
+        return good, bad
+
+    def _reshaped(
+        self, fresh: list[tuple[TakenRecord, Mapping[str, Any]]]
+    ) -> Iterator[Record | Reject]:
+        reshape = self._job.reshape
+        for line, (_, raw) in enumerate(fresh):
+            if reshape is None:
+                yield Record(line, raw)
+                continue
+            try:
+                values = reshape(raw)
+            except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as exc:
+                yield Reject(line, "", f"cannot be mapped ({type(exc).__name__})", {})
+            else:
+                yield Record(line, values)
+
+    def _batch(self, good: list[tuple[str, BaseModel]]) -> Batch | None:
+        if not good:
+            return None
+        records = self._serializer.dump_json([item for _, item in good])
+        digest = hashlib.sha256(records).hexdigest()
+        key = f"{self._window.id}-{self._window.pages}-{digest[:16]}"
+        return Batch(key, records, tuple(id_ for id_, _ in good))
+
+    def _send_batch_in_hand(self) -> None:
+        batch = self._window.batch
+        if batch is None:
+            return
+        try:
+            self._arrival = self._sent(batch)
+        except UpstreamRejectedError:
+            # It would refuse the same again: the page is read anew, when mapping or model may be
+            # mended.
+            self._window = self._windows.take_back(self._hold, self._window)
+            raise
+
+    def _sent(self, batch: Batch) -> Arrival:
+        """Send a batch, without those records that the application refuses."""
+        try:
+            return _arrived(self._send(batch), len(batch.ids))
+        except UpstreamRejectedError as exc:
+            refused = refused_records(exc, count=len(batch.ids))
+            if not refused:
+                raise
+        rejects = tuple(
+            RejectedRecord(batch.ids[index], None, field, reason)
+            for index, (field, reason) in refused.items()
+        )
+        kept = [
+            record
+            for index, record in enumerate(orjson.loads(batch.records))
+            if index not in refused
+        ]
+        arrival = Arrival()
+        if kept:
+            rest = Batch(
+                f"{batch.key}-rest",
+                orjson.dumps(kept),
+                tuple(id_ for index, id_ in enumerate(batch.ids) if index not in refused),
+            )
+            arrival = _arrived(self._send(rest), len(kept))
+        counts = arrival.counts + Counts(rejected=len(rejects))
+        return Arrival(counts, rejects)
+
+    def _send(self, batch: Batch) -> Sent:
+        return self._job.sink.send(batch.records, count=len(batch.ids), idempotency_key=batch.key)
+
+    def _settle(self) -> None:
+        """Note what has arrived, so that the next attempt does not send it again."""
+        if self._arrival is not None:
+            self._window = self._windows.settle_batch(self._hold, self._window, self._arrival)
+            self._arrival = None
+
+    def _finish(self) -> ImportOutcome:
+        cursor_at = None
+        newest_at = self._capped(self._window.newest_at)
+        if self._job.backfill is None and newest_at is not None:
+            cursor_at = newest_at if self._cursor_at is None else max(newest_at, self._cursor_at)
+        self._window = self._windows.finish(
+            self._hold,
+            self._window,
+            self._arrival or Arrival(),
+            cursor=None if cursor_at is None else _written(cursor_at),
+            forget_before_at=None if cursor_at is None else cursor_at - self._overlap,
+        )
+        self._arrival = None
+        if cursor_at is not None:
+            self._hold = replace(self._hold, value=_written(cursor_at))
+        self._progress(1.0)
+        return self._outcome("done", None)
+
+    def _forget_before(self, newest_at: datetime | None) -> datetime | None:
+        at = self._capped(newest_at)
+        return None if at is None else at - self._overlap
+
+    def _capped(self, newest_at: datetime | None) -> datetime | None:
+        """A record dated into the future must not carry the cursor there."""
+        return None if newest_at is None else min(newest_at, self._window.opened_at)
+
+    def _tell_progress(self) -> None:
+        window = self._window
+        until_at = min(window.until_at or window.opened_at, window.opened_at)
+        if window.since_at is None or window.newest_at is None or until_at <= window.since_at:
+            return
+        fraction = (window.newest_at - window.since_at) / (until_at - window.since_at)
+        self._progress(min(max(fraction, 0.0), 0.99))
+
+    def _outcome(self, result: Any, reason: str | None) -> ImportOutcome:
+        window = self._window
+        return ImportOutcome(
+            self._job.stream,
+            result,
+            pages=window.pages,
+            counts=window.counts,
+            since_at=window.since_at,
+            cursor=self._hold.value,
+            is_resumed=window.is_resumed,
+            rejects=tuple(self._windows.rejects(window, limit=REJECTS_SHOWN)),
+            reason=reason,
+        )
+
+
+def read_ahead(pages: Iterator[Page]) -> Generator[Page, None, None]:
+    """Fetch the next page while the caller is busy with this one."""
+    pool = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
+
+    def following() -> Page | None:
+        return next(pages, None)
+
+    def fetch() -> Future[Page | None]:
+        # Prefect's settings and run travel in the context.
+        return pool.submit(contextvars.copy_context().run, following)
+
+    try:
+        under_way = fetch()
+        while (page := under_way.result()) is not None:
+            if page.next_position is None:
+                yield page
+                return
+            under_way = fetch()
+            yield page
+    finally:
+        pool.shutdown(cancel_futures=True)
+        if isinstance(pages, Generator):
+            pages.close()
+
+
+def _arrived(sent: Sent, count: int) -> Arrival:
+    return Arrival(
+        Counts(
+            records=count,
+            created=sent.created,
+            updated=sent.updated,
+            unchanged=sent.unchanged,
+        )
+    )
+
+
+def _written(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _instant(hold: Hold) -> datetime | None:
+    if hold.value is None:
+        return None
+    try:
+        instant = datetime.fromisoformat(hold.value)
+    except ValueError:
+        instant = None
+    if instant is None or instant.tzinfo is None:
+        raise MisconfiguredError(
+            "its cursor is no instant with a zone; set it with the deployment set-import-cursor",
+            system="state database",
+            operation=_OPERATION,
+            record=hold.stream,
+        )
+    return instant
