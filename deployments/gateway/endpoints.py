@@ -14,6 +14,7 @@ from tasks.plain.integrations.declarations import (
     IntegrationDeclaration,
     SecretSources,
 )
+from tasks.plain.integrations.synchronous import SynchronousDeclaration
 from tasks.plain.signatures import Verifier
 from tasks.plain.webhooks.sns import FetchCertificate
 
@@ -35,6 +36,8 @@ class Endpoint:
         allowed_ips: Who may call; empty for all.
         response: As declared.
         public_url: Where the sender sees this endpoint; None for the gateway's own.
+        synchronous: How callers wait for the flow's answer; None if they do not.
+        knows_repetitions: It was declared where an id stands that repetitions share.
     """
 
     name: str
@@ -47,6 +50,8 @@ class Endpoint:
     allowed_ips: tuple[IPv4Network | IPv6Network, ...]
     response: str
     public_url: str | None
+    synchronous: SynchronousDeclaration | None = None
+    knows_repetitions: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +138,8 @@ def _endpoint(
         allowed_ips=tuple(declared.allowed_ips),
         response=declared.response,
         public_url=declared.public_url,
+        synchronous=declared.synchronous,
+        knows_repetitions=declared.dedup is not None,
     )
 
 

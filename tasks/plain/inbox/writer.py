@@ -11,7 +11,7 @@ import copy
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +19,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any, TypeAlias
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, Table
 
 from blocks.errors import BadPayloadError, TransientError, UpstreamBusyError
 from tasks.plain.inbox.inserting import insert_in_postgresql, insert_in_sqlite, sqlite_driver
@@ -54,6 +54,7 @@ class NewDelivery:
         received_at: Aware UTC instant.
         park_reason: Store it as parked for this reason, so that it is kept, seen and can be
             replayed, but not handled; None for the usual way.
+        beside: A table and a row of it to insert with the delivery if that is new.
     """
 
     integration: str
@@ -67,6 +68,7 @@ class NewDelivery:
     content_type: str
     received_at: datetime
     park_reason: str | None = None
+    beside: tuple[Table, Mapping[str, Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +240,7 @@ class InboxWriter:
         for attempts_left in reversed(range(_ROLLED_BACK_ATTEMPTS)):
             try:
                 with storage_errors(_OPERATION), self._transaction() as connection:
-                    return list(_insert_calls(connection, calls))
+                    return insert_deliveries(connection, calls)
             except RolledBackError:
                 if not attempts_left:
                     raise
@@ -324,9 +326,10 @@ def _fail(waiting: asyncio.Future[None], error: Exception) -> None:
         waiting.set_exception(error)
 
 
-def _insert_calls(
+def insert_deliveries(
     connection: Connection, calls: Sequence[Sequence[NewDelivery]]
-) -> Iterator[list[StoredDelivery]]:
+) -> list[list[StoredDelivery]]:
+    """Insert the deliveries of several calls in a transaction that the caller has opened."""
     take_turns(
         connection,
         {each.integration for call in calls for each in call if each.ordering_key is not None},
@@ -347,6 +350,9 @@ def _insert_calls(
             requests[row["request_id"]] = _request_row(row["request_id"], delivery)
             if delivery.payload is not None:
                 payloads.append({"delivery_id": row["id"], "payload": delivery.payload})
+            if delivery.beside is not None:
+                table, companion = delivery.beside
+                insert_rows(connection, table, [companion])
     insert_rows(connection, REQUESTS, list(requests.values()))
     insert_rows(connection, PAYLOADS, payloads)
     promote_heads(
@@ -358,8 +364,7 @@ def _insert_calls(
         },
     )
     results = iter(stored)
-    for call in calls:
-        yield [next(results) for _ in call]
+    return [[next(results) for _ in call] for call in calls]
 
 
 def _delivery_rows(call: Sequence[NewDelivery]) -> Iterator[dict[str, Any]]:

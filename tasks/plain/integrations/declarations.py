@@ -33,10 +33,12 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 from blocks.errors import MisconfiguredError
 from tasks.plain.integrations.registrations import AnyRegistration
 from tasks.plain.integrations.strict import Declaration
+from tasks.plain.integrations.synchronous import SynchronousDeclaration
 from tasks.plain.signatures import SCHEMES
 
 ENDPOINTS_VARIABLE = "INTEGRATIONS_ENDPOINTS"
 RESERVED_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
+REQUESTS_PATH = "/requests/"  # below it callers find what became of their requests
 _FLOWS = Path(__file__).resolve().parents[3] / "flows"
 _PATTERNS = tuple(
     f"{place}{name}.yaml" for name in ("integration", "endpoints") for place in ("*/", "*.", "")
@@ -87,14 +89,18 @@ class EndpointDeclaration(Declaration):
     public_url: str | None = Field(
         None, pattern=r"^https?://[^/?#]+[^?#]*$", description="Of this endpoint, if others differ."
     )
+    synchronous: SynchronousDeclaration | None = Field(
+        None, description="Callers wait for the flow's answer; {} for the usual limits."
+    )
 
     @field_validator("path")
     @classmethod
     def _is_a_path(cls, path: str) -> str:
-        if not _PATH.fullmatch(path) or path in RESERVED_PATHS:
+        is_reserved = path in RESERVED_PATHS or path.startswith(REQUESTS_PATH)
+        if not _PATH.fullmatch(path) or is_reserved:
             raise ValueError(
                 "must begin with / and hold letters, digits, . _ ~ - and ${NAME}, and be none of "
-                + ", ".join(sorted(RESERVED_PATHS))
+                + ", ".join((*sorted(RESERVED_PATHS), REQUESTS_PATH))
             )
         return path
 
@@ -104,6 +110,12 @@ class EndpointDeclaration(Declaration):
         if scheme not in SCHEMES:
             raise ValueError(f"must be one of {', '.join(SCHEMES)}")
         return scheme
+
+    @model_validator(mode="after")
+    def _one_request_has_one_answer(self) -> Self:
+        if self.synchronous is not None and self.is_batch:
+            raise ValueError("a batch has no answer: leave out synchronous or is_batch")
+        return self
 
 
 class IntegrationDeclaration(Declaration):

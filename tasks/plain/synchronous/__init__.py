@@ -1,0 +1,1 @@
+"""Requests whose caller wants an answer: what they are, how they end, how the answer comes back."""
