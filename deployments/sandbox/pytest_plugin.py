@@ -13,6 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from deployments.sandbox.dropbox_api import DropboxSandbox
     from deployments.sandbox.fault_proxy import FaultProxy
+    from deployments.sandbox.marketplace_api import MarketplaceSandbox
     from deployments.sandbox.own_app.serving import OwnAppHost, RunningOwnApp
     from deployments.sandbox.s3_server import S3Sandbox
     from deployments.sandbox.scripted_api import ScriptedApi
@@ -105,6 +106,22 @@ def dropbox_api(dropbox_api_of_session: DropboxSandbox) -> DropboxSandbox:
     dropbox_api_of_session.requests.clear()
     _empty(dropbox_api_of_session.files)
     return dropbox_api_of_session
+
+
+@pytest.fixture(scope="session")
+def marketplace_api_of_session() -> Iterator[MarketplaceSandbox]:
+    """The API that `marketplace_api` empties before each test."""
+    from deployments.sandbox import marketplace_api
+
+    with marketplace_api.start(requests_a_minute=1_000_000) as running:
+        yield running
+
+
+@pytest.fixture
+def marketplace_api(marketplace_api_of_session: MarketplaceSandbox) -> MarketplaceSandbox:
+    """A marketplace's orders API, without orders and faults."""
+    marketplace_api_of_session.reset()
+    return marketplace_api_of_session
 
 
 @pytest.fixture
