@@ -233,7 +233,7 @@ def _registered(
         name=wanted.name,
         place=place,
         calls=wanted.shown_url,
-        events=tuple(getattr(wanted.registration, "events", ())),
+        events=tuple(wanted.registration.events),
         became=became,
         told=told,
         remote_id=remote_id,

@@ -8,6 +8,9 @@ the URLs by which the next one finds what is there.
 
 from __future__ import annotations
 
+import hashlib
+import os
+import socket
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -86,7 +89,8 @@ class Ledger:
 
     Args:
         engine: The state database.
-        owner: The run; a retried run has the same owner and goes on at once.
+        run_id: The run; when it is retried it goes on at once, and so does any other when the
+            run's process on this machine is dead.
         lease_s: How long it may be silent; longer than the slowest call with its retries.
         clock: Gives aware UTC instants.
     """
@@ -95,12 +99,13 @@ class Ledger:
         self,
         engine: Engine,
         *,
-        owner: str,
+        run_id: str,
         lease_s: float = 600,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._engine = engine
-        self._owner = owner
+        self._run_id = run_id
+        self._owner = f"{_host()}/{os.getpid()}/{run_id}"
         self._lease = timedelta(seconds=lease_s)
         self._clock = clock
 
@@ -121,10 +126,10 @@ class Ledger:
         with writing(self._engine) as connection:
             self._insert(connection, integration, now)
             row = _find(connection, integration)
-            if row.owner != self._owner and row.lease_until_at > now:
+            if row.lease_until_at > now and not self._may_take_from(row.owner):
                 wait_s = (row.lease_until_at - now).total_seconds()
                 raise UpstreamBusyError(
-                    "another activation of this integration is at work, or died "
+                    "another activation of this integration is at work, or its machine died "
                     f"less than {self._lease.total_seconds():.0f} s ago; try again later",
                     system="activation",
                     operation="begin",
@@ -256,6 +261,10 @@ class Ledger:
         with self._working(entry.integration, self._clock()) as connection:
             connection.execute(delete(REGISTRATIONS).where(REGISTRATIONS.c.id == entry.id))
 
+    def _may_take_from(self, owner: str) -> bool:
+        host, process, run_id = owner.split("/", 2)
+        return run_id == self._run_id or (host == _host() and not _lives(int(process)))
+
     def _insert(self, connection: Connection, integration: str, now: datetime) -> None:
         if connection.dialect.name == "sqlite":
             from sqlalchemy.dialects.sqlite import insert as upsert
@@ -288,6 +297,20 @@ class Ledger:
                     record=integration,
                 )
             yield connection
+
+
+def _host() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:12]
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _of(integration: str) -> Update:

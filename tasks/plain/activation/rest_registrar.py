@@ -97,16 +97,18 @@ class RestRegistrar:
         if self._it.ping is None:
             return None
         item = self._item(remote_id)
-        self._api.call("POST", f"{item}/{self._it.ping}", repeatable=True, operation="ping")
+        answer = self._api.call(
+            "POST", f"{item}/{self._it.ping}", repeatable=True, operation="ping"
+        ).json()
         if self._it.ping_result_field is None:
             return "the ping was taken"
-        heard = None
+        heard = optional_field(answer, self._it.ping_result_field)
         for _ in range(_PING_LOOKS):
-            answer = self._api.call("GET", item, operation="look at ping").json()
-            heard = optional_field(answer, self._it.ping_result_field)
             if isinstance(heard, int) and 200 <= heard < 300:
                 return f"the ping arrived: we answered {heard}"
             self._sleep(_PING_PAUSE_S)
+            answer = self._api.call("GET", item, operation="look at ping").json()
+            heard = optional_field(answer, self._it.ping_result_field)
         raise UpstreamRejectedError(
             f"the ping did not arrive: it heard {heard if isinstance(heard, int) else 'nothing'} "
             "from us; is the public URL right, and does the gateway run with this secret?",

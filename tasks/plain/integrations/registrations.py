@@ -44,7 +44,7 @@ class RestRegistration(Registration):
     secret: RegistrationSecret | None = Field(None, description="What they shall sign with.")
     body: dict[str, Any] = Field({}, description="More fields, the same for every registration.")
     pagination: Pagination = Field(
-        LinkHeader(),
+        LinkHeader(records_path="webhooks"),
         description="How GET `path` lists them, e.g. {kind: link_header, records_path: hooks}.",
     )
     id_field: str = Field("id", description="Where a registration's id is, by dotted path.")
@@ -56,11 +56,13 @@ class RestRegistration(Registration):
         description="A text field of free choice, in which we say whose it is; null for none.",
     )
     update_method: Literal["PATCH", "PUT", "POST"] = Field("PATCH", description="At `path/id`.")
-    ping: str | None = Field(None, description="POST `path/id/…` lets it send a test event.")
+    ping: str | None = Field(
+        "ping", description="POST `path/id/…` lets it send a test event; null if it cannot."
+    )
     ping_result_field: str | None = Field(
-        None,
-        description="Where GET `path/id` tells the status of our answer to the last event, e.g. "
-        "last_response.code.",
+        "status",
+        description="Where the answer to that, or GET `path/id` some time later, tells the status "
+        "of our answer to the test event, e.g. last_response.code; null if nowhere.",
     )
 
 
@@ -68,7 +70,9 @@ class SalesforceRegistration(Registration):
     """An outbound message and the workflow rule that sends it."""
 
     kind: Literal["salesforce"] = Field(description="By Salesforce's Tooling API.")
-    object: str = Field(description="The object type, e.g. Opportunity.")
+    object: str = Field(
+        pattern=r"^[A-Za-z][A-Za-z0-9_]*$", description="The object type, e.g. Opportunity."
+    )
     when: Literal["created", "updated", "created-or-updated"] = Field(
         description="Which changes are told."
     )
@@ -79,6 +83,11 @@ class SalesforceRegistration(Registration):
         description="User name under whose permissions the message is made; ${NAME} is taken from "
         "the environment."
     )
+
+    @property
+    def events(self) -> list[str]:
+        """What is told, for people."""
+        return [f"{self.object} {self.when}"]
 
 
 AnyRegistration = Annotated[RestRegistration | SalesforceRegistration, Field(discriminator="kind")]

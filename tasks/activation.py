@@ -1,0 +1,254 @@
+"""Activates integrations: registers their endpoints as task runs, and switches deployments."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+from prefect import get_run_logger, runtime, task
+from prefect.artifacts import acreate_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterTags,
+)
+from prefect.client.schemas.responses import DeploymentResponse
+
+from blocks.errors import IntegrationError, UpstreamBusyError
+from blocks.http_api import HttpApi
+from tasks.api import is_transient, open_api
+from tasks.connections import load_connection
+from tasks.plain.activation.activating import (
+    OpenRegistrar,
+    Registered,
+    Registering,
+    failed_registration,
+)
+from tasks.plain.activation.ledger import ActivationState, Entry, Ledger
+from tasks.plain.activation.registrar import Registrar, Wanted
+from tasks.plain.activation.rest_registrar import RestRegistrar
+from tasks.plain.activation.salesforce_registrar import SalesforceRegistrar
+from tasks.plain.integrations.registrations import AnyRegistration, RestRegistration
+from tasks.plain.state.database import open_database
+from tasks.plain.stored_secrets.store import StoredSecrets
+
+ACTIVATION_TAG = "activation"
+"""Of the deployments that activate and deactivate; they are never switched off."""
+
+_LOOK_AGAIN_S = 5.0
+_GIVE_UP_AFTER_S = 900.0
+
+
+@dataclass(frozen=True, slots=True)
+class ActiveWork:
+    """What an activation works with while it has the integration to itself.
+
+    Attributes:
+        ledger: What is registered.
+        registering: Registers and removes.
+        state: What the integration shall be.
+    """
+
+    ledger: Ledger
+    registering: Registering
+    state: ActivationState
+
+
+@asynccontextmanager
+async def working_on(
+    integration: str,
+    wanted: Sequence[Wanted],
+    *,
+    is_active: bool | None = None,
+    public_url: str | None = None,
+) -> AsyncIterator[ActiveWork]:
+    """Have an integration to oneself; waits for another activation to end.
+
+    Args:
+        integration: Its name.
+        wanted: What shall be registered.
+        is_active: What it shall be from now on; None leaves it.
+        public_url: Where third parties reach the gateway from now on; None leaves it.
+
+    Raises:
+        IntegrationError: A block is missing, or another activation never ends.
+    """
+    engine = await asyncio.to_thread(open_database)
+    try:
+        ledger = Ledger(engine, run_id=str(runtime.flow_run.id))
+        registrations = [each.registration for each in wanted]
+        registrations += [entry.registration for entry in ledger.entries(integration)]
+        apis = await _load_apis(registrations)
+        state = await _begun(ledger, integration, is_active=is_active, public_url=public_url)
+        try:
+            secrets = StoredSecrets.from_environment(engine)
+            yield ActiveWork(ledger, Registering(ledger, secrets, _opening(apis)), state)
+        finally:
+            await asyncio.to_thread(ledger.end, integration)
+    finally:
+        engine.dispose()
+
+
+async def register_all(
+    work: ActiveWork, integration: str, wanted: Sequence[Wanted]
+) -> list[Registered]:
+    """Register what is wanted and remove what we registered and is not; one failing stops no other.
+
+    Args:
+        work: From `working_on`.
+        integration: Its name.
+        wanted: All that shall be registered.
+
+    Returns:
+        One for each registration; those that failed say why.
+    """
+    done = []
+    for each in wanted:
+        try:
+            done.append(await ensure_registration(work, each))
+        except IntegrationError as error:
+            done.append(failed_registration(each, error.system, error))
+    for entry in await asyncio.to_thread(work.registering.obsolete, integration, wanted):
+        try:
+            done.append(await remove_registration(work, entry))
+        except IntegrationError as error:
+            done.append(failed_registration(entry.wanted, entry.place, error))
+    return done
+
+
+@task(
+    task_run_name="register {wanted.marker}",
+    retries=3,
+    retry_delay_seconds=[2, 10, 30],
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+async def ensure_registration(work: ActiveWork, wanted: Wanted) -> Registered:
+    """Let one registration be as wanted.
+
+    Raises:
+        IntegrationError: As in `Registering.ensure`.
+    """
+    return await asyncio.to_thread(work.registering.ensure, wanted)
+
+
+@task(
+    task_run_name="remove {entry.name}",
+    retries=3,
+    retry_delay_seconds=[2, 10, 30],
+    retry_condition_fn=is_transient,
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+async def remove_registration(work: ActiveWork, entry: Entry) -> Registered:
+    """Remove one registration.
+
+    Raises:
+        IntegrationError: As in `Registering.remove`.
+    """
+    return await asyncio.to_thread(work.registering.remove, entry)
+
+
+async def show_registrations(integration: str, done: Sequence[Registered]) -> None:
+    """List what is registered where in an artifact."""
+    await acreate_table_artifact(
+        key=f"registrations-{integration.replace('_', '-')}",
+        description=f"What {integration} has registered at third parties.",
+        table=[
+            {
+                "Registration": each.name,
+                "At": each.place,
+                "Calls": each.calls,
+                "Events": ", ".join(each.events),
+                "Id": each.remote_id or "",
+                "Became": each.became,
+                "Told": each.told,
+            }
+            for each in done
+        ],
+    )
+
+
+async def known_states() -> list[ActivationState]:
+    """Every integration that was ever activated."""
+
+    def read() -> list[ActivationState]:
+        engine = open_database()
+        try:
+            return Ledger(engine, run_id="reader").states()
+        finally:
+            engine.dispose()
+
+    return await asyncio.to_thread(read)
+
+
+@task(task_run_name="switch {integration}", cache_policy=NO_CACHE, persist_result=False)
+async def switch_deployments(integration: str, *, on: bool) -> list[str]:
+    """Let an integration's schedules and triggers start runs, or not.
+
+    Args:
+        integration: Its name; its deployments have it as their tag, with dashes.
+        on: Which of the two.
+
+    Returns:
+        Names of the deployments.
+    """
+    async with get_client() as client:
+        found = await client.read_deployments(
+            deployment_filter=DeploymentFilter(
+                tags=DeploymentFilterTags(all_=[integration.replace("_", "-")])
+            )
+        )
+        switched = [each for each in found if ACTIVATION_TAG not in each.tags]
+        for deployment in switched:
+            await _switch(client, deployment, on=on)
+    return sorted(each.name for each in switched)
+
+
+async def _switch(client: PrefectClient, deployment: DeploymentResponse, *, on: bool) -> None:
+    await (client.resume_deployment if on else client.pause_deployment)(deployment.id)
+    # A pause stops schedules only: triggers are automations of their own.
+    triggers = await client.read_resource_related_automations(f"prefect.deployment.{deployment.id}")
+    for trigger in triggers:
+        if trigger.name.startswith(f"{deployment.name}__automation_"):
+            await (client.resume_automation if on else client.pause_automation)(trigger.id)
+
+
+async def _begun(
+    ledger: Ledger, integration: str, *, is_active: bool | None, public_url: str | None
+) -> ActivationState:
+    waited_s = 0.0
+    while True:
+        try:
+            return await asyncio.to_thread(
+                ledger.begin, integration, is_active=is_active, public_url=public_url
+            )
+        except UpstreamBusyError as exc:
+            if waited_s >= _GIVE_UP_AFTER_S:
+                raise
+            if waited_s == 0:
+                get_run_logger().info("waiting: %s", exc)
+            await asyncio.sleep(_LOOK_AGAIN_S)
+            waited_s += _LOOK_AGAIN_S
+
+
+async def _load_apis(registrations: Iterable[AnyRegistration]) -> dict[str, HttpApi]:
+    slugs = {each.connection for each in registrations}
+    return {slug: await load_connection(slug, HttpApi) for slug in sorted(slugs)}
+
+
+def _opening(apis: dict[str, HttpApi]) -> OpenRegistrar:
+    @contextmanager
+    def open_registrar(registration: AnyRegistration) -> Iterator[Registrar]:
+        block = apis[registration.connection]
+        with open_api(block) as api:
+            if isinstance(registration, RestRegistration):
+                yield RestRegistrar(api, registration, base_url=block.base_url)
+            else:
+                yield SalesforceRegistrar(api, registration, base_url=block.base_url)
+
+    return open_registrar
