@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import threading
 from collections import deque
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -12,11 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from prefect import State, task
-from prefect.artifacts import (
-    acreate_progress_artifact,
-    acreate_table_artifact,
-    aupdate_progress_artifact,
-)
+from prefect.artifacts import acreate_table_artifact
 from prefect.blocks.core import Block
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import TaskRun
@@ -40,8 +35,8 @@ from tasks.plain.records.formats import FileFormat
 from tasks.plain.records.validation import RecordValidator
 from tasks.plain.remote_folders.protocol import RemoteFile, RemoteFolder
 from tasks.plain.state.database import open_database
+from tasks.progress import work_in_thread
 
-_PROGRESS_EVERY_S = 2.0
 _COLLECT_AFTER = (10_000, 20, 20)
 
 
@@ -142,26 +137,12 @@ async def import_files(what: FileImport, found: FilesFound) -> list[Outcome]:
 async def import_one_file(connection: _Connection, item: WorkItem) -> Outcome | State[Outcome]:
     """Import one file; a file that failed or was interrupted ends this task run as Failed."""
     job = await connection.job()
-    progress = _Progress(item.name)
-    stop = threading.Event()
-    importing = asyncio.create_task(
-        asyncio.to_thread(
-            import_file,
-            job,
-            item.file,
-            original=item.original,
-            progress=progress.note,
-            stop=stop,
-        )
+    outcome = await work_in_thread(
+        lambda progress, stop: import_file(
+            job, item.file, original=item.original, progress=progress, stop=stop
+        ),
+        f"Import of {item.name}",
     )
-    try:
-        while not importing.done():
-            await asyncio.wait({importing}, timeout=_PROGRESS_EVERY_S)
-            await progress.show()
-        outcome = await importing
-    finally:
-        stop.set()  # a cancelled run: the thread stops at its next batch
-    await progress.show(last=True)
     if outcome.result == "interrupted":
         await connection.close()  # whatever is wrong, the next attempt begins afresh
     if outcome.result in ("failed", "interrupted"):
@@ -340,32 +321,3 @@ class _Connection:
             all_or_nothing=what.all_or_nothing,
             done_file=what.pick_up.done_file,
         )
-
-
-class _Progress:
-    """The progress of one file, as an artifact made when the file takes long enough."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._fraction = 0.0
-        self._shown = 0.0
-        self._artifact_id: Any = None
-
-    def note(self, fraction: float) -> None:
-        """Called from the importing thread."""
-        self._fraction = fraction
-
-    async def show(self, *, last: bool = False) -> None:
-        """Bring the artifact up to date if there is something new."""
-        if last and self._artifact_id is not None:
-            self._fraction = 1.0
-        if self._fraction == self._shown:
-            return
-        percent = round(self._fraction * 100, 1)
-        if self._artifact_id is None:
-            self._artifact_id = await acreate_progress_artifact(
-                progress=percent, description=f"Import of {self._name}"
-            )
-        else:
-            await aupdate_progress_artifact(self._artifact_id, progress=percent)
-        self._shown = self._fraction
