@@ -160,7 +160,7 @@ class Cursors:
                 .values(owner=None, lease_until_at=None, updated_at=self.clock())
             )
 
-    def set(self, stream: str, value: str | None) -> str | None:
+    def set(self, stream: str, value: str | None, *, dry_run: bool = False) -> str | None:
         """Put a cursor elsewhere by hand: what is behind it is imported by the next run.
 
         Windows under way and the memory of what was taken are dropped with it, so that nothing
@@ -169,6 +169,7 @@ class Cursors:
         Args:
             stream: Its name.
             value: In the form of the present one; None for the beginning.
+            dry_run: Only check whether it could be set.
 
         Returns:
             The cursor it had.
@@ -203,20 +204,8 @@ class Cursors:
                     operation="set cursor",
                     record=stream,
                 )
-            connection.execute(delete(WINDOWS).where(WINDOWS.c.stream == stream))
-            connection.execute(delete(TAKEN).where(TAKEN.c.stream == stream))
-            connection.execute(
-                update(CURSORS)
-                .where(CURSORS.c.stream == stream)
-                .values(
-                    value=value,
-                    owner=None,
-                    token=CURSORS.c.token + 1,
-                    lease_until_at=None,
-                    advanced_at=now,
-                    updated_at=now,
-                )
-            )
+            if not dry_run:
+                _set(connection, stream, value, now)
         before: str | None = row.value
         return before
 
@@ -289,6 +278,23 @@ def _locked(connection: Connection, stream: str) -> Row[Any] | None:
     if connection.dialect.name != "sqlite":
         query = query.with_for_update()
     return connection.execute(query).one_or_none()
+
+
+def _set(connection: Connection, stream: str, value: str | None, now: datetime) -> None:
+    connection.execute(delete(WINDOWS).where(WINDOWS.c.stream == stream))
+    connection.execute(delete(TAKEN).where(TAKEN.c.stream == stream))
+    connection.execute(
+        update(CURSORS)
+        .where(CURSORS.c.stream == stream)
+        .values(
+            value=value,
+            owner=None,
+            token=CURSORS.c.token + 1,
+            lease_until_at=None,
+            advanced_at=now,
+            updated_at=now,
+        )
+    )
 
 
 def _counts(connection: Connection, column: Any) -> dict[str, int]:

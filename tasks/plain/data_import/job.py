@@ -51,7 +51,8 @@ class ImportOutcome:
 
     Attributes:
         stream: Of which stream.
-        result: "done"; "unfinished": more waits for the next run; "busy": another run is at it.
+        result: "done"; "unfinished": more waits for the next run; "busy": another run is at it;
+            "failed".
         pages: Read, in earlier attempts too.
         counts: What became of the records.
         since_at: Where the window began; None for the beginning of everything.
@@ -62,7 +63,7 @@ class ImportOutcome:
     """
 
     stream: str
-    result: Literal["done", "unfinished", "busy"]
+    result: Literal["done", "unfinished", "busy", "failed"]
     pages: int = 0
     counts: Counts = field(default_factory=Counts)
     since_at: datetime | None = None

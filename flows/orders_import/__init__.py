@@ -1,0 +1,1 @@
+"""Orders of a marketplace that has no webhooks, into the application."""

@@ -1,0 +1,199 @@
+"""Tasks of a scheduled data import: bring in what changed, show what became of it."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from prefect import State, task
+from prefect.artifacts import acreate_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
+from pydantic import BaseModel
+
+from blocks.errors import IntegrationError, MisconfiguredError
+from blocks.http_api import HttpApi
+from tasks.api import is_transient, open_api
+from tasks.outcomes import failed
+from tasks.plain.cursors.cursors import Cursors
+from tasks.plain.data_import.importing import import_changes as import_window
+from tasks.plain.data_import.job import ImportJob, ImportOutcome
+from tasks.plain.data_import.source import IncrementalList, Range
+from tasks.plain.file_import.http_sink import HttpSink
+from tasks.plain.records.validation import RecordValidator
+from tasks.plain.state.database import open_database
+from tasks.progress import work_in_thread
+
+
+@dataclass(frozen=True, slots=True)
+class DataImport:
+    """Everything that describes one import: from where, as what, to where, and how.
+
+    Attributes:
+        stream: Names the cursor; imports with one name share it.
+        source: The API.
+        listing: The list in it, and how it is read.
+        application: Takes the records, as `POST <resource>/batch`.
+        resource: What the records are there, e.g. "orders".
+        model: What a record must be.
+        reshape: Makes the model's fields of a record of the source.
+        columns: The source's field names to the model's, where they differ.
+        start_at: Where the first import begins; None for everything there is.
+        backfill: Import this range instead of what is new; the cursor stays.
+    """
+
+    stream: str
+    source: HttpApi
+    listing: IncrementalList
+    application: HttpApi
+    resource: str
+    model: type[BaseModel]
+    reshape: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
+    columns: dict[str, str] = field(default_factory=dict)
+    start_at: datetime | None = None
+    backfill: Range | None = None
+
+
+def backfill_range(from_at: datetime | None, until_at: datetime | None) -> Range | None:
+    """The range that two parameters of a flow name; None if neither is given.
+
+    Raises:
+        MisconfiguredError: Only one is given, or they are in the wrong order.
+    """
+    if from_at is None and until_at is None:
+        return None
+    if from_at is None or until_at is None or from_at >= until_at:
+        raise MisconfiguredError(
+            "a backfill needs its beginning and its end, and the beginning comes first",
+            system="parameters",
+            operation="backfill",
+        )
+    return Range(from_at, until_at)
+
+
+@task(
+    task_run_name="import {what.stream}",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retry_condition_fn=is_transient,
+)
+async def import_changes(what: DataImport) -> ImportOutcome | State[ImportOutcome]:
+    """Bring in what changed since the last import, or the backfill.
+
+    Whatever ends it, the next attempt goes on at the page where this one stopped: a retry of the
+    task, of the run, or the next run. An error ends this task run as Failed, with its message.
+    """
+    try:
+        return await work_in_thread(
+            lambda progress, stop: _import(what, progress, stop), f"Import of {what.stream}"
+        )
+    except IntegrationError as exc:
+        return failed(str(exc), data=exc)
+
+
+async def import_with_retries(
+    what: DataImport, *, retries: int, retry_delay_s: float
+) -> ImportOutcome:
+    """Bring in what changed, again if what interrupted it may pass; a failure is an outcome."""
+    with_retries = import_changes.with_options(retries=retries, retry_delay_seconds=retry_delay_s)
+    state: State[Any] = await with_retries(what, return_state=True)  # type: ignore[misc]
+    result = await state.aresult(raise_on_failure=False)
+    if isinstance(result, ImportOutcome):
+        return result
+    reason = state.message or f"unexpected {type(result).__name__}; see the log of its task run"
+    return ImportOutcome(what.stream, "failed", reason=reason)
+
+
+async def show_import(outcome: ImportOutcome) -> None:
+    """Put a table of what was done, and one of all rejects, into the Prefect UI."""
+    key = f"data-import-{_dashed(outcome.stream)}"
+    counts = outcome.counts
+    await acreate_table_artifact(
+        key=key,
+        description=f"Import of {outcome.stream}",
+        table=[
+            {
+                "result": outcome.result,
+                "from": _shown(outcome.since_at) or "the beginning",
+                "cursor": outcome.cursor or "",
+                "pages": outcome.pages,
+                "records": counts.records,
+                "created": counts.created,
+                "updated": counts.updated,
+                "unchanged": counts.unchanged,
+                "known already": counts.known,
+                "rejected": counts.rejected,
+                "resumed": "yes" if outcome.is_resumed else "",
+                "why": outcome.reason or "",
+            }
+        ],
+    )
+    if outcome.rejects:
+        await acreate_table_artifact(
+            key=f"{key}-rejects",
+            description=f"Records of {outcome.stream} not imported",
+            table=[
+                {
+                    "record": reject.id,
+                    "changed at": _shown(reject.changed_at),
+                    "field": reject.field,
+                    "reason": reject.reason,
+                }
+                for reject in outcome.rejects
+            ],
+        )
+
+
+def summarize(outcome: ImportOutcome) -> tuple[bool, str]:
+    """Whether the run is good, and what it did in one sentence."""
+    if outcome.result == "failed":
+        return False, outcome.reason or ""
+    if outcome.result == "busy":
+        return True, f"nothing to do: {outcome.reason}"
+    counts = outcome.counts
+    told = f"{counts.records:,} records in {outcome.pages:,} pages"
+    if not counts.records and not counts.rejected:
+        told = "nothing new"
+    if counts.rejected:
+        told += f", {counts.rejected:,} rejected"
+    if outcome.is_resumed:
+        told += "; an earlier attempt had begun it"
+    return True, f"{told}; {outcome.reason}" if outcome.reason else told
+
+
+def _import(
+    what: DataImport, progress: Callable[[float], None], stop: threading.Event
+) -> ImportOutcome:
+    engine = open_database()
+    try:
+        with open_api(what.source) as source, open_api(what.application) as application:
+            job = ImportJob(
+                stream=what.stream,
+                owner=str(flow_run.id or f"process {os.getpid()}"),
+                cursors=Cursors(engine),
+                source=source,
+                listing=what.listing,
+                sink=HttpSink(application, what.resource),
+                model=what.model,
+                validator=RecordValidator(what.model, columns=what.columns),
+                reshape=what.reshape,
+                start_at=what.start_at,
+                backfill=what.backfill,
+            )
+            return import_window(job, progress=progress, stop=stop)
+    finally:
+        engine.dispose()
+
+
+def _dashed(stream: str) -> str:
+    """The stream as an artifact's key may have it."""
+    return re.sub(r"[^a-z0-9]+", "-", stream.lower()).strip("-")
+
+
+def _shown(at: datetime | None) -> str:
+    return "" if at is None else f"{at:%Y-%m-%d %H:%M:%S} UTC"
