@@ -26,6 +26,11 @@ class Forwarding:
         self._trusted = tuple(trusted_proxies)
         self._public_url = public_url.rstrip("/") if public_url else None
 
+    @property
+    def origin(self) -> str:
+        """What stands before paths that callers are told; "" if only they know."""
+        return self._public_url or ""
+
     def is_allowed(
         self, scope: Mapping[str, Any], headers: Mapping[str, str], allowed: Sequence[Network]
     ) -> bool:
