@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -15,10 +14,12 @@ from tasks.plain.integrations.declarations import (
     SecretSources,
 )
 from tasks.plain.integrations.synchronous import SynchronousDeclaration
+from tasks.plain.integrations.variables import fill_in
 from tasks.plain.signatures import Verifier
 from tasks.plain.webhooks.sns import FetchCertificate
 
-_VARIABLE = re.compile(r"\$\{([A-Z0-9_]+)\}")
+ReadStored = Callable[[Sequence[str]], list[str]]
+"""The accepted values of stored secrets, by their names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Endpoint:
         allowed_ips: Who may call; empty for all.
         response: As declared.
         public_url: Where the sender sees this endpoint; None for the gateway's own.
+        has_stored_secrets: Activation may change its secrets while it is served.
         synchronous: How callers wait for the flow's answer; None if they do not.
         knows_repetitions: It was declared where an id stands that repetitions share.
     """
@@ -50,6 +52,7 @@ class Endpoint:
     allowed_ips: tuple[IPv4Network | IPv6Network, ...]
     response: str
     public_url: str | None
+    has_stored_secrets: bool = False
     synchronous: SynchronousDeclaration | None = None
     knows_repetitions: bool = False
 
@@ -62,17 +65,20 @@ class UnusableEndpoint:
         name: As declared.
         path: Where it would be; None if that is not known.
         reason: What to do.
+        has_stored_secrets: Activation may give what it lacks.
     """
 
     name: str
     path: str | None
     reason: str
+    has_stored_secrets: bool = False
 
 
 def make_endpoints(
     declared: Sequence[IntegrationDeclaration],
     environment: Mapping[str, str],
     *,
+    stored: ReadStored | None = None,
     fetch_certificate: FetchCertificate | None = None,
 ) -> list[Endpoint | UnusableEndpoint]:
     """Make every declared endpoint ready.
@@ -82,13 +88,14 @@ def make_endpoints(
     Args:
         declared: From `read_declarations`.
         environment: Where the named variables are looked up.
+        stored: Reads stored secrets; without it there are none.
         fetch_certificate: In place of Amazon's hosts, for tests.
 
     Raises:
         MisconfiguredError: Two endpoints have the same path once variables are filled in.
     """
     made = [
-        _endpoint(each.integration, name, declaration, environment, fetch_certificate)
+        _endpoint(each.integration, name, declaration, environment, stored, fetch_certificate)
         for each in declared
         for name, declaration in each.endpoints.items()
     ]
@@ -108,6 +115,7 @@ def _endpoint(
     name: str,
     declared: EndpointDeclaration,
     environment: Mapping[str, str],
+    stored: ReadStored | None,
     fetch_certificate: FetchCertificate | None,
 ) -> Endpoint | UnusableEndpoint:
     path = None
@@ -116,17 +124,17 @@ def _endpoint(
         options["fetch_certificate"] = fetch_certificate
     places = ("event_type", "dedup", "ordering_key", "is_batch")
     try:
-        path = _filled_in(declared.path, environment)
+        path = fill_in(declared.path, environment, operation="make endpoints")
         verifier = Verifier(
             declared.scheme,
-            secrets=_secrets(declared.secrets, environment),
+            secrets=_secrets(declared.secrets, environment, stored),
             options=options,
             reading={
                 field: value for field in places if (value := getattr(declared, field)) is not None
             },
         )
     except MisconfiguredError as exc:
-        return UnusableEndpoint(name, path, exc.message)
+        return UnusableEndpoint(name, path, exc.message, bool(declared.secrets.stored))
     return Endpoint(
         name=name,
         integration=integration,
@@ -138,13 +146,17 @@ def _endpoint(
         allowed_ips=tuple(declared.allowed_ips),
         response=declared.response,
         public_url=declared.public_url,
+        has_stored_secrets=bool(declared.secrets.stored),
         synchronous=declared.synchronous,
         knows_repetitions=declared.dedup is not None,
     )
 
 
-def _secrets(sources: SecretSources, environment: Mapping[str, str]) -> list[str]:
-    secrets = [value for name in sources.env if (value := environment.get(name))]
+def _secrets(
+    sources: SecretSources, environment: Mapping[str, str], stored: ReadStored | None
+) -> list[str]:
+    secrets = stored(sources.stored) if stored is not None and sources.stored else []
+    secrets += [value for name in sources.env if (value := environment.get(name))]
     for file in sources.files:
         try:
             lines = Path(file).read_text().splitlines()
@@ -153,19 +165,11 @@ def _secrets(sources: SecretSources, environment: Mapping[str, str]) -> list[str
         except (OSError, UnicodeDecodeError) as exc:
             raise _misconfigured(f"the secret in {file} cannot be read ({exc})") from exc
         secrets += [line.strip() for line in lines if line.strip()]
-    if not secrets and (sources.env or sources.files):
-        raise _misconfigured(f"there is no secret; set {' or '.join(sources.env + sources.files)}")
+    if not secrets and (sources.env or sources.files or sources.stored):
+        ways = [f"set {name}" for name in sources.env + sources.files]
+        ways += ["activate the integration"] if sources.stored else []
+        raise _misconfigured(f"there is no secret; {' or '.join(ways)}")
     return secrets
-
-
-def _filled_in(path: str, environment: Mapping[str, str]) -> str:
-    def value(found: re.Match[str]) -> str:
-        text = environment.get(found[1], "")
-        if not re.fullmatch(r"[A-Za-z0-9._~-]+", text):
-            raise _misconfigured(f"set {found[1]} to letters, digits, . _ ~ and -")
-        return text
-
-    return _VARIABLE.sub(value, path)
 
 
 def _misconfigured(message: str) -> MisconfiguredError:
