@@ -3,6 +3,7 @@
 Environment:
     INTEGRATIONS_ENDPOINTS        files and folders with endpoint declarations; else flows/
     INTEGRATIONS_DATABASE_URL     where the inbox is; else a SQLite file in the user's home
+    INTEGRATIONS_SECRETS_KEY      decrypts the secrets that activation has stored
     INTEGRATIONS_PUBLIC_URL       how senders reach the gateway, e.g. https://hooks.example
     INTEGRATIONS_TRUSTED_PROXIES  whose X-Forwarded-* headers are believed, CIDR, by comma
     PREFECT_API_URL               which server the doorbell rings at
@@ -16,21 +17,25 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_network
 
 import uvicorn
+from sqlalchemy import Engine
 
 from blocks.errors import IntegrationError, MisconfiguredError
 from deployments.gateway.access_log import AccessLog
+from deployments.gateway.answering import Answering
 from deployments.gateway.app import Gateway
 from deployments.gateway.doorbell import PrefectEvents
-from deployments.gateway.endpoints import Endpoint, UnusableEndpoint, make_endpoints
+from deployments.gateway.endpoints import Endpoint, UnusableEndpoint
 from deployments.gateway.forwarding import Forwarding
+from deployments.gateway.renewal import StoredSecretsWatch
 from tasks.plain.inbox.drains import Drains
 from tasks.plain.inbox.writer import InboxWriter
 from tasks.plain.integrations.declarations import declaration_files, read_declarations
 from tasks.plain.state.database import open_database
+from tasks.plain.stored_secrets.store import StoredSecrets
 
 _PUBLIC_URL = "INTEGRATIONS_PUBLIC_URL"
 _TRUSTED_PROXIES = "INTEGRATIONS_TRUSTED_PROXIES"
@@ -47,11 +52,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for chatty in ("httpx", "alembic"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
-        endpoints = make_endpoints(read_declarations(declaration_files()), os.environ)
+        declared = read_declarations(declaration_files())
+        engine = open_database()
+        secrets = StoredSecrets.from_environment(engine, os.environ)
+        watch = StoredSecretsWatch(declared, os.environ, secrets)
+        endpoints = watch.changed() or []
         _show(endpoints)
         if options.check:
             return int(any(isinstance(each, UnusableEndpoint) for each in endpoints))
-        return _serve(options.host, options.port, endpoints, os.environ)
+        return _serve(options.host, options.port, endpoints, engine, watch, os.environ)
     except IntegrationError as exc:
         print(exc, file=sys.stderr)
         return 1
@@ -61,9 +70,11 @@ def _serve(
     host: str,
     port: int,
     endpoints: Sequence[Endpoint | UnusableEndpoint],
+    engine: Engine,
+    watch: StoredSecretsWatch,
     environment: Mapping[str, str],
 ) -> int:
-    engine = open_database()
+    answering = Answering(engine)
     gateway = Gateway(
         endpoints,
         writer=InboxWriter(engine),
@@ -71,6 +82,8 @@ def _serve(
         count_runs=Drains(engine).at_work,
         forwarding=_forwarding(environment),
         access_log=AccessLog(sys.stdout.buffer),
+        changed_endpoints=watch.changed,
+        answering=answering,
     )
     listener = _listen(host, port)
     server = _AnnouncedServer(
@@ -87,13 +100,18 @@ def _serve(
             log_config=None,
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=_SHUTDOWN_S,
-        )
+        ),
+        at_stop=answering.stop_waiting,
     )
     server.run(sockets=[listener])
     return 0 if server.started else 1
 
 
 class _AnnouncedServer(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, *, at_stop: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._at_stop = at_stop
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         # What is loaded by now stays; looking through it for garbage again and again would
@@ -105,6 +123,10 @@ class _AnnouncedServer(uvicorn.Server):
             host, port = listener.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
             print(f"gateway listens on http://{shown}:{port}", file=sys.stderr, flush=True)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._at_stop()
+        await super().shutdown(sockets)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
@@ -18,13 +18,16 @@ from starlette.types import Receive, Scope, Send
 
 from deployments.gateway import replies
 from deployments.gateway.access_log import AccessLog
+from deployments.gateway.answering import Answering
 from deployments.gateway.doorbell import CountRuns, Doorbell, Post
 from deployments.gateway.endpoints import Endpoint, UnusableEndpoint
 from deployments.gateway.forwarding import Forwarding
 from deployments.gateway.metrics import Metrics
 from deployments.gateway.receiving import Confirm, Limits, Receiver
+from deployments.gateway.renewal import Made, Renewal
+from deployments.gateway.status_resources import StatusResources
 from tasks.plain.inbox.writer import InboxWriter
-from tasks.plain.integrations.declarations import RESERVED_PATHS
+from tasks.plain.integrations.declarations import REQUESTS_PATH, RESERVED_PATHS
 
 _LOG = logging.getLogger(__name__)
 _UNREADY_AFTER_FAILURE_S = 10.0
@@ -44,6 +47,9 @@ class Gateway:
         access_log: Where requests are told.
         confirm: Confirms subscriptions.
         limits: What bounds memory and patience.
+        changed_endpoints: As `StoredSecretsWatch.changed`.
+        answering: Has the requests answered whose callers wait; without it, synchronous
+            endpoints cannot be served. Started and closed with the application.
     """
 
     def __init__(
@@ -57,6 +63,8 @@ class Gateway:
         access_log: AccessLog,
         confirm: Confirm | None = None,
         limits: Limits = Limits(),  # noqa: B008 - frozen
+        changed_endpoints: Callable[[], Made | None] = lambda: None,
+        answering: Answering | None = None,
     ) -> None:
         self._access_log = access_log
         self._metrics = Metrics()
@@ -70,9 +78,13 @@ class Gateway:
             access_log=access_log,
             confirm=confirm or confirm_subscription,
             limits=limits,
+            renewed=self._renewed,
+            answering=answering,
         )
-        self._endpoints = {each.path: each for each in endpoints if isinstance(each, Endpoint)}
-        self._unusable = [each for each in endpoints if isinstance(each, UnusableEndpoint)]
+        self._answering = answering
+        self._statuses = None if answering is None else StatusResources(answering)
+        self._use(endpoints)
+        self._renewal = Renewal(changed_endpoints, self._use)
         self._is_serving = False
         self._operation = Starlette(
             routes=[
@@ -93,7 +105,24 @@ class Gateway:
             await self._receiver.serve(endpoint, scope, receive, send)
             return
         started = time.perf_counter()
+        if self._statuses is not None and scope["path"].startswith(REQUESTS_PATH):
+            status, outcome = await self._statuses.serve(scope, receive, send)
+            self._metrics.count_request("requests", outcome, time.perf_counter() - started)
+            self._access_log.write(
+                datetime.now(UTC),
+                endpoint="requests",
+                method=scope["method"],
+                status=status,
+                outcome=outcome,
+            )
+            return
         unusable = next((each for each in self._unusable if each.path == scope["path"]), None)
+        if unusable is not None and unusable.has_stored_secrets:
+            await self._renewal.look()
+            endpoint = self._endpoints.get(scope["path"])
+            if endpoint is not None:
+                await self._receiver.serve(endpoint, scope, receive, send)
+                return
         reply = replies.NOT_FOUND if unusable is None else replies.NOT_SET_UP
         await reply.send(send)
         name = "" if unusable is None else unusable.name
@@ -109,14 +138,28 @@ class Gateway:
             reason=None if unusable is None else unusable.reason,
         )
 
+    def _use(self, endpoints: Sequence[Endpoint | UnusableEndpoint]) -> None:
+        self._endpoints = {each.path: each for each in endpoints if isinstance(each, Endpoint)}
+        self._unusable = [each for each in endpoints if isinstance(each, UnusableEndpoint)]
+
+    async def _renewed(self, endpoint: Endpoint) -> Endpoint:
+        await self._renewal.look()
+        return self._endpoints.get(endpoint.path, endpoint)
+
     @asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
         await self._writer.start()
+        self._renewal.start()
+        if self._answering is not None:
+            await self._answering.start()
         self._is_serving = True
         try:
             yield
         finally:
             self._is_serving = False
+            await self._renewal.close()
+            if self._answering is not None:
+                await self._answering.close()
             await self._writer.close()
             await self._doorbell.close()
             self._access_log.flush()

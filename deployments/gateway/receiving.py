@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 from blocks.errors import BadPayloadError, IntegrationError, SignatureInvalidError, TransientError
 from deployments.gateway import replies
 from deployments.gateway.access_log import AccessLog
+from deployments.gateway.answering import Answering, Arrival
 from deployments.gateway.doorbell import Doorbell
 from deployments.gateway.endpoints import Endpoint
 from deployments.gateway.forwarding import Forwarding
@@ -23,6 +24,7 @@ from deployments.gateway.metrics import Metrics
 from deployments.gateway.patience import Patience
 from deployments.gateway.replies import Reply
 from tasks.plain.inbox.writer import InboxWriter, NewDelivery, StoredDelivery
+from tasks.plain.synchronous.preferences import read_preference, request_digest
 from tasks.plain.webhooks.reading import digest
 from tasks.plain.webhooks.request import ReceivedEvent, VerifiedRequest, WebhookRequest
 
@@ -84,6 +86,8 @@ class Receiver:
         access_log: Where they are told.
         confirm: Confirms subscriptions of senders that want that.
         limits: What bounds memory and patience.
+        renewed: The endpoint with the secrets that are stored now; the same one if none changed.
+        answering: Has the requests answered whose callers wait; None if no endpoint has such.
 
     Attributes:
         store_failed_at: When storing last failed, on the monotonic clock; None if it never did.
@@ -99,6 +103,8 @@ class Receiver:
         access_log: AccessLog,
         confirm: Confirm,
         limits: Limits,
+        renewed: Callable[[Endpoint], Awaitable[Endpoint]],
+        answering: Answering | None = None,
     ) -> None:
         self._writer = writer
         self._doorbell = doorbell
@@ -107,6 +113,8 @@ class Receiver:
         self._access_log = access_log
         self._confirm = confirm
         self._limits = limits
+        self._renewed = renewed
+        self._answering = answering
         self._patience = Patience(limits.body_timeout_s)
         self._at_once = 0
         self.store_failed_at: float | None = None
@@ -164,7 +172,7 @@ class Receiver:
             return _refused(exchange, "overloaded", None, replies.OVERLOADED)
         return None
 
-    async def _accept(self, exchange: _Exchange, receive: Receive) -> Reply:
+    async def _accept(self, exchange: _Exchange, receive: Receive) -> Reply | None:
         endpoint = exchange.endpoint
         body = await self._read_body(receive, endpoint.max_body_bytes)
         exchange.body_bytes = len(body)
@@ -175,13 +183,20 @@ class Receiver:
             body=body,
             now=exchange.received_at,
         )
-        verifier = endpoint.verifier
-        if verifier.scheme.may_block:
-            verified = await asyncio.to_thread(verifier.verify, request)
-        else:
-            verified = verifier.verify(request)
+        try:
+            verified = await _verified(endpoint, request)
+        except SignatureInvalidError:
+            if not endpoint.has_stored_secrets:
+                raise
+            renewed = await self._renewed(endpoint)
+            if renewed is endpoint:
+                raise
+            endpoint = exchange.endpoint = renewed
+            verified = await _verified(endpoint, request)
         if verified.handshake is not None:
             return await self._shake_hands(exchange, verified)
+        if endpoint.synchronous is not None:
+            return await self._answer(exchange, verified, receive)
         try:
             events = verified.read_events()
         except BadPayloadError as exc:
@@ -196,6 +211,28 @@ class Receiver:
         is_new = any(stored.is_new for stored in exchange.stored)
         exchange.outcome = "accepted" if is_new else "duplicate"
         return _thanks(endpoint, verified, exchange, otherwise=replies.ACCEPTED)
+
+    async def _answer(
+        self, exchange: _Exchange, verified: VerifiedRequest, receive: Receive
+    ) -> Reply | None:
+        assert self._answering is not None  # noqa: S101 - given with synchronous endpoints
+
+        async def store(delivery: NewDelivery) -> StoredDelivery:
+            await self._store(exchange, [delivery])
+            return exchange.stored[0]
+
+        self._at_once -= 1  # those who wait are counted, and limited, by themselves
+        try:
+            answered = await self._answering.answer(
+                _arrival(exchange, verified, self._forwarding),
+                receive,
+                store=store,
+                ring=self._doorbell.ring,
+            )
+        finally:
+            self._at_once += 1
+        exchange.outcome, exchange.reason = answered.outcome, answered.reason
+        return answered.reply
 
     async def _read_body(self, receive: Receive, max_bytes: int) -> bytes:
         try:
@@ -258,6 +295,13 @@ class Receiver:
         )
 
 
+async def _verified(endpoint: Endpoint, request: WebhookRequest) -> VerifiedRequest:
+    verifier = endpoint.verifier
+    if verifier.scheme.may_block:
+        return await asyncio.to_thread(verifier.verify, request)
+    return verifier.verify(request)
+
+
 def _refused(
     exchange: _Exchange, outcome: str, reason: str | None, reply: Reply | None
 ) -> Reply | None:
@@ -299,6 +343,35 @@ def _delivery(
         content_type=exchange.headers.get("content-type", ""),
         received_at=exchange.received_at,
         park_reason=park_reason,
+    )
+
+
+def _arrival(exchange: _Exchange, verified: VerifiedRequest, forwarding: Forwarding) -> Arrival:
+    endpoint = exchange.endpoint
+    assert endpoint.synchronous is not None  # noqa: S101 - the caller looked
+    events = verified.read_events()
+    if len(events) != 1:
+        raise BadPayloadError(
+            "one request must hold one event", system=endpoint.name, operation="read events"
+        )
+    delivery = _delivery(exchange, verified, events[0])
+    return Arrival(
+        endpoint=endpoint,
+        declared=endpoint.synchronous,
+        delivery=delivery,
+        headers=exchange.headers,
+        preference=read_preference(value for name, value in exchange.pairs if name == "prefer"),
+        digest=request_digest(
+            exchange.scope["method"],
+            exchange.scope["query_string"],
+            delivery.content_type,
+            delivery.body,
+        ),
+        repeated_by=delivery.dedup_key
+        if verified.signed_id is not None or endpoint.knows_repetitions
+        else None,
+        address=forwarding.caller_name(exchange.scope, exchange.headers) or "",
+        origin=forwarding.origin,
     )
 
 
