@@ -129,6 +129,8 @@ def _start(supervisor: Supervisor, places: Places) -> None:
     )
     print("deploying …", flush=True)
     supervisor.run("deploy", [*python, "deployments.deploy", f"--blocks={blocks}"], environment)
+    print("registering the endpoints at the third parties …", flush=True)
+    supervisor.run("activate", [*python, "deployments.activate", "--all"], environment)
     from deployments.demo.runs import clear_up_after_last_time, start_first_runs
 
     asyncio.run(clear_up_after_last_time())

@@ -71,6 +71,11 @@ class Places:
             "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
             "INTEGRATIONS_DATABASE_URL": f"sqlite:///{self.home / 'state.db'}",
             "INTEGRATIONS_LISTENERS": self.listeners_url,
+            # encrypts what activation agrees on with third parties; a real one is made by
+            # python -m deployments.activate --make-key
+            "INTEGRATIONS_SECRETS_KEY": "c2FuZGJveC1zYW5kYm94LXNhbmRib3gtc2FuZGJveCE=",
+            "INTEGRATIONS_PUBLIC_URL": self.gateway_url,
+            "GITHUB_EVENTS_REPOSITORY": "example-shop/storefront",
             # a stand-in's secrets: the sandbox's senders sign with them
             "GITHUB_WEBHOOK_SECRET": "sandbox-github-secret",
             "ORDER_EVENTS_SECRET": "whsec_c2FuZGJveC1vcmRlci1ldmVudHMtc2VjcmV0",

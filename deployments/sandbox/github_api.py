@@ -43,11 +43,13 @@ class GithubSandbox:
 
     def block(self, **fields: Any) -> HttpApi:
         """The block for it; `fields` go before what would be right."""
+        from pydantic import SecretStr
+
         from blocks.http_api import BearerAuth, HttpApi
 
         right = {
             "base_url": self.url,
-            "auth": BearerAuth(token=self._token),  # type: ignore[arg-type]
+            "auth": BearerAuth(token=SecretStr(self._token)),
             "headers": {"Accept": "application/vnd.github+json"},
         }
         return HttpApi(**{**right, **fields})

@@ -1,0 +1,26 @@
+"""GitHub, whose one repository sees a push now and then."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from deployments.sandbox import github_api
+from deployments.sandbox.parts import Sandbox
+from deployments.send_sample import read_sample
+
+_PUSH_EVERY_S = 90
+
+
+@contextmanager
+def run(sandbox: Sandbox) -> Iterator[None]:
+    """Serve; whoever has registered a webhook hears of pushes."""
+    with github_api.start() as github:
+        sandbox.blocks["http-api/github"] = github.block()
+
+        def push() -> None:
+            github.hooks.tell("push", json.loads(read_sample("push").body))
+
+        sandbox.every(_PUSH_EVERY_S, push)
+        yield
