@@ -9,7 +9,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from blocks.errors import IntegrationError
-from tasks.plain.inbox.operations import STATUSES, DeliverySummary, InboxOperations, Selection
+from tasks.plain.inbox.operations import (
+    STATUSES,
+    UNEVENTFUL,
+    DeliverySummary,
+    InboxOperations,
+    Selection,
+)
 from tasks.plain.state.database import open_database
 
 
@@ -59,7 +65,7 @@ def _replay(inbox: InboxOperations, options: argparse.Namespace) -> None:
 def _purge(inbox: InboxOperations, options: argparse.Namespace) -> None:
     count = inbox.purge(
         settled_before_at=datetime.now(UTC) - timedelta(days=options.older_than_days),
-        statuses=("done", "ignored", "parked") if options.parked_too else ("done", "ignored"),
+        statuses=(*UNEVENTFUL, "parked") if options.parked_too else UNEVENTFUL,
         dry_run=not options.yes,
     )
     _say(f"{count} deliveries deleted" if options.yes else f"{count} would go; add --yes")

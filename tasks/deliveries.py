@@ -16,7 +16,7 @@ from prefect.artifacts import acreate_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import TaskRun
 from prefect.events import emit_event
-from prefect.states import Completed
+from prefect.states import Cancelled, Completed
 
 from blocks.errors import IntegrationError, TransientError
 from tasks.outcomes import failed
@@ -35,6 +35,7 @@ from tasks.plain.state.database import open_database
 
 Handle: TypeAlias = Callable[[Delivery], "Awaitable[Outcome | None] | Outcome | None"]
 AsTaskRun: TypeAlias = Callable[[Delivery], Awaitable[Settlement]]
+Conclude: TypeAlias = Callable[[Settlement], Settlement]
 _LONGEST_WAIT_IN_RUN_S = 10.0
 _NAMED_FAILURES = 5
 _TASK_NAME = "handle delivery"
@@ -55,6 +56,8 @@ async def handle_deliveries(
     settings: DrainSettings,
     payload: Any = None,
     event: str = "",
+    conclude: Conclude | None = None,
+    poll_s: float = 0.05,
 ) -> State[Any]:
     """Handle an integration's waiting deliveries, each as a task run of its own.
 
@@ -70,16 +73,18 @@ async def handle_deliveries(
         settings: How the run goes about it.
         payload: A sample to handle in place of what is waiting; the inbox is not touched.
         event: The sample's event.
+        conclude: Adds to how each delivery ended, before that is stored.
+        poll_s: How often the empty inbox is looked at.
 
     Returns:
         The state for the flow to return: failed if a delivery was, naming each.
     """
     with ThreadPoolExecutor(settings.concurrency, "handle-delivery") as threads:
-        as_task_run = _as_task_runs(handle, settings, threads)
+        as_task_run = _as_task_runs(handle, settings, threads, conclude or (lambda each: each))
         if payload is not None:
             return await _handle_sample(integration, as_task_run, payload, event)
         try:
-            report = await _drain(integration, as_task_run, settings)
+            report = await _drain(integration, as_task_run, settings, poll_s)
         except IntegrationError as error:
             return failed(str(error))
     if report.failures:
@@ -113,7 +118,9 @@ async def ring_doorbell(integration: str) -> None:
     )
 
 
-async def _drain(integration: str, as_task_run: AsTaskRun, settings: DrainSettings) -> DrainReport:
+async def _drain(
+    integration: str, as_task_run: AsTaskRun, settings: DrainSettings, poll_s: float
+) -> DrainReport:
     engine = await asyncio.to_thread(open_database)
     inbox = Inbox(engine)
     drain = Drain(
@@ -125,6 +132,7 @@ async def _drain(integration: str, as_task_run: AsTaskRun, settings: DrainSettin
         settings=settings,
         ring=ring_doorbell,
         log=get_run_logger(),
+        poll_s=poll_s,
     )
     try:
         is_retry = (runtime.flow_run.run_count or 1) > 1
@@ -145,7 +153,7 @@ async def _handle_sample(
 
 
 def _as_task_runs(
-    handle: Handle, settings: DrainSettings, threads: ThreadPoolExecutor
+    handle: Handle, settings: DrainSettings, threads: ThreadPoolExecutor, conclude: Conclude
 ) -> AsTaskRun:
     settled: dict[str, Settlement] = {}
 
@@ -154,6 +162,8 @@ def _as_task_runs(
         settled[delivery.id] = settlement
         if settlement.is_failure:
             return failed(settlement.reason, data=may_help_soon)
+        if settlement.status == "cancelled":
+            return Cancelled(message=settlement.reason)
         name = settlement.status.capitalize() if settlement.status != "done" else None
         return Completed(name=name, message=settlement.reason or None)
 
@@ -170,10 +180,11 @@ def _as_task_runs(
 
     async def run(delivery: Delivery) -> Settlement:
         state: State[Any] = await handling(delivery, return_state=True)  # type: ignore[misc]
-        if delivery.id in settled:
-            return settled.pop(delivery.id)
-        # Prefect itself failed before the handler was called
-        return Settlement(delivery, "parked", f"its task run ended {state.name}; see its log")
+        settlement = settled.pop(delivery.id, None)
+        if settlement is None:  # Prefect itself failed before the handler was called
+            reason = f"its task run ended {state.name}; see its log"
+            settlement = Settlement(delivery, "parked", reason)
+        return conclude(settlement)
 
     return run
 

@@ -17,10 +17,17 @@ from prefect.settings import PREFECT_UI_URL
 from tasks.deliveries import ring_doorbell
 from tasks.plain.inbox.delivery import Delivery
 from tasks.plain.inbox.drains import Drains
-from tasks.plain.inbox.operations import DeliverySummary, InboxOperations, Selection
+from tasks.plain.inbox.operations import (
+    UNEVENTFUL,
+    DeliverySummary,
+    InboxOperations,
+    Selection,
+)
 from tasks.plain.state.database import open_database
 
-Status: TypeAlias = Literal["queued", "received", "claimed", "failed", "parked", "done", "ignored"]
+Status: TypeAlias = Literal[
+    "queued", "received", "claimed", "failed", "parked", "done", "ignored", "cancelled"
+]
 _SHOWN_PAYLOAD_CHARS = 50_000
 _HEADINGS = [
     "Delivery",
@@ -55,7 +62,7 @@ async def replay(
 async def purge_settled(older_than_days: float, *, parked_too: bool, dry_run: bool) -> int:
     """Delete what was finished so long ago, or only count it."""
     before_at = datetime.now(UTC) - timedelta(days=older_than_days)
-    statuses = ("done", "ignored", "parked") if parked_too else ("done", "ignored")
+    statuses = (*UNEVENTFUL, "parked") if parked_too else UNEVENTFUL
     return await _operate(
         lambda inbox: inbox.purge(settled_before_at=before_at, statuses=statuses, dry_run=dry_run)
     )

@@ -6,6 +6,7 @@ Environment:
     INTEGRATIONS_SECRETS_KEY      decrypts the secrets that activation has stored
     INTEGRATIONS_PUBLIC_URL       how senders reach the gateway, e.g. https://hooks.example
     INTEGRATIONS_TRUSTED_PROXIES  whose X-Forwarded-* headers are believed, CIDR, by comma
+    INTEGRATIONS_CALLBACK_NETWORKS  private networks that results may go to, CIDR, by comma
     PREFECT_API_URL               which server the doorbell rings at
 """
 
@@ -39,6 +40,7 @@ from tasks.plain.stored_secrets.store import StoredSecrets
 
 _PUBLIC_URL = "INTEGRATIONS_PUBLIC_URL"
 _TRUSTED_PROXIES = "INTEGRATIONS_TRUSTED_PROXIES"
+_CALLBACK_NETWORKS = "INTEGRATIONS_CALLBACK_NETWORKS"
 _BACKLOG = 2048
 _KEEP_ALIVE_S = 75  # longer than usual load balancers keep a connection that they may reuse
 _SHUTDOWN_S = 30
@@ -74,7 +76,7 @@ def _serve(
     watch: StoredSecretsWatch,
     environment: Mapping[str, str],
 ) -> int:
-    answering = Answering(engine)
+    answering = Answering(engine, callback_networks=_callback_networks(environment))
     gateway = Gateway(
         endpoints,
         writer=InboxWriter(engine),
@@ -151,6 +153,14 @@ def _forwarding(environment: Mapping[str, str]) -> Forwarding:
     if public_url and not public_url.startswith(("http://", "https://")):
         raise _misconfigured(f"{_PUBLIC_URL} must begin with https:// or http://")
     return Forwarding(trusted_proxies=networks, public_url=public_url)
+
+
+def _callback_networks(environment: Mapping[str, str]) -> list[str]:
+    parts = [part.strip() for part in environment.get(_CALLBACK_NETWORKS, "").split(",")]
+    try:
+        return [str(ip_network(part)) for part in parts if part]
+    except ValueError as exc:
+        raise _misconfigured(f"{_CALLBACK_NETWORKS} lists no ranges: {exc}") from exc
 
 
 def _show(endpoints: Sequence[Endpoint | UnusableEndpoint]) -> None:

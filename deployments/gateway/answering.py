@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 import orjson
@@ -114,10 +114,14 @@ class Answering:
 
     Args:
         engine: The state database.
+        callback_networks: Networks that every callback address may lead to, CIDR.
         poll_s: How often answers are looked for while nothing notifies.
     """
 
-    def __init__(self, engine: Engine, *, poll_s: float = 0.02) -> None:
+    def __init__(
+        self, engine: Engine, *, callback_networks: Sequence[str] = (), poll_s: float = 0.02
+    ) -> None:
+        self._callback_networks = tuple(callback_networks)
         self.requests = Requests(engine)
         self.waiters = Waiters(engine, poll_s=poll_s)
         self._room = WaitingRoom()
@@ -151,7 +155,7 @@ class Answering:
         """
         try:
             dedup_key = _dedup_key(arrival)
-            target = await _callback_target(arrival)
+            target = await _callback_target(arrival, self._callback_networks)
         except ValueError as exc:
             return _refused(400, str(exc), "malformed")
         except BadPayloadError as exc:
@@ -352,7 +356,7 @@ def _dedup_key(arrival: Arrival) -> str | None:
     return f"key:{arrival.credential or ''}:{key}"
 
 
-async def _callback_target(arrival: Arrival) -> CallbackTarget | None:
+async def _callback_target(arrival: Arrival, networks: Sequence[str]) -> CallbackTarget | None:
     declared = arrival.declared.callback
     if declared is None:
         return None
@@ -363,16 +367,10 @@ async def _callback_target(arrival: Arrival) -> CallbackTarget | None:
         url=url,
         signed_by=declared.signed_by,
         location="",
-        allowed_networks=tuple(map(str, declared.allowed_networks)),
-        allow_http=declared.allow_http,
+        allowed_networks=(*map(str, declared.allowed_networks), *networks),
     )
     if url != declared.url:  # the operator's own is looked at when the result is sent
-        check = asyncio.to_thread(
-            check_address,
-            url,
-            allow_http=target.allow_http,
-            allowed_networks=target.allowed_networks,
-        )
+        check = asyncio.to_thread(check_address, url, allowed_networks=target.allowed_networks)
         try:
             await asyncio.wait_for(check, _NAME_SERVER_TIMEOUT_S)
         except TimeoutError as exc:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from blocks.errors import BadPayloadError
+from tasks.plain.synchronous.answer import Answer
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 _NAMED_FAULTS = 5
@@ -128,24 +129,31 @@ class Outcome:
     """What a handler says became of a delivery; errors it raises, returning nothing is done.
 
     Attributes:
-        status: "done", "ignored", "parked" or "handed over".
+        status: "done", "ignored", "parked", "cancelled" or "handed over".
         message: What the operator reads.
         integration: Who takes it on, when it is handed over.
+        answer: What the caller gets who waits for it.
     """
 
     status: str
     message: str = ""
     integration: str | None = None
+    answer: Answer | None = None
 
 
-def done(message: str = "") -> Outcome:
+def done(message: str = "", *, answer: Answer | None = None) -> Outcome:
     """It had its effects."""
-    return Outcome("done", message)
+    return Outcome("done", message, answer=answer)
 
 
-def ignored(reason: str) -> Outcome:
+def ignored(reason: str, *, answer: Answer | None = None) -> Outcome:
     """It was understood and needs nothing done."""
-    return Outcome("ignored", reason)
+    return Outcome("ignored", reason, answer=answer)
+
+
+def cancelled(reason: str) -> Outcome:
+    """Whoever asked for it does not want it any more."""
+    return Outcome("cancelled", reason)
 
 
 def parked(reason: str) -> Outcome:

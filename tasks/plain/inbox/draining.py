@@ -24,6 +24,7 @@ from tasks.plain.inbox.drains import Drains
 from tasks.plain.inbox.rows import Claimer
 from tasks.plain.inbox.settlement import RetryPolicy, Settlement
 from tasks.plain.inbox.store import ClaimLostError, Inbox
+from tasks.plain.synchronous.ending import CALLBACKS
 
 _RING_AGAIN_S = 5.0
 
@@ -314,7 +315,11 @@ class Drain:
                 self._report.lost += 1
             else:
                 self._count(settlement)
-        for target in {each.integration for each in ended if each.integration is not None}:
+        targets = {each.integration for each in ended if each.integration is not None}
+        if self._inbox.has_results_to_send:
+            self._inbox.has_results_to_send = False
+            targets.add(CALLBACKS)
+        for target in targets:
             await self._ring_if_nobody_is_there(target)
 
     def _count(self, settlement: Settlement) -> None:

@@ -18,7 +18,8 @@ from tasks.plain.inbox.store import utc_now
 from tasks.plain.inbox.tables import DELIVERIES, PAYLOADS, REQUESTS
 from tasks.plain.state.database import reading, writing
 
-STATUSES = ("queued", "received", "claimed", "failed", "parked", "done", "ignored")
+STATUSES = ("queued", "received", "claimed", "failed", "parked", "done", "ignored", "cancelled")
+UNEVENTFUL = ("done", "ignored", "cancelled")
 _CHUNK = 500  # rows a transaction, so that the gateway never waits long for the write lock
 _COLUMNS = DELIVERIES.c
 
@@ -180,7 +181,7 @@ class InboxOperations:
         self,
         *,
         settled_before_at: datetime,
-        statuses: tuple[str, ...] = ("done", "ignored"),
+        statuses: tuple[str, ...] = UNEVENTFUL,
         dry_run: bool,
     ) -> int:
         """Delete finished deliveries with their content.
@@ -190,7 +191,7 @@ class InboxOperations:
 
         Args:
             settled_before_at: Aware instant.
-            statuses: Of done, ignored, parked.
+            statuses: Of done, ignored, cancelled, parked.
             dry_run: Only count.
 
         Returns:
@@ -199,9 +200,9 @@ class InboxOperations:
         Raises:
             MisconfiguredError: A status that is not final.
         """
-        if not set(statuses) <= {"done", "ignored", "parked"}:
+        if not set(statuses) <= {*UNEVENTFUL, "parked"}:
             raise MisconfiguredError(
-                "only done, ignored and parked deliveries can be purged",
+                "only done, ignored, cancelled and parked deliveries can be purged",
                 system="inbox",
                 operation="purge",
             )

@@ -10,10 +10,11 @@ from typing import Literal
 
 from blocks.errors import IntegrationError, TransientError
 from tasks.plain.inbox.delivery import Delivery, Outcome
+from tasks.plain.synchronous.answer import Answer
 
 _MAX_REASON_CHARS = 2000
 
-Status = Literal["done", "ignored", "failed", "parked", "handed over"]
+Status = Literal["done", "ignored", "failed", "parked", "cancelled", "handed over"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ class Settlement:
         reason: What the operator reads.
         retry_at: Aware UTC instant; only of a failed one.
         integration: Who takes it on; only of one that is handed over.
+        answer: What the caller gets who waits for it.
+        error: Why it failed or is parked, if an error is the reason.
     """
 
     delivery: Delivery
@@ -33,6 +36,8 @@ class Settlement:
     reason: str = ""
     retry_at: datetime | None = None
     integration: str | None = None
+    answer: Answer | None = None
+    error: IntegrationError | None = None
 
     def __post_init__(self) -> None:
         # A reason may quote what was received: NUL and lone surrogates cannot be stored.
@@ -80,6 +85,7 @@ def settle_outcome(delivery: Delivery, outcome: Outcome | None) -> Settlement:
         outcome.status,  # type: ignore[arg-type] # made by the functions beside Outcome
         outcome.message,
         integration=outcome.integration,
+        answer=outcome.answer,
     )
 
 
@@ -97,11 +103,13 @@ def settle_error(
     since the same call would fail again.
     """
     if not isinstance(error, TransientError):
-        return Settlement(delivery, "parked", str(error))
+        return Settlement(delivery, "parked", str(error), error=error)
     if delivery.attempt >= policy.max_attempts:
-        return Settlement(delivery, "parked", f"gave up after {delivery.attempt} attempts: {error}")
+        reason = f"gave up after {delivery.attempt} attempts: {error}"
+        return Settlement(delivery, "parked", reason, error=error)
     delay_s = max(policy.delay_s(delivery.attempt, jitter=jitter()), error.retry_after_s or 0.0)
-    return Settlement(delivery, "failed", str(error), retry_at=now + timedelta(seconds=delay_s))
+    retry_at = now + timedelta(seconds=delay_s)
+    return Settlement(delivery, "failed", str(error), retry_at=retry_at, error=error)
 
 
 def settle_crashes(delivery: Delivery, policy: RetryPolicy) -> Settlement | None:

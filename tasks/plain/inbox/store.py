@@ -1,6 +1,6 @@
 """Hands deliveries out and takes their outcomes: each is in one claimer's hands at a time.
 
-    queued ──► received ──► claimed ──► done | ignored | parked
+    queued ──► received ──► claimed ──► done | ignored | parked | cancelled
                   ▲            ├──────► failed ──► claimed …   (from retry_at on)
                   └────────────┴── handed over to another integration; released
 
@@ -24,6 +24,7 @@ from tasks.plain.inbox.settlement import Settlement
 from tasks.plain.inbox.storage_errors import storage_errors
 from tasks.plain.inbox.tables import DELIVERIES
 from tasks.plain.state.database import reading, writing
+from tasks.plain.synchronous.ending import Ending, end_requests
 
 _COLUMNS = DELIVERIES.c
 
@@ -65,11 +66,15 @@ class Inbox:
         engine: From `tasks.plain.state.database.open_database`.
         clock: Gives the present as an aware instant. The clocks of machines that share an
             inbox must agree to well within a lease.
+
+    Attributes:
+        has_results_to_send: Something was settled whose result waits to be sent to a callback.
     """
 
     def __init__(self, engine: Engine, *, clock: Callable[[], datetime] = utc_now) -> None:
         self._engine = engine
         self._clock = clock
+        self.has_results_to_send = False
         # Closing a SQLite file's last connection copies its whole log back; so one stays open.
         self._keeper = engine.connect() if engine.dialect.name == "sqlite" else None
 
@@ -154,6 +159,8 @@ class Inbox:
             if valid:
                 connection.execute(_SETTLE, [_settled_values(each, now) for each in valid])
             promote_heads(connection, _vacated(valid, now))
+            endings = [ending for each in valid if (ending := _ending(each)) is not None]
+            self.has_results_to_send |= bool(endings) and end_requests(connection, endings, now)
         lost = tuple(each.delivery.id for each in settlements if each.delivery.id not in held)
         if lost:
             raise ClaimLostError(
@@ -244,6 +251,14 @@ def _settled_values(settlement: Settlement, now: datetime) -> dict[str, Any]:
             "new_settled_at": None,
         }
     return values
+
+
+def _ending(settlement: Settlement) -> Ending | None:
+    if settlement.answer is None:
+        return None
+    states = {"parked": "failed", "cancelled": "cancelled"}
+    state = states.get(settlement.status, "done")
+    return Ending(settlement.delivery.id, state, settlement.answer)
 
 
 def _take_turns(connection: Connection, settlements: Iterable[Settlement]) -> None:

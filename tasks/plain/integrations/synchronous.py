@@ -27,9 +27,10 @@ class CallbackDeclaration(Declaration):
         description="The block with the secret that signs, e.g. callback-signature/quotes.",
     )
     allowed_networks: list[IPv4Network | IPv6Network] = Field(
-        [], description="Private networks that an address may lead to, CIDR; public ones always."
+        [],
+        description="Networks that addresses may lead to although they are private, CIDR; only "
+        "there they may be without TLS.",
     )
-    allow_http: bool = Field(False, description="Let addresses be without TLS.")
 
     @model_validator(mode="after")
     def _leads_somewhere(self) -> Self:
@@ -37,7 +38,7 @@ class CallbackDeclaration(Declaration):
             raise ValueError("give url, header or field: where is the result to go?")
         if self.url is not None:
             try:
-                check_url(self.url, allow_http=self.allow_http)
+                check_url(self.url)
             except BadPayloadError as exc:
                 raise ValueError(exc.message) from exc
         return self

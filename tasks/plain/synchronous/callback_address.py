@@ -1,4 +1,4 @@
-"""Which addresses results may be sent to: the public internet, and what the operator allows.
+"""Which addresses results may be sent to: the public internet by TLS, and what operators allow.
 
 A caller who may name any address could make us call our own network for it (server-side request
 forgery). So the name is resolved here, every address it has is looked at, and the connection is
@@ -22,6 +22,7 @@ Resolve = Callable[[str, int], Sequence[str]]
 """Gives the addresses of a host; raises `OSError` if it has none."""
 
 _MAX_URL_LENGTH = 2000
+_PORTS = {"https": 443, "http": 80}
 _NAT64 = ip_network("64:ff9b::/96")
 _SYSTEM, _OPERATION = "callback", "check address"
 
@@ -43,14 +44,14 @@ class CheckedAddress:
     port: int
 
 
-def check_url(url: str, *, allow_http: bool) -> tuple[str, int]:
+def check_url(url: str) -> tuple[str, int]:
     """Look at the text of an address, without resolving it.
 
     Returns:
         Host and port.
 
     Raises:
-        BadPayloadError: No absolute https:// URL, or with user and password.
+        BadPayloadError: No absolute URL of HTTP, or with user and password.
     """
     if len(url) > _MAX_URL_LENGTH or not url.isascii() or not url.isprintable() or " " in url:
         raise _refused("it is no URL of at most 2000 ASCII characters")
@@ -59,18 +60,16 @@ def check_url(url: str, *, allow_http: bool) -> tuple[str, int]:
         host, port = parts.hostname, parts.port
     except ValueError as exc:
         raise _refused("it is no URL") from exc
-    schemes = ("https", "http") if allow_http else ("https",)
-    if parts.scheme not in schemes or not host:
-        raise _refused(f"it must begin with {' or '.join(f'{each}://' for each in schemes)}")
+    if parts.scheme not in _PORTS or not host:
+        raise _refused("it must begin with https://")
     if "@" in parts.netloc or parts.fragment or "\\" in url:
         raise _refused("it must hold no user, password or fragment")
-    return host, port if port is not None else {"https": 443, "http": 80}[parts.scheme]
+    return host, _PORTS[parts.scheme] if port is None else port
 
 
 def check_address(
     url: str,
     *,
-    allow_http: bool,
     allowed_networks: Sequence[str],
     resolve: Resolve | None = None,
 ) -> CheckedAddress:
@@ -78,15 +77,15 @@ def check_address(
 
     Args:
         url: The address.
-        allow_http: Whether it may be without TLS.
-        allowed_networks: Private networks it may lead to, CIDR.
+        allowed_networks: Networks it may lead to although they are private, and without TLS;
+            CIDR.
         resolve: In place of the machine's resolver, for tests.
 
     Raises:
         BadPayloadError: It is no such address, or leads into a network that is not public.
         UnreachableError: Its name cannot be resolved just now.
     """
-    host, port = check_url(url, allow_http=allow_http)
+    host, port = check_url(url)
     try:
         found = list(dict.fromkeys((resolve or _resolve)(host, port)))
     except (OSError, UnicodeError) as exc:
@@ -99,8 +98,11 @@ def check_address(
     networks = [ip_network(each) for each in allowed_networks]
     for text in found:
         address = ip_address(text.partition("%")[0])
-        is_allowed = any(each.version == address.version and address in each for each in networks)
-        if not is_allowed and not is_public(address):
+        if any(each.version == address.version and address in each for each in networks):
+            continue
+        if not url.lower().startswith("https:"):
+            raise _refused("it must begin with https://")
+        if not is_public(address):
             raise _refused(
                 "it leads into a network that is not public; if that is meant, its operator "
                 "lists the network in the endpoint's declaration"

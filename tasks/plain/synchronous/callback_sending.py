@@ -87,7 +87,6 @@ def send_callback(
     now = now or datetime.now(UTC)
     checked = check_address(
         target.url,
-        allow_http=target.allow_http,
         allowed_networks=target.allowed_networks,
         resolve=resolve,
     )

@@ -41,15 +41,14 @@ class CallbackTarget:
         url: The address.
         signed_by: Slug of the block with the secret that signs.
         location: Where the request's status is found, as its caller sees it.
-        allowed_networks: Private networks that the address may lead to, CIDR.
-        allow_http: Whether it may be without TLS.
+        allowed_networks: Networks that it may lead to although they are private, and without
+            TLS; CIDR.
     """
 
     url: str
     signed_by: str
     location: str
     allowed_networks: tuple[str, ...] = ()
-    allow_http: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,37 @@
+"""The secret with which results that are sent back to callers are signed."""
+
+from __future__ import annotations
+
+from prefect.blocks.core import Block
+from pydantic import ConfigDict, Field, SecretStr
+
+
+class CallbackSignature(Block):
+    """Signs what is sent to callback addresses; its receivers know the same secret.
+
+    Example:
+        Give two secrets while receivers change from the old one to the new one:
+        ```python
+        from blocks.callback_signature import CallbackSignature
+
+        signature = CallbackSignature.load("BLOCK_NAME")
+        secrets = [each.get_secret_value() for each in signature.secrets]
+        ```
+    """
+
+    _block_type_name = "Callback signature"
+    _block_type_slug = "callback-signature"
+    _description = "The secret with which results that are sent back to callers are signed."
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    secrets: list[SecretStr] = Field(
+        min_length=1,
+        description=(
+            "Base64 with or without whsec_ before it, as https://www.standardwebhooks.com says; "
+            "each of them signs."
+        ),
+    )
+    timeout_s: float = Field(
+        default=15, gt=0, description="Seconds of silence after which a sending is given up."
+    )

@@ -1,0 +1,1 @@
+"""Hang up and redial: results go to the addresses that callers left, signed and retried."""

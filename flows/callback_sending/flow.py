@@ -1,0 +1,50 @@
+"""Send the results of requests to the addresses that their callers left when they hung up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import State, flow
+
+from blocks.callback_signature import CallbackSignature
+from flows.callback_sending.callbacks import SendCallback, send_result
+from tasks.connections import load_connection
+from tasks.deliveries import handle_deliveries, name_run
+from tasks.plain.inbox.delivery import Delivery, Outcome
+from tasks.plain.inbox.draining import DrainSettings
+from tasks.plain.state.database import open_database
+from tasks.plain.synchronous.ending import CALLBACK_EVENT, CALLBACKS
+from tasks.plain.synchronous.requests import Requests
+
+
+@flow(name="callback-sending", flow_run_name=name_run)
+async def callback_sending(
+    payload: dict[str, Any] | None = None,
+    draining: DrainSettings = DrainSettings(),  # noqa: B008 - immutable, shown in the run form
+) -> State[Any]:
+    """Take the waiting results and send each to its callback address, signed.
+
+    An address that is out of reach or busy is tried again, with longer and longer waits; one
+    that refuses, redirects, is gone, or leads where it may not, parks the delivery.
+
+    Args:
+        payload: A sample {"request": id, "callback": {…}} to send in place of what is waiting.
+        draining: How the run goes about waiting deliveries.
+    """
+    signatures: dict[str, CallbackSignature] = {}
+    engine = open_database()
+    requests = Requests(engine)
+
+    async def handle(delivery: Delivery) -> Outcome | None:
+        wanted = delivery.parse(SendCallback)
+        slug = wanted.callback.signed_by
+        if slug not in signatures:
+            signatures[slug] = await load_connection(slug, CallbackSignature)
+        return await send_result(requests, wanted, delivery.idempotency_key, signatures[slug])
+
+    try:
+        return await handle_deliveries(
+            CALLBACKS, handle, settings=draining, payload=payload, event=CALLBACK_EVENT
+        )
+    finally:
+        engine.dispose()

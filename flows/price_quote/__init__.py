@@ -1,0 +1,1 @@
+"""Synchronous integration: a caller asks for a price and waits; a slow third party is behind it."""
