@@ -80,6 +80,9 @@ class Places:
             "GITHUB_WEBHOOK_SECRET": "sandbox-github-secret",
             "ORDER_EVENTS_SECRET": "whsec_c2FuZGJveC1vcmRlci1ldmVudHMtc2VjcmV0",
             "INVENTORY_WEBHOOK_SECRET": "whsec_c2FuZGJveC1pbnZlbnRvcnktc2VjcmV0",
+            "ORDER_EVENTS_EXPORT_SECRET": "whsec_c2FuZGJveC1vcmRlci1ldmVudHMtZXhwb3J0LXNlY3JldA==",
+            "QUOTES_API_KEY": "sandbox-quotes-key",
+            "INTEGRATIONS_CALLBACK_NETWORKS": "127.0.0.0/8",
             "PYTHONUNBUFFERED": "1",
         }
 
