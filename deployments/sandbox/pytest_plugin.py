@@ -13,9 +13,11 @@ import pytest
 if TYPE_CHECKING:
     from deployments.sandbox.dropbox_api import DropboxSandbox
     from deployments.sandbox.fault_proxy import FaultProxy
+    from deployments.sandbox.github_api import GithubSandbox
     from deployments.sandbox.marketplace_api import MarketplaceSandbox
     from deployments.sandbox.own_app.serving import OwnAppHost, RunningOwnApp
     from deployments.sandbox.s3_server import S3Sandbox
+    from deployments.sandbox.salesforce import SalesforceSandbox
     from deployments.sandbox.scripted_api import ScriptedApi
     from deployments.sandbox.sftp_server import SftpSandbox
 
@@ -49,6 +51,24 @@ def scripted_api() -> Iterator[ScriptedApi]:
     from deployments.sandbox import scripted_api
 
     with scripted_api.start() as running:
+        yield running
+
+
+@pytest.fixture
+def github_api() -> Iterator[GithubSandbox]:
+    """GitHub with one repository, without webhooks."""
+    from deployments.sandbox import github_api
+
+    with github_api.start() as running:
+        yield running
+
+
+@pytest.fixture
+def salesforce() -> Iterator[SalesforceSandbox]:
+    """A Salesforce organisation without records and outbound messages."""
+    from deployments.sandbox import salesforce
+
+    with salesforce.start() as running:
         yield running
 
 
