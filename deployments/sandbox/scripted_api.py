@@ -116,7 +116,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         self._send(self.server.api.reply_to(Received(self.command, self.path, headers, body)))
 
-    do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815 - the names http.server looks for
+    do_POST = do_PUT = do_PATCH = do_DELETE = do_GET  # noqa: N815 - the names http.server looks for
 
     def _send(self, reply: Reply) -> None:
         if reply.silent:

@@ -2,11 +2,18 @@
 
 POST   /api/v1/{resource}/batch                 upsert records, all or none
 GET    /api/v1/{resource}?limit&cursor&updated_since
-PUT    /api/v1/{resource}/{key}                 and GET, DELETE
+PUT    /api/v1/{resource}/{key}                 and GET, PATCH (RFC 7396), DELETE
 POST   /api/v1/inventory/{sku}/adjustments      add, remove or set stock
+POST   /api/v1/webhooks                         subscribe to events; and GET
+PATCH  /api/v1/webhooks/{id}                    and GET, DELETE
+POST   /api/v1/webhooks/{id}/ping               send an event now that only tries
+GET    /api/v1/asyncapi.json                    what events hold
 GET    /                                        what is stored, for people
 PUT    /sandbox/behaviour                       and GET
 GET    /sandbox/requests                        and DELETE
+
+`If-Match: "<version>"` lets a change of a record happen only if it is still that version, and
+`If-None-Match: *` only if it is not there; otherwise the answer is 412.
 """
 
 from __future__ import annotations
@@ -25,8 +32,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from deployments.sandbox.own_app import endpoints
+from deployments.sandbox.own_app import endpoints, webhooks
 from deployments.sandbox.own_app.behaviour import Behaviour, CutResponse
+from deployments.sandbox.own_app.courier import Courier
 from deployments.sandbox.own_app.page import render_page
 from deployments.sandbox.own_app.problems import ProblemError, from_http_exception, invalid_body
 from deployments.sandbox.own_app.request_log import LoggedRequest, RequestLog
@@ -44,18 +52,27 @@ def create_app(database: Path, api_keys: Sequence[str]) -> Starlette:
         api_keys: What `X-API-Key` may be.
     """
     store = Store(database)
-    own_app = _OwnApp(store, api_keys)
+    courier = Courier(store)
+    own_app = _OwnApp(store, courier, api_keys)
 
     def api(path: str, method: str, endpoint: Endpoint) -> Route:
         return Route(API + path, own_app.guarded(path, endpoint), methods=[method])
 
     app = Starlette(
         routes=[
+            api("/asyncapi.json", "GET", endpoints.publish_events),
+            api("/webhooks", "POST", webhooks.add_webhook),
+            api("/webhooks", "GET", webhooks.list_webhooks),
+            api("/webhooks/{id}", "GET", webhooks.get_webhook),
+            api("/webhooks/{id}", "PATCH", webhooks.change_webhook),
+            api("/webhooks/{id}", "DELETE", webhooks.remove_webhook),
+            api("/webhooks/{id}/ping", "POST", webhooks.ping_webhook(courier.ping)),
             api("/{resource}/batch", "POST", endpoints.store_batch),
             api("/{resource:str}", "GET", endpoints.list_records),
             api("/inventory/{key:path}/adjustments", "POST", endpoints.adjust_stock),
             api("/{resource}/{key:path}", "GET", endpoints.get_record),
             api("/{resource}/{key:path}", "PUT", endpoints.put_record),
+            api("/{resource}/{key:path}", "PATCH", endpoints.patch_record),
             api("/{resource}/{key:path}", "DELETE", endpoints.delete_record),
             Route("/", own_app.page),
             Route("/sandbox/behaviour", own_app.set_behaviour, methods=["PUT"]),
@@ -67,12 +84,14 @@ def create_app(database: Path, api_keys: Sequence[str]) -> Starlette:
         lifespan=own_app.lifespan,
     )
     app.state.store = store
+    app.state.courier = courier
     return app
 
 
 class _OwnApp:
-    def __init__(self, store: Store, api_keys: Sequence[str]) -> None:
+    def __init__(self, store: Store, courier: Courier, api_keys: Sequence[str]) -> None:
         self._store = store
+        self._courier = courier
         self._api_keys = [key.encode() for key in api_keys]
         self._behaviour = Behaviour()
         self._log = RequestLog()
@@ -80,7 +99,9 @@ class _OwnApp:
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _app: Starlette) -> AsyncIterator[None]:
+        await self._courier.start()
         yield
+        await self._courier.stop()
         self._store.close()
 
     def guarded(self, path: str, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
@@ -115,7 +136,7 @@ class _OwnApp:
         if not any(hmac.compare_digest(given, key) for key in self._api_keys):
             raise ProblemError(401, "X-API-Key is missing or wrong")
         with self._one_at_a_time(request):
-            if self._behaviour.meets(request.path_params.get("resource", "inventory")):
+            if self._behaviour.meets(_resource(request)):
                 return await self._behaviour.answer(lambda: endpoint(request, self._store))
             return await endpoint(request, self._store)
 
@@ -156,9 +177,14 @@ class _OwnApp:
         return Response(status_code=204)
 
 
+def _resource(request: Request) -> str:
+    named: str | None = request.path_params.get("resource")
+    return named or request.url.path.removeprefix(API).split("/")[1]
+
+
 def _route(path: str, request: Request) -> str:
     """The route with its resource filled in and its key left open."""
-    resource = request.path_params.get("resource", "inventory")
+    resource = _resource(request)
     return (
         path.replace("{resource:str}", resource)
         .replace("{resource}", resource)

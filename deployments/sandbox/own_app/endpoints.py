@@ -4,38 +4,35 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable
 from datetime import UTC, datetime
-from hashlib import sha256
-from typing import NamedTuple
+from typing import Any
 
 import orjson
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
+from deployments.sandbox.own_app.answering import (
+    Result,
+    json_response,
+    read_body,
+    require_idempotency_key,
+    write,
+)
+from deployments.sandbox.own_app.events import asyncapi_document
 from deployments.sandbox.own_app.problems import ProblemError, invalid_body, invalid_records
 from deployments.sandbox.own_app.records import RESOURCES, Adjustment, InventoryItem, Resource
-from deployments.sandbox.own_app.store import Answer, Row, Store
+from deployments.sandbox.own_app.store import Row, Store
 
-MAX_BODY_BYTES = 64 * 1024 * 1024
 _DEFAULT_LIMIT = 100
 _MAX_LIMIT = 1000
 
 
-class Result(NamedTuple):
-    """The outcome of a write: its answer, and how many records it concerned."""
-
-    status: int
-    body: bytes
-    records: int = 1
-
-
 async def store_batch(request: Request, store: Store) -> Response:
     """POST …/{resource}/batch: upsert all records or none."""
-    _require_idempotency_key(request)
+    require_idempotency_key(request)
     resource = _resource(request)
-    body = await _body(request)
+    body = await read_body(request)
 
     def apply() -> Result:
         try:
@@ -47,13 +44,13 @@ async def store_batch(request: Request, store: Store) -> Response:
         answer = {"received": len(records), **upserted._asdict()}
         return Result(200, orjson.dumps(answer), records=len(records))
 
-    return _write(request, store, body, apply)
+    return write(request, store, body, apply)
 
 
 async def put_record(request: Request, store: Store) -> Response:
     """PUT …/{resource}/{key}: upsert one record."""
     resource, key = _resource(request), request.path_params["key"]
-    body = await _body(request)
+    body = await read_body(request)
 
     def apply() -> Result:
         try:
@@ -64,17 +61,39 @@ async def put_record(request: Request, store: Store) -> Response:
             raise ProblemError(
                 422, f"{resource.key_field} in the body differs from the one in the path"
             )
+        _check_conditions(request, store.get(resource.name, key))
         upserted = store.upsert(resource.name, [(key, record.model_dump_json())])
         return Result(201 if upserted.created else 200, _show(_existing(store, resource, key)))
 
-    return _write(request, store, body, apply)
+    return write(request, store, body, apply)
 
 
 async def get_record(request: Request, store: Store) -> Response:
     """GET …/{resource}/{key}: one record."""
     row = _existing(store, _resource(request), request.path_params["key"])
     request.state.records = 1
-    return _json(200, _show(row))
+    return json_response(200, _show(row))
+
+
+async def patch_record(request: Request, store: Store) -> Response:
+    """PATCH …/{resource}/{key}: change the given fields of one record, by JSON Merge Patch."""
+    resource, key = _resource(request), request.path_params["key"]
+    body = await read_body(request)
+
+    def apply() -> Result:
+        row = _existing(store, resource, key)
+        _check_conditions(request, row)
+        merged = _merged(orjson.loads(row.data), _object(body))
+        try:
+            record = resource.record.model_validate_json(orjson.dumps(merged))
+        except ValidationError as exc:
+            raise invalid_body(exc) from exc
+        if resource.key_of(record) != key:
+            raise ProblemError(422, f"{resource.key_field} cannot be changed")
+        store.upsert(resource.name, [(key, record.model_dump_json())])
+        return Result(200, _show(_existing(store, resource, key)))
+
+    return write(request, store, body, apply)
 
 
 async def delete_record(request: Request, store: Store) -> Response:
@@ -82,11 +101,11 @@ async def delete_record(request: Request, store: Store) -> Response:
     resource, key = _resource(request), request.path_params["key"]
 
     def apply() -> Result:
-        if not store.delete(resource.name, key):
-            raise _unknown(resource, key)
+        _check_conditions(request, _existing(store, resource, key))
+        store.delete(resource.name, key)
         return Result(204, b"")
 
-    return _write(request, store, await _body(request), apply)
+    return write(request, store, await read_body(request), apply)
 
 
 async def list_records(request: Request, store: Store) -> Response:
@@ -103,14 +122,14 @@ async def list_records(request: Request, store: Store) -> Response:
     cursor = orjson.dumps(_cursor(rows[-1]) if more else None).decode()
     request.state.records = len(rows)
     shown = ",".join(row.json() for row in rows)
-    return _json(200, f'{{"records":[{shown}],"next_cursor":{cursor}}}'.encode())
+    return json_response(200, f'{{"records":[{shown}],"next_cursor":{cursor}}}'.encode())
 
 
 async def adjust_stock(request: Request, store: Store) -> Response:
     """POST …/inventory/{sku}/adjustments: change one item's quantity, never below zero."""
-    _require_idempotency_key(request)
+    require_idempotency_key(request)
     resource, key = RESOURCES["inventory"], request.path_params["key"]
-    body = await _body(request)
+    body = await read_body(request)
 
     def apply() -> Result:
         try:
@@ -127,51 +146,45 @@ async def adjust_stock(request: Request, store: Store) -> Response:
         store.upsert(resource.name, [(key, changed.model_dump_json())])
         return Result(200, _show(_existing(store, resource, key)))
 
-    return _write(request, store, body, apply)
+    return write(request, store, body, apply)
 
 
-def _write(request: Request, store: Store, body: bytes, apply: Callable[[], Result]) -> Response:
-    """Carry out a write once for its idempotency key; refused writes are not remembered."""
-    key = request.headers.get("Idempotency-Key")
-    if key is None:
-        with store.transaction():
-            result = apply()
-    else:
-        digest = sha256(
-            b"\n".join([request.method.encode(), request.url.path.encode(), body])
-        ).digest()
-        if (earlier := store.recall(key)) is not None:
-            return _replay(request, earlier, digest)
-        with store.transaction():
-            result = apply()
-            store.remember(key, Answer(digest, result.status, result.body))
-    request.state.records = result.records
-    return _json(result.status, result.body)
+async def publish_events(_request: Request, _store: Store) -> Response:
+    """GET …/asyncapi.json: what is sent to webhooks."""
+    return json_response(200, orjson.dumps(asyncapi_document()))
 
 
-def _replay(request: Request, earlier: Answer, digest: bytes) -> Response:
-    if earlier.digest != digest:
-        raise ProblemError(
-            422, "this Idempotency-Key was used for another request; nothing was changed"
-        )
-    request.state.replayed = True
-    response = _json(earlier.status, earlier.body)
-    response.headers["Idempotency-Replayed"] = "true"
-    return response
+def _check_conditions(request: Request, row: Row | None) -> None:
+    """Refuse a change whose conditions do not hold (RFC 9110 §13.1)."""
+    wanted = request.headers.get("If-Match")
+    if wanted is not None and (row is None or wanted not in ("*", f'"{row.version}"')):
+        now = "it is not there" if row is None else f"it is version {row.version} now"
+        raise ProblemError(412, f"{now}; nothing was changed")
+    if request.headers.get("If-None-Match") == "*" and row is not None:
+        raise ProblemError(412, "it is there already; nothing was changed")
 
 
-def _require_idempotency_key(request: Request) -> None:
-    if not request.headers.get("Idempotency-Key"):
-        raise ProblemError(400, "this request needs an Idempotency-Key header; nothing was changed")
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        patch = orjson.loads(body)
+    except orjson.JSONDecodeError as exc:
+        raise ProblemError(400, "the body is not JSON") from exc
+    if not isinstance(patch, dict):
+        raise ProblemError(422, "the body must be an object with the fields to change")
+    return patch
 
 
-async def _body(request: Request) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise ProblemError(413, f"the body is larger than {MAX_BODY_BYTES} bytes")
-    return bytes(body)
+def _merged(target: Any, patch: Any) -> Any:
+    """JSON Merge Patch (RFC 7396)."""
+    if not isinstance(patch, dict):
+        return patch
+    result = dict(target) if isinstance(target, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            result.pop(name, None)
+        else:
+            result[name] = _merged(result.get(name), value)
+    return result
 
 
 def _resource(request: Request) -> Resource:
@@ -236,7 +249,3 @@ def _position(cursor: str | None) -> tuple[str, str]:
 
 def _show(row: Row) -> bytes:
     return row.json().encode()
-
-
-def _json(status: int, body: bytes) -> Response:
-    return Response(body, status_code=status, media_type="application/json" if body else None)

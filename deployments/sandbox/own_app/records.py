@@ -1,4 +1,4 @@
-"""What the application stores: five resources, each with its fields and business key."""
+"""What the application stores: six resources, each with its fields and business key."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ Text = Annotated[str, StringConstraints(max_length=10_000)]
 Money = Annotated[str, StringConstraints(pattern=r"^-?[0-9]{1,15}(\.[0-9]{1,6})?$")]
 Currency = Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
 Email = Annotated[str, StringConstraints(pattern=r"^[^@\s]+@[^@\s]+$", max_length=320)]
+# where else a record is known, and under which id: {"fulfilment": "F-17"}
+ExternalIds = dict[Key, Key]
 
 
 class ApiModel(BaseModel):
@@ -32,9 +34,10 @@ class ApiModel(BaseModel):
 
 
 class StoredRecord(ApiModel):
-    """A record; `changed_at` is the application's and is ignored when it is sent back."""
+    """A record; `changed_at` and `version` are the application's: ignored when sent back."""
 
     changed_at: AwareDatetime | None = Field(default=None, exclude=True)
+    version: int | None = Field(default=None, exclude=True)
 
 
 class InventoryItem(StoredRecord):
@@ -77,6 +80,7 @@ class Order(StoredRecord):
     total: Money
     currency: Currency
     lines: list[OrderLine]
+    external_ids: ExternalIds | None = None
 
 
 class Contact(StoredRecord):
@@ -102,6 +106,19 @@ class Activity(StoredRecord):
     data: dict[str, JsonValue] | None = None
 
 
+class Ticket(StoredRecord):
+    """A customer's question, and how far it has got."""
+
+    ticket_no: Key
+    title: Text
+    description: Text | None = None
+    status: Literal["open", "pending", "solved", "closed"]
+    priority: Literal["low", "normal", "high", "urgent"] = "normal"
+    requester: Email | None = None
+    labels: list[Key] = Field(default=[], max_length=50)
+    external_ids: ExternalIds | None = None
+
+
 class Adjustment(ApiModel):
     """A change of one item's stock."""
 
@@ -109,6 +126,7 @@ class Adjustment(ApiModel):
     quantity: NonNegativeInt
 
 
+_NOT_OF_THE_CALLER = {"changed_at", "version"}
 RecordT = TypeVar("RecordT", bound=StoredRecord)
 
 
@@ -124,12 +142,14 @@ class Resource:
 
     Attributes:
         name: As in the path.
+        singular: As in the types of its events, e.g. "order" of "order.created".
         key_field: The business key by which records are upserted.
         record: How one record looks.
         batch: How many of them look.
     """
 
     name: str
+    singular: str
     key_field: str
     record: type[StoredRecord]
     batch: type[Batch[Any]]
@@ -142,16 +162,17 @@ class Resource:
     @property
     def columns(self) -> list[str]:
         """The record's fields in order."""
-        return [name for name in self.record.model_fields if name != "changed_at"]
+        return [name for name in self.record.model_fields if name not in _NOT_OF_THE_CALLER]
 
 
 RESOURCES = {
     resource.name: resource
     for resource in (
-        Resource("inventory", "sku", InventoryItem, Batch[InventoryItem]),
-        Resource("products", "sku", Product, Batch[Product]),
-        Resource("orders", "order_no", Order, Batch[Order]),
-        Resource("contacts", "contact_id", Contact, Batch[Contact]),
-        Resource("activities", "activity_id", Activity, Batch[Activity]),
+        Resource("inventory", "inventory_item", "sku", InventoryItem, Batch[InventoryItem]),
+        Resource("products", "product", "sku", Product, Batch[Product]),
+        Resource("orders", "order", "order_no", Order, Batch[Order]),
+        Resource("contacts", "contact", "contact_id", Contact, Batch[Contact]),
+        Resource("activities", "activity", "activity_id", Activity, Batch[Activity]),
+        Resource("tickets", "ticket", "ticket_no", Ticket, Batch[Ticket]),
     )
 }

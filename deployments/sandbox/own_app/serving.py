@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -98,13 +99,19 @@ class OwnAppHost:
         """Serve the application on this file until the block ends."""
         app = create_app(database, [api_key])
         self._app = app
+        self._run(app.state.courier.start())
         own_app = RunningOwnApp(f"http://127.0.0.1:{self._listener.getsockname()[1]}", api_key)
         try:
             yield own_app
         finally:
             own_app.http.close()
             self._app = None
+            self._run(app.state.courier.stop())
             app.state.store.close()
+
+    def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """In the server's event loop."""
+        asyncio.run_coroutine_threadsafe(coroutine, self._server.loop).result()
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._app is not None:
@@ -124,7 +131,9 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.is_up = threading.Event()
+        self.loop: asyncio.AbstractEventLoop
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
+        self.loop = asyncio.get_running_loop()
         self.is_up.set()

@@ -32,8 +32,8 @@ def post_batch(own_app, records, *, key, resource="inventory"):
     )
 
 
-def without_instant(record):
-    return {name: value for name, value in record.items() if name != "changed_at"}
+def as_sent(record):
+    return {name: value for name, value in record.items() if name not in ("changed_at", "version")}
 
 
 def test_batch_tells_new_changed_and_equal_records_apart(own_app):
@@ -144,11 +144,67 @@ def test_record_is_put_read_and_deleted(own_app):
     assert replaced.status_code == 200
     read = own_app.http.get(path).json()
     assert read == replaced.json()
-    assert without_instant(read) == {**WIDGET, "quantity": 6}
+    assert as_sent(read) == {**WIDGET, "quantity": 6}
     assert own_app.http.put(path, json=read).status_code == 200
     assert own_app.http.delete(path).status_code == 204
     assert own_app.http.delete(path).status_code == 404
     assert own_app.http.get(path).status_code == 404
+
+
+def test_patch_changes_only_what_it_names(own_app):
+    """A merge patch changes the given fields, removes those given as null, and keeps the rest."""
+    own_app.http.put("/api/v1/orders/O-1", json=ORDER)
+    path = "/api/v1/orders/O-1"
+    own_app.http.patch(path, json={"external_ids": {"a": "1", "b": "2"}}).raise_for_status()
+    patched = own_app.http.patch(path, json={"external_ids": {"a": None}, "status": "paid"})
+    assert as_sent(patched.json()) == {**ORDER, "status": "paid", "external_ids": {"b": "2"}}
+    for wrong, status in (
+        ({"order_no": "O-2"}, 422),
+        ({"total": 3}, 422),
+        ({"planet": "Mars"}, 422),
+        ([], 422),
+    ):
+        assert own_app.http.patch(path, json=wrong).status_code == status
+    assert own_app.http.patch("/api/v1/orders/O-9", json={}).status_code == 404
+    assert own_app.http.get(path).json() == patched.json()
+
+
+def test_external_ids_survive_an_upsert_without_them(own_app):
+    """An import that knows nothing of external ids takes none away."""
+    own_app.http.put("/api/v1/orders/O-1", json={**ORDER, "external_ids": {"a": "1"}})
+    post_batch(own_app, [{**ORDER, "status": "paid"}], key="1", resource="orders")
+    read = own_app.http.get("/api/v1/orders/O-1").json()
+    assert (read["status"], read["external_ids"]) == ("paid", {"a": "1"})
+
+
+def test_version_grows_with_each_change_and_outlives_a_deletion(own_app):
+    """Versions order all states of a key; what changes nothing makes no new one."""
+    path = "/api/v1/inventory/W-1"
+    versions = [
+        own_app.http.put(path, json={**WIDGET, "quantity": quantity}).json()["version"]
+        for quantity in (1, 2, 2)
+    ]
+    own_app.http.delete(path)
+    versions.append(own_app.http.put(path, json=WIDGET).json()["version"])
+    assert versions == [1, 2, 2, 4]
+
+
+def test_change_of_another_version_is_refused(own_app):
+    """If-Match and If-None-Match let nobody overwrite what they have not seen."""
+    path = "/api/v1/inventory/W-1"
+    statuses = [
+        own_app.http.request(method, path, json=body, headers=headers).status_code
+        for method, body, headers in (
+            ("PUT", WIDGET, {"If-Match": "*"}),
+            ("PUT", WIDGET, {"If-None-Match": "*"}),
+            ("PUT", WIDGET, {"If-None-Match": "*"}),
+            ("PATCH", {"quantity": 6}, {"If-Match": '"1"'}),
+            ("PUT", WIDGET, {"If-Match": '"1"'}),
+            ("DELETE", None, {"If-Match": '"1"'}),
+            ("DELETE", None, {"If-Match": '"2"'}),
+        )
+    ]
+    assert statuses == [412, 201, 412, 200, 412, 412, 204]
 
 
 def test_key_in_path_may_hold_any_character(own_app):
@@ -252,7 +308,7 @@ def test_unknown_resource_is_a_problem_document(own_app, path):
 
 def test_wrong_method_is_a_problem_document(own_app):
     """A method the route does not have is answered with 405."""
-    answer = own_app.http.patch("/api/v1/inventory/W-1", json={})
+    answer = own_app.http.post("/api/v1/inventory/W-1", json={})
     assert (answer.status_code, answer.json()["title"]) == (405, "Method Not Allowed")
 
 
