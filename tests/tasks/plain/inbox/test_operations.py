@@ -184,7 +184,7 @@ async def test_purge_of_more_than_a_chunk(setup, new):
 
 async def test_purge_of_unfinished_is_refused(setup):
     """What is not finished cannot be purged."""
-    with pytest.raises(MisconfiguredError, match="only done, ignored and parked"):
+    with pytest.raises(MisconfiguredError, match="only done, ignored, cancelled and parked"):
         setup.operations.purge(
             settled_before_at=setup.clock(), statuses=("received",), dry_run=True
         )
