@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from statistics import median_low
+from subprocess import Popen
 
 from benchmarks.ingest import load, peers, servers
 
@@ -39,15 +40,19 @@ def _measure(name: str, folder: Path, options: argparse.Namespace) -> load.Resul
     size = load.write_requests(
         file, count, port=port, path=peers.PATHS.get(name, "/webhooks/github")
     )
-    with _server(name, folder, port, options):
+    with _server(name, folder, port, options) as server:
         if name != GATEWAY:
             load.run(port, file, size, count, seconds=2)
-        return load.run(port, file, size, count, seconds=options.seconds)
+        before_s = servers.processor_s(server)
+        result = load.run(port, file, size, count, seconds=options.seconds)
+        took_s = servers.processor_s(server) - before_s
+        print(f"{name}: {took_s / result.requests * 1e6:.0f} µs of processor a request")
+        return result
 
 
 def _server(
     name: str, folder: Path, port: int, options: argparse.Namespace
-) -> AbstractContextManager[object]:
+) -> AbstractContextManager[Popen[bytes]]:
     if name == CEILING:
         return servers.empty_handler(folder, port, "starlette")
     if name == GATEWAY:
@@ -60,10 +65,10 @@ def _server(
 
 
 @contextmanager
-def _watched_gateway(folder: Path, port: int) -> Iterator[None]:
+def _watched_gateway(folder: Path, port: int) -> Iterator[Popen[bytes]]:
     with servers.gateway(folder, port) as server:
         before_mb = servers.resident_mb(server)
-        yield
+        yield server
         after_mb = servers.resident_mb(server)
     stored = servers.stored_deliveries(folder)
     print(f"gateway: {stored} on disk, memory {before_mb:.0f} MB before, {after_mb:.0f} MB after")

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.cookiejar import CookieJar
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 from benchmarks.ingest.servers import process
@@ -46,7 +47,7 @@ def install(name: str, folder: Path) -> Path:
 
 
 @contextmanager
-def node_red(home: Path, folder: Path, port: int) -> Iterator[None]:
+def node_red(home: Path, folder: Path, port: int) -> Iterator[Popen[bytes]]:
     """Node-RED with a flow of an http-in and an http-response node."""
     flow = [
         {"id": "tab", "type": "tab", "label": "ingest"},
@@ -71,13 +72,13 @@ def node_red(home: Path, folder: Path, port: int) -> Iterator[None]:
     command = [str(program), "--userDir", str(data), "--port", str(port)]
     url = f"http://127.0.0.1:{port}/"
     log = folder / "node-red.log"
-    with process(command, log=log, environment={}, url=url, timeout_s=_START_TIMEOUT_S):
+    with process(command, log=log, environment={}, url=url, timeout_s=_START_TIMEOUT_S) as server:
         _wait_for_post(f"http://127.0.0.1:{port}{PATHS['node-red']}")
-        yield
+        yield server
 
 
 @contextmanager
-def n8n(home: Path, folder: Path, port: int) -> Iterator[None]:
+def n8n(home: Path, folder: Path, port: int) -> Iterator[Popen[bytes]]:
     """n8n with an active workflow of one webhook node that responds immediately."""
     environment = {
         "N8N_USER_FOLDER": str(folder / "n8n"),
@@ -99,11 +100,11 @@ def n8n(home: Path, folder: Path, port: int) -> Iterator[None]:
         environment=environment,
         url=f"{base}/healthz/readiness",
         timeout_s=_START_TIMEOUT_S,
-    ):
+    ) as server:
         _wait_for_rest(base)
         _activate_workflow(base)
         _wait_for_post(f"{base}{PATHS['n8n']}")
-        yield
+        yield server
 
 
 def _activate_workflow(base: str) -> None:

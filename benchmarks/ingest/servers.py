@@ -112,6 +112,12 @@ def resident_mb(server: subprocess.Popen[bytes]) -> float:
     raise RuntimeError("the kernel does not say")
 
 
+def processor_s(server: subprocess.Popen[bytes]) -> float:
+    """Seconds of processor time that a process has taken, all its threads together."""
+    fields = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def _wait(url: str, server: subprocess.Popen[bytes], log: Path, timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline and server.poll() is None:

@@ -35,7 +35,7 @@ _OPERATION = "store"
 _ROLLED_BACK_ATTEMPTS = 5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class NewDelivery:
     """One event that has been verified and waits to be stored.
 
