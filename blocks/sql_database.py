@@ -21,7 +21,11 @@ _DRIVERS = {
     "mssql": "mssql+pytds",
     "sqlite": "sqlite",
 }
-_EXTRAS = {"mariadb": "PyMySQL", "mssql": "sqlalchemy-pytds"}
+# package, and the extra of this project that brings it
+_CLIENTS = {
+    "mariadb": ("PyMySQL", "mysql"),
+    "mssql": ("sqlalchemy-pytds", "mssql"),
+}
 
 
 class SqlDatabase(Block):
@@ -106,9 +110,8 @@ class SqlDatabase(Block):
         try:
             engine = create_engine(url, **options)
         except (ImportError, NoSuchModuleError) as exc:
-            raise not_installed(
-                _EXTRAS.get(self.kind, "psycopg"), extra=self.kind, system=self.system
-            ) from exc
+            package, extra = _CLIENTS.get(self.kind, (self.kind, self.kind))
+            raise not_installed(package, extra=extra, system=self.system) from exc
         if self.kind == "sqlite":
             event.listen(engine, "connect", _leave_transactions_to_us)
             event.listen(engine, "begin", _begin_immediately)
@@ -122,6 +125,11 @@ class SqlDatabase(Block):
                     "connect_timeout": timeout_s,
                     "sslmode": "verify-full" if self.tls else "disable",
                     "options": f"-c statement_timeout={self.read_timeout_s * 1000}",
+                    # a server that vanished without a word is noticed within half a minute
+                    "keepalives_idle": 10,
+                    "keepalives_interval": 5,
+                    "keepalives_count": 3,
+                    "tcp_user_timeout": 25_000,
                     **({"sslrootcert": str(self.ca_file or "system")} if self.tls else {}),
                 }
             case "mariadb":

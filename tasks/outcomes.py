@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from prefect import State
-from prefect.states import Failed
+from prefect.states import Completed, Failed
 
 
 def failed(message: str, *, data: Any = None) -> State[Any]:
@@ -17,6 +17,12 @@ def failed(message: str, *, data: Any = None) -> State[Any]:
         data: What `await state.aresult(raise_on_failure=False)` gives to the caller.
     """
     return Failed(message=message, data=data)
+
+
+def ended_as(state: State[Any]) -> State[Any]:
+    """The state to return from a flow that ends as its one task did, with the same message."""
+    message = state.message or ""
+    return Completed(message=message) if state.is_completed() else failed(message)
 
 
 class _WithoutEmptyTraceback(logging.Filter):

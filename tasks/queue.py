@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-import orjson
 from prefect import State, task
 from prefect.blocks.core import Block
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from blocks.errors import IntegrationError
 from blocks.http_api import HttpApi
 from blocks.rabbitmq_broker import RabbitMqBroker
 from blocks.redis_server import RedisServer
 from blocks.sqs_queue import SqsQueue as SqsQueueBlock
-from tasks.api import open_api
-from tasks.outcomes import failed
-from tasks.plain.http.client import ApiClient
+from tasks.api import is_transient, open_api
+from tasks.outcomes import ended_as, failed
+from tasks.plain.file_import.http_sink import HttpSink
 from tasks.plain.inbox.writer import InboxWriter
 from tasks.plain.message_sources.decoding import AnyBytes
 from tasks.plain.message_sources.message import Message, MessageSource
@@ -28,8 +30,13 @@ from tasks.plain.message_sources.rabbitmq import RabbitMqQueue
 from tasks.plain.message_sources.reading import MessageReader, MessageReading
 from tasks.plain.message_sources.redis_streams import RedisStream
 from tasks.plain.message_sources.sqs import SqsQueue
-from tasks.plain.message_sources.waiting_messages import Taken, take_waiting
+from tasks.plain.message_sources.waiting_messages import take_waiting
+from tasks.plain.record_import.importing import Entry, EntryReject, RecordImporter
+from tasks.plain.records.formats import FileFormat
 from tasks.plain.state.database import open_database
+from tasks.rejects import show_rejects
+
+_MAX_REJECTS = 100
 
 QUEUE_BLOCKS = (SqsQueueBlock, RabbitMqBroker, RedisServer)
 
@@ -55,123 +62,163 @@ def open_queue(block: Block, *, name: str = "", group: str = "imports") -> Messa
     raise TypeError(f"{type(block).__name__} leads to no queue")
 
 
-@task(task_run_name="import what waits in {source.system}", cache_policy=NO_CACHE)
-async def import_waiting_messages(
-    source: MessageSource,
-    application: HttpApi,
-    *,
-    integration: str,
-    resource: str,
-    model: type[BaseModel],
-    limit: int = 1000,
-    batch_size: int = 100,
-) -> State[Taken]:
-    """Import the JSON records that wait in a queue, and acknowledge them when they are in.
+class FileMessages(BaseModel):
+    """Messages that hold whole files, in place of one record each."""
 
-    A message that is no such record, or that the application refuses, is kept in the inbox as
-    parked, where it is seen and can be looked at; the others go on. The run then fails.
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    Args:
+    name_header: str | None = Field(None, description="The header or attribute with their names.")
+    file_format: FileFormat | None = Field(None, description="How to read them; empty: by name.")
+
+
+@dataclass(frozen=True, slots=True)
+class QueueImport:
+    """Everything that describes one import from a queue.
+
+    Attributes:
+        integration: In whose name bad messages are parked.
         source: From `open_queue`.
         application: Takes the records, as `POST <resource>/batch`.
-        integration: In whose name bad messages are parked.
         resource: What the records are there, e.g. "orders".
         model: What a record must be.
+        columns: The messages' names to the model's field names, where they differ.
+        file: Messages hold whole files.
         limit: Messages a run at most.
-        batch_size: Records a request.
-
-    Raises:
-        TransientError: The queue or the application is out of reach; what was not imported is
-            back in the queue.
+        batch_size: Messages taken, and records sent, at once.
     """
+
+    integration: str
+    source: MessageSource
+    application: HttpApi
+    resource: str
+    model: type[BaseModel]
+    columns: Mapping[str, str] = field(default_factory=dict)
+    decimal_comma: bool = False
+    empty_texts: tuple[str, ...] = ("",)
+    file: FileMessages | None = None
+    limit: int = 1000
+    batch_size: int = 100
+
+
+@dataclass(slots=True)
+class MessagesImported:
+    """What became of the messages of a run.
+
+    Attributes:
+        messages: How many went in wholly.
+        records: How many the application took; files hold many.
+        parked: How many did not, or not wholly; they are in the inbox.
+        rejects: The first hundred records that were not taken.
+    """
+
+    messages: int = 0
+    records: int = 0
+    parked: int = 0
+    rejects: list[EntryReject] = field(default_factory=list)
+
+
+async def import_messages(
+    what: QueueImport, *, retries: int = 0, retry_delay_s: float = 10
+) -> State[Any]:
+    """Import what waits in a queue, acknowledge it when it is in, and show what is bad.
+
+    A message that is no such record, that the application refuses, or of whose file something
+    is not taken, is kept in the inbox as parked, where it is seen and can be looked at; the
+    others go on. The run then fails. With a transient error, what was not imported is back in the
+    queue.
+
+    Args:
+        what: Everything that describes the import.
+        retries: How often the rest is tried again while the queue or the application is out of
+            reach.
+        retry_delay_s: Seconds before that.
+
+    Returns:
+        The state for the flow to return.
+    """
+    importing = import_messages_of_queue.with_options(
+        retries=retries, retry_delay_seconds=retry_delay_s
+    )
+    state: State[Any] = await importing(what, return_state=True)  # type: ignore[misc]
+    imported = await state.aresult(raise_on_failure=False)
+    if isinstance(imported, MessagesImported):
+        key = f"{what.integration.replace('_', '-')}-rejects"
+        description = f"Messages of {what.source.system} not imported"
+        await show_rejects(key, description, imported.rejects)
+    return ended_as(state)
+
+
+@task(
+    task_run_name="import what waits in {what.source.system}",
+    cache_policy=NO_CACHE,
+    retry_condition_fn=is_transient,
+)
+async def import_messages_of_queue(what: QueueImport) -> State[MessagesImported]:
+    """The work of `import_messages` as a task run."""
+    try:
+        imported, told = await _import_messages(what)
+    except IntegrationError as error:
+        return failed(str(error), data=error)
+    if imported.parked:
+        return failed(told, data=imported)
+    return Completed(message=told, data=imported)
+
+
+async def _import_messages(what: QueueImport) -> tuple[MessagesImported, str]:
     engine = await asyncio.to_thread(open_database)
     writer = InboxWriter(engine)
     reader = MessageReader(
-        MessageReading(integration=integration, endpoint=source.system, decoder=AnyBytes())
+        MessageReading(
+            integration=what.integration, endpoint=what.source.system, decoder=AnyBytes()
+        )
     )
-    adapter: TypeAdapter[Any] = TypeAdapter(model)
+    imported = MessagesImported()
 
     async def park(message: Message, reason: str) -> None:
         defective = message._replace(defect=reason)
         await writer.store([await reader.delivery(defective, received_at=datetime.now(UTC))])
 
-    with open_api(application) as api:
+    with open_api(what.application) as api:
+        importer = RecordImporter(
+            HttpSink(api, what.resource),
+            what.model,
+            system=what.source.system,
+            columns=what.columns,
+            decimal_comma=what.decimal_comma,
+            empty_texts=what.empty_texts,
+            holds_files=what.file is not None,
+            file_format=what.file.file_format if what.file else None,
+            batch_size=what.batch_size,
+        )
 
         async def sink(messages: Sequence[Message]) -> Mapping[int, str]:
-            return await asyncio.to_thread(_send, api, resource, adapter, messages)
+            entries = [_entry(message, what.file) for message in messages]
+            taken = await asyncio.to_thread(importer.take, entries)
+            imported.records += taken.records
+            imported.rejects += taken.rejects[: _MAX_REJECTS - len(imported.rejects)]
+            return taken.bad
 
         await writer.start()
         try:
-            taken = await take_waiting(source, sink, park, limit=limit, batch=batch_size)
+            taken = await take_waiting(
+                what.source, sink, park, limit=what.limit, batch=what.batch_size
+            )
         finally:
             await writer.close()
             await asyncio.to_thread(engine.dispose)
-    told = f"{taken.imported} messages imported, {taken.parked} parked"
-    if taken.parked:
-        return failed(f"{told}: {'; '.join(taken.reasons or ())}", data=taken)
-    return Completed(message=told, data=taken)
+    imported.messages, imported.parked = taken.imported, taken.parked
+    told = f"{taken.imported} messages imported"
+    told += f", {imported.records} records" if what.file else ""
+    told += f", {taken.parked} parked: {'; '.join(taken.reasons or ())}" if taken.parked else ""
+    return imported, told if taken.is_empty else f"{told}; that is the limit for one run"
 
 
-def _send(
-    api: ApiClient, resource: str, adapter: TypeAdapter[Any], messages: Sequence[Message]
-) -> Mapping[int, str]:
-    """Send those that are valid; one refusal of the application refuses only its record."""
-    bad: dict[int, str] = {}
-    good: dict[int, Any] = {}
-    for position, message in enumerate(messages):
-        try:
-            good[position] = adapter.validate_json(message.content or message.body)
-        except ValidationError as exc:
-            bad[position] = _told(exc)
-    while good:
-        refused = _send_batch(api, resource, adapter, messages, good)
-        if not refused:
-            break
-        for position, reason in refused.items():
-            bad[position] = reason
-            del good[position]
-    return bad
-
-
-def _send_batch(
-    api: ApiClient,
-    resource: str,
-    adapter: TypeAdapter[Any],
-    messages: Sequence[Message],
-    good: Mapping[int, Any],
-) -> dict[int, str]:
-    from blocks.errors import UpstreamRejectedError
-
-    records = [adapter.dump_python(item, mode="json") for item in good.values()]
-    positions = list(good)
-    try:
-        api.call(
-            "POST",
-            f"{resource}/batch",
-            json={"records": records},
-            idempotency_key=_key([messages[position] for position in positions]),
-            operation=f"import {resource}",
-        )
-    except UpstreamRejectedError as error:
-        named = {
-            positions[detail["index"]]: f"refused: {detail.get('reason', '')}"
-            for detail in error.details
-            if isinstance(detail.get("index"), int) and 0 <= detail["index"] < len(positions)
-        }
-        if not named:
-            raise
-        return named
-    return {}
-
-
-def _key(messages: Sequence[Message]) -> str:
-    """The same for the same messages, which come again when they were not acknowledged."""
-    import hashlib
-
-    parts = [message.identity or message.body.hex() for message in messages]
-    return hashlib.sha256(orjson.dumps(parts)).hexdigest()[:40]
-
-
-def _told(exc: ValidationError) -> str:
-    fault = exc.errors(include_input=False, include_url=False, include_context=False)[0]
-    return f"{'.'.join(map(str, fault['loc'])) or 'message'}: {fault['msg']}"
+def _entry(message: Message, file: FileMessages | None) -> Entry:
+    # without one, equal messages may both be meant: each counts for itself
+    identity = message.identity or uuid.uuid4().hex
+    file_name = ""
+    if file is not None and file.name_header is not None:
+        wanted = file.name_header.lower()
+        file_name = next((value for name, value in message.headers if name.lower() == wanted), "")
+    content = message.body if message.content is None else message.content
+    return Entry(file_name or message.identity or "without id", identity, content, file_name)

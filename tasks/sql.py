@@ -4,66 +4,122 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from prefect import State, task
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
 from prefect.states import Completed
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel
 
-from blocks.errors import UpstreamRejectedError
+from blocks.errors import IntegrationError
 from blocks.http_api import HttpApi
 from blocks.sql_database import SqlDatabase
-from tasks.api import open_api
-from tasks.outcomes import failed
-from tasks.plain.http.client import ApiClient
+from tasks.api import is_transient, open_api
+from tasks.outcomes import ended_as, failed
+from tasks.plain.cursors.cursors import Busy, Cursors
+from tasks.plain.file_import.http_sink import HttpSink
+from tasks.plain.record_import.importing import RecordImporter
+from tasks.plain.sql_tables.changed_rows import ChangedRows, ChangedRowsSettings
 from tasks.plain.sql_tables.report_table import ReportTable
-from tasks.plain.sql_tables.row_queue import ClaimedRows, RowQueue, RowQueueSettings
+from tasks.plain.sql_tables.row_import import (
+    FileColumn,
+    RowsImported,
+    import_changed_rows,
+    import_waiting_rows,
+)
+from tasks.plain.sql_tables.row_queue import RowQueue, RowQueueSettings
+from tasks.plain.state.database import open_database
+from tasks.rejects import show_rejects
 
-_NAMED = 5
+_FILES_AT_ONCE = 10  # rows with files are held in memory
 
 
-@task(task_run_name="import rows of {rows.table}", cache_policy=NO_CACHE)
-async def import_waiting_rows(
-    database: SqlDatabase,
-    rows: RowQueueSettings,
-    application: HttpApi,
-    *,
-    resource: str,
-    model: type[BaseModel],
-    columns: Mapping[str, str] | None = None,
-    batch_size: int = 500,
-    max_batches: int = 100,
-) -> State[int]:
-    """Import the rows that wait in a table, each batch marked or deleted when it is in.
+@dataclass(frozen=True, slots=True)
+class TableImport:
+    """Everything that describes one import of rows.
 
-    A row that is no such record, or that the application refuses, is marked as bad, and the run
-    fails; without a column for marks the import stops at it.
-
-    Args:
-        database: Where the table is.
-        rows: Which rows wait, and what becomes of them.
+    Attributes:
+        name: Of this import; its cursor is kept under it.
+        database: Where the rows are.
+        rows: Which are taken: those that wait, or those that changed.
         application: Takes the records, as `POST <resource>/batch`.
         resource: What the records are there, e.g. "orders".
         model: What a record must be.
         columns: The table's column names to the model's field names, where they differ.
-        batch_size: Rows locked, and records sent, at once.
-        max_batches: Batches a run at most.
-
-    Raises:
-        TransientError: The database or the application is out of reach; rows that were not
-            imported wait as before.
+        file: The column that holds whole files, if one does.
+        batch_size: Rows locked or read, and records sent, at once.
+        max_rows: Rows a run at most.
     """
-    return await asyncio.to_thread(
-        _import_rows,
-        RowQueue(database.get_client(), rows, system=database.system),
-        application,
-        resource,
-        TypeAdapter(model),
-        dict(columns or {}),
-        batch_size,
-        max_batches,
+
+    name: str
+    database: SqlDatabase
+    rows: RowQueueSettings | ChangedRowsSettings
+    application: HttpApi
+    resource: str
+    model: type[BaseModel]
+    columns: Mapping[str, str] = field(default_factory=dict)
+    decimal_comma: bool = False
+    empty_texts: tuple[str, ...] = ("",)
+    file: FileColumn | None = None
+    batch_size: int = 500
+    max_rows: int = 50_000
+
+
+async def import_rows(
+    what: TableImport, *, retries: int = 0, retry_delay_s: float = 10
+) -> State[Any]:
+    """Import the rows that wait, or that changed since the last run, and show which are bad.
+
+    What the application took is marked, deleted, or behind the cursor; with an error in between,
+    the batch is taken once more. Bad rows are told, and fail the run; the others go in.
+
+    Args:
+        what: Everything that describes the import.
+        retries: How often the rest is tried again while the database or the application is out of
+            reach.
+        retry_delay_s: Seconds before that.
+
+    Returns:
+        The state for the flow to return.
+    """
+    importing = import_rows_of_table.with_options(
+        retries=retries, retry_delay_seconds=retry_delay_s
     )
+    state: State[Any] = await importing(what, return_state=True)  # type: ignore[misc]
+    imported = await state.aresult(raise_on_failure=False)
+    if isinstance(imported, RowsImported):
+        await show_rejects(
+            f"{what.name}-rejects", f"Rows of {what.name} not imported", imported.rejects
+        )
+    return ended_as(state)
+
+
+@task(
+    task_run_name="import rows of {what.name}",
+    cache_policy=NO_CACHE,
+    retry_condition_fn=is_transient,
+)
+async def import_rows_of_table(what: TableImport) -> State[RowsImported]:
+    """The work of `import_rows` as a task run."""
+    try:
+        imported = await asyncio.to_thread(_import_rows, what)
+    except IntegrationError as error:
+        return failed(str(error), data=error)
+    if isinstance(imported, Busy):
+        message = f"run {imported.owner} is at it; it takes what is there"
+        return Completed(message=message, data=RowsImported())
+    told = f"{imported.rows} rows imported"
+    if what.file is not None:
+        told += f", {imported.records} records"
+    if not imported.is_all:
+        told += "; that is the limit for one run"
+    if not imported.bad:
+        return Completed(message=told, data=imported)
+    more = imported.bad - len(imported.reasons)
+    named = "; ".join(imported.reasons) + (f"; and {more} more" if more > 0 else "")
+    return failed(f"{told}, {imported.bad} bad: {named}", data=imported)
 
 
 @task(task_run_name="write {table}", cache_policy=NO_CACHE)
@@ -95,67 +151,45 @@ async def write_report_table(
     return await asyncio.to_thread(report.replace, rows, where=replace_where)
 
 
-def _import_rows(
-    queue: RowQueue,
-    application: HttpApi,
-    resource: str,
-    adapter: TypeAdapter[Any],
-    columns: dict[str, str],
-    batch_size: int,
-    max_batches: int,
-) -> State[int]:
-    imported = 0
-    reasons: list[str] = []
-    with open_api(application) as api:
-        for _ in range(max_batches):
-            with queue.claim(batch_size) as claimed:
-                if not claimed.rows:
-                    break
-                _send(api, resource, adapter, columns, claimed)
-                imported += len(claimed.rows) - len(claimed.failed)
-                reasons += [f"row {key}: {why}" for key, why in claimed.failed.items()]
-    told = f"{imported} rows imported"
-    if reasons:
-        more = f"; and {len(reasons) - _NAMED} more" if len(reasons) > _NAMED else ""
-        told = f"{told}, {len(reasons)} bad: {'; '.join(reasons[:_NAMED])}{more}"
-        return failed(told, data=imported)
-    return Completed(message=told, data=imported)
-
-
-def _send(
-    api: ApiClient,
-    resource: str,
-    adapter: TypeAdapter[Any],
-    columns: Mapping[str, str],
-    claimed: ClaimedRows,
-) -> None:
-    good: list[tuple[Mapping[str, Any], Any]] = []
-    for row in claimed.rows:
+def _import_rows(what: TableImport) -> RowsImported | Busy:
+    system = what.database.system
+    engine = what.database.get_client()
+    rows_at_once = min(what.batch_size, _FILES_AT_ONCE) if what.file else what.batch_size
+    limits: dict[str, Any] = {
+        "file": what.file,
+        "rows_at_once": rows_at_once,
+        "max_rows": what.max_rows,
+    }
+    with open_api(what.application) as api:
+        importer = RecordImporter(
+            HttpSink(api, what.resource),
+            what.model,
+            system=system,
+            columns=what.columns,
+            decimal_comma=what.decimal_comma,
+            empty_texts=what.empty_texts,
+            holds_files=what.file is not None,
+            file_format=what.file.file_format if what.file else None,
+            batch_size=what.batch_size,
+        )
+        if isinstance(what.rows, RowQueueSettings):
+            queue = RowQueue(engine, what.rows, system=system)
+            return import_waiting_rows(queue, importer, key=what.rows.key, **limits)
+        reader = ChangedRows(engine, what.rows, system=system)
+        cursors = Cursors(open_database())
+        hold = cursors.hold(what.name, owner=str(flow_run.id or "by hand"))
+        if isinstance(hold, Busy):
+            return hold
         try:
-            named = {columns.get(name, name): value for name, value in row.items()}
-            good.append((row, adapter.validate_python(named)))
-        except ValidationError as exc:
-            fault = exc.errors(include_input=False, include_url=False, include_context=False)[0]
-            claimed.fail(row, f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}")
-    while good:
-        try:
-            api.call(
-                "POST",
-                f"{resource}/batch",
-                json={"records": [adapter.dump_python(item, mode="json") for _, item in good]},
-                idempotency_key=f"{claimed.idempotency_key}-{len(claimed.failed)}",
-                operation=f"import {resource}",
+            return import_changed_rows(
+                reader,
+                importer,
+                cursors,
+                hold,
+                version=what.rows.version,
+                key=what.rows.key,
+                **limits,
             )
-        except UpstreamRejectedError as error:
-            refused = {
-                detail["index"]: str(detail.get("reason", "refused"))
-                for detail in error.details
-                if isinstance(detail.get("index"), int) and 0 <= detail["index"] < len(good)
-            }
-            if not refused:
-                raise
-            for index, reason in refused.items():
-                claimed.fail(good[index][0], reason)
-            good = [each for index, each in enumerate(good) if index not in refused]
-        else:
-            return
+        finally:
+            cursors.release(hold)
+            cursors.engine.dispose()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -40,6 +41,7 @@ async def take_waiting(
     limit: int,
     batch: int = 100,
     wait_s: float = 1.0,
+    hold_every_s: float = 10.0,
 ) -> Taken:
     """Import what waits.
 
@@ -53,6 +55,7 @@ async def take_waiting(
         limit: At most so many messages.
         batch: Messages a call of the sink.
         wait_s: How long the queue must be silent to count as empty.
+        hold_every_s: While the sink works, the queue is told so often that it does.
 
     Raises:
         IntegrationError: Of the source or the sink; what was imported before stays imported.
@@ -66,17 +69,22 @@ async def take_waiting(
             if not messages:
                 taken.is_empty = True
                 break
-            await _import(source, messages, sink, park, taken)
+            await _import(source, messages, sink, park, taken, hold_every_s)
     finally:
         await source.close()
     return taken
 
 
 async def _import(
-    source: MessageSource, messages: Sequence[Message], sink: Sink, park: Park, taken: Taken
+    source: MessageSource,
+    messages: Sequence[Message],
+    sink: Sink,
+    park: Park,
+    taken: Taken,
+    hold_every_s: float,
 ) -> None:
     try:
-        bad = await sink(messages)
+        bad = await _while_holding(source, messages, sink, hold_every_s)
         for position, reason in bad.items():
             await park(messages[position], reason)
     except BaseException:
@@ -87,3 +95,16 @@ async def _import(
     taken.parked += len(bad)
     if taken.reasons is not None and len(taken.reasons) < 5:
         taken.reasons += list(bad.values())[: 5 - len(taken.reasons)]
+
+
+async def _while_holding(
+    source: MessageSource, messages: Sequence[Message], sink: Sink, hold_every_s: float
+) -> Mapping[int, str]:
+    """Wait for the sink; nobody else is given the messages meanwhile."""
+    importing = asyncio.ensure_future(sink(messages))
+    try:
+        while not (await asyncio.wait({importing}, timeout=hold_every_s))[0]:
+            await source.hold(messages)
+        return await importing
+    finally:
+        importing.cancel()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sqlalchemy import ColumnClause, Engine, Select, and_, column, or_, select, table, text
@@ -20,9 +20,11 @@ from tasks.plain.sql_tables.sql_errors import sql_errors
 
 
 class ChangedRowsSettings(BaseModel):
-    """Where rows are and by what they are known to be new."""
+    """Rows of a table or query that are new or changed, and by what they are known to be."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    take: Literal["changed"] = Field("changed", description="Take the rows that changed.")
 
     table: str | None = Field(None, description="The table, or else a query.")
     schema_name: str | None = Field(None, description="Its schema, if not the usual.")

@@ -6,12 +6,10 @@ process that dies leaves nothing behind: the database gives the rows free, unmar
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, Self
 
-import orjson
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sqlalchemy import (
     ColumnElement,
@@ -25,6 +23,7 @@ from sqlalchemy import (
     update,
 )
 
+from blocks.errors import MisconfiguredError
 from tasks.plain.sql_tables.sql_errors import sql_errors
 
 # SQL Server's dialect drops SKIP LOCKED without a word; this hint is what does it there.
@@ -35,9 +34,11 @@ Value = str | int | None
 
 
 class RowQueueSettings(BaseModel):
-    """Which rows wait in which table, and what becomes of them."""
+    """Rows that wait in a table, and what becomes of them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    take: Literal["waiting"] = Field("waiting", description="Take the rows that wait.")
 
     table: str = Field(min_length=1, description="The table.")
     schema_name: str | None = Field(None, description="Its schema, if not the usual.")
@@ -76,17 +77,17 @@ class ClaimedRows:
         """This row is bad; it is marked so, and the others go on.
 
         Raises:
-            ValueError: There is no column to mark it in: the import must stop at it instead.
+            MisconfiguredError: There is no column to mark it in: the import must stop at it.
         """
         if not self._can_fail:
-            raise ValueError("bad rows can only be marked where there is a status_column")
+            raise MisconfiguredError(
+                f"it is bad ({reason[:_MAX_REASON]}), and there is no column to mark it: declare "
+                "a status_column, or mend or delete the row",
+                system="table",
+                operation="import row",
+                record=str(row[self._key]),
+            )
         self.failed[row[self._key]] = reason[:_MAX_REASON]
-
-    @property
-    def idempotency_key(self) -> str:
-        """The same for the same rows with the same content, whoever takes them again."""
-        document = orjson.dumps(self.rows, default=_as_text, option=orjson.OPT_NON_STR_KEYS)
-        return hashlib.sha256(document).hexdigest()[:40]
 
 
 class RowQueue:
@@ -182,7 +183,3 @@ class RowQueue:
         return [
             status.is_(None) if self._settings.ready is None else status == self._settings.ready
         ]
-
-
-def _as_text(value: Any) -> str:
-    return value.hex() if isinstance(value, bytes | bytearray | memoryview) else str(value)

@@ -1,0 +1,1 @@
+"""Scheduled import of the records or files that wait in a queue."""

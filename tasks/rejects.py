@@ -1,0 +1,34 @@
+"""Shows in the Prefect UI which records an import did not take, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prefect.artifacts import acreate_table_artifact
+
+from tasks.plain.record_import.importing import EntryReject
+
+
+async def show_rejects(key: str, description: str, rejects: Sequence[EntryReject]) -> None:
+    """Put a table of rejected records into the Prefect UI, without their values; none if empty.
+
+    Args:
+        key: Of the artifact: lower-case letters, digits and dashes.
+        description: Whose records.
+        rejects: At most a hundred are there.
+    """
+    if not rejects:
+        return
+    await acreate_table_artifact(
+        key=key,
+        description=description,
+        table=[
+            {
+                "Entry": reject.entry,
+                "Line": reject.line or "",
+                "Column": reject.column,
+                "Why": reject.reason,
+            }
+            for reject in rejects
+        ],
+    )
