@@ -19,6 +19,16 @@ from blocks.errors import MisconfiguredError, UnreachableError
 URL_VARIABLE = "INTEGRATIONS_DATABASE_URL"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_TIMEOUT_S = 30
+# A connection whose other end vanished without a word (a cut line, a server that lost power) is
+# otherwise waited for until the kernel gives up: a quarter of an hour, and for ever when idle.
+_NETWORK_OPTIONS = {
+    "connect_timeout": 10,  # seconds
+    "keepalives": 1,
+    "keepalives_idle": 10,  # seconds of silence until the first probe
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,  # milliseconds until what was sent must have been received
+}
 
 
 def database_url() -> str:
@@ -110,7 +120,10 @@ def _engine(url: str) -> Engine:
         ) from exc
     backend = parsed.get_backend_name()
     if backend == "postgresql":
-        return create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+        options = {n: v for n, v in _NETWORK_OPTIONS.items() if n not in parsed.query}
+        return create_engine(
+            parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True, connect_args=options
+        )
     if backend != "sqlite":
         raise MisconfiguredError(
             f"{URL_VARIABLE} names {backend!r}; supported are sqlite and postgresql",
