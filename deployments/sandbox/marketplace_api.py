@@ -69,7 +69,7 @@ class MarketplaceSandbox:
 
     Attributes:
         faults: What goes wrong.
-        requests: How often each path was called: "token", "orders", and "refused" tokens.
+        requests: How often a "token" was asked for, "orders" were, and a token was "refused".
         queries: The query of each request for orders, oldest first.
     """
 
@@ -204,14 +204,14 @@ class MarketplaceSandbox:
         return JSONResponse({"access_token": token, **lifetime})
 
     async def _list(self, request: Request) -> Response:
-        self.requests["orders"] += 1
-        query = dict(request.query_params)
-        self.queries.append(query)
         await asyncio.sleep(self.faults.delay_s)
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
         if self._tokens.get(token, 0) <= time.monotonic():
             self.requests["refused"] += 1
             return _problem(401, "the token is unknown or too old")
+        self.requests["orders"] += 1
+        query = dict(request.query_params)
+        self.queries.append(query)
         budget = self._budget()
         if fault := self._fault():
             return fault

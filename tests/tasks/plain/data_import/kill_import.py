@@ -1,0 +1,95 @@
+"""Imports from a marketplace again and again, killed one step later each time.
+
+    python kill_import.py DIRECTORY retry|next-run MARKETPLACE_BLOCK_JSON
+
+Run as a process of its own, since it forks. Prints one JSON line a kill point: which orders the
+application has, what was rejected, and where the cursor is.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from sqlalchemy import event
+
+sys.path.append(str(Path(__file__).parents[1] / "file_import"))
+from kill_points import Application, KillSwitch, in_child
+
+from blocks.http_api import HttpApi
+from flows.orders_import.orders import ORDERS, order_of
+from tasks.api import open_api
+from tasks.plain.application_records import Order
+from tasks.plain.cursors.cursors import Cursors
+from tasks.plain.cursors.windows import Windows
+from tasks.plain.data_import.importing import import_changes
+from tasks.plain.data_import.job import ImportJob
+from tasks.plain.records.validation import RecordValidator
+from tasks.plain.state.database import open_database
+
+
+def run(directory: Path, source: HttpApi, owner: str, *, at: datetime, kill_at: int = 0) -> None:
+    switch = KillSwitch(kill_at)
+    application = Application(directory / "application.db")
+    switch.around(application, "send")
+    engine = open_database(f"sqlite:///{directory / 'state.db'}")
+
+    @event.listens_for(engine, "connect")
+    def _hurry(connection: sqlite3.Connection, _record: object) -> None:
+        connection.execute("PRAGMA synchronous=OFF")  # processes die here, not machines
+
+    @event.listens_for(engine, "after_cursor_execute")
+    def _count(_c: object, _cursor: object, statement: str, *_: object) -> None:
+        if not statement.lstrip().startswith(("SELECT", "PRAGMA")):
+            switch.step()
+
+    with open_api(source) as client:
+        job = ImportJob(
+            stream="orders",
+            owner=owner,
+            cursors=Cursors(engine, lease_s=60, clock=lambda: at),
+            source=client,
+            listing=ORDERS.model_copy(update={"params": {"limit": 2}}),
+            sink=application,
+            model=Order,
+            validator=RecordValidator(Order),
+            reshape=order_of,
+        )
+        import_changes(job)
+
+
+def main() -> None:
+    base, after = Path(sys.argv[1]), sys.argv[2]
+    source = HttpApi(**json.loads(sys.argv[3]))
+    now = datetime.now(UTC)
+    open_database(f"sqlite:///{base / 'migrated.db'}").dispose()
+    for kill_at in range(1, 500):
+        directory = base / f"{after}-{kill_at}"
+        directory.mkdir(parents=True)
+        shutil.copy(base / "migrated.db", directory / "state.db")
+        ended = in_child(lambda: run(directory, source, "first", at=now, kill_at=kill_at))  # noqa: B023
+        owner, at = ("first", now) if after == "retry" else ("next", now + timedelta(hours=1))
+        assert in_child(lambda: run(directory, source, owner, at=at))  # noqa: B023
+        engine = open_database(f"sqlite:///{directory / 'state.db'}")
+        cursors = Cursors(engine)
+        batches = Application(directory / "application.db").db.execute("SELECT rows FROM batches")
+        outcome = {
+            "kill_at": kill_at,
+            "ended": ended,
+            "orders": sorted(o["order_no"] for (rows,) in batches for o in json.loads(rows)),
+            "rejects": [r.id for _, r in Windows(cursors).latest_rejects(limit=10)],
+            "cursor": cursors.streams()[0].value,
+            "windows": cursors.streams()[0].open_windows,
+        }
+        engine.dispose()
+        print(json.dumps(outcome))
+        if ended:
+            return
+
+
+if __name__ == "__main__":
+    main()
