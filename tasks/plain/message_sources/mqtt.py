@@ -129,24 +129,21 @@ class MqttTopic:
             async with asyncio.timeout(wait_s):
                 found = [await self._arrived.get()]
         except TimeoutError:
+            if self._client is None or not self._client.is_connected():
+                # the library's thread may end without a word
+                raise self._gone("receive") from None
             return []
         while len(found) < limit and not self._arrived.empty():
             found.append(self._arrived.get_nowait())
-        if None in found:  # what came before comes again in the next connection
-            raise UnreachableError(
-                "the broker closed the connection", system=self._system, operation="receive"
-            )
+        if None in found:
+            raise self._gone("receive")
         return [_message(each) for each in found if each is not None]
 
     async def acknowledge(self, messages: Sequence[Message]) -> None:
         """Acknowledge each, in order."""
         client = self._client
         if client is None or not client.is_connected():
-            raise UnreachableError(
-                "the connection is gone; the messages come again",
-                system=self._system,
-                operation="acknowledge",
-            )
+            raise self._gone("acknowledge")
         for message in messages:
             mid, qos = message.receipt
             client.ack(mid, qos)
@@ -170,6 +167,13 @@ class MqttTopic:
                 client.disconnect()
                 async with asyncio.timeout(5):
                     await asyncio.to_thread(client.loop_stop)
+
+    def _gone(self, operation: str) -> UnreachableError:
+        return UnreachableError(
+            "the connection is gone; what was not acknowledged comes again",
+            system=self._system,
+            operation=operation,
+        )
 
     def _check(self, codes: Sequence[Any]) -> None:
         for code in codes:

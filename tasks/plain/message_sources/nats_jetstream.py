@@ -158,7 +158,9 @@ class JetStreamConsumer:
         from nats.js import errors as js
 
         where: dict[str, Any] = {"system": self._system, "operation": operation}
-        if isinstance(exc, errors.AuthorizationError | errors.InvalidUserCredentialsError):
+        is_refused = isinstance(exc, errors.AuthorizationError | errors.InvalidUserCredentialsError)
+        # while connecting, the client says it in an error of no kind
+        if is_refused or "authorization violation" in str(exc).lower():
             return MisconfiguredError("the server refused the login; check it", **where)
         if isinstance(exc, js.NotFoundError):
             return MisconfiguredError("the stream does not exist; create it first", **where)
