@@ -101,6 +101,7 @@ class UpstreamRejectedError(PermanentError):
         status: The protocol's status code, where it has one.
         details: What the other side said of single records, if it did: one mapping each,
             e.g. {"index": 3, "field": "quantity", "reason": "must not be negative"}.
+        said: The reason in the other side's own words, shortened and without what looks secret.
     """
 
     def __init__(
@@ -112,10 +113,17 @@ class UpstreamRejectedError(PermanentError):
         record: str | None = None,
         status: int | None = None,
         details: tuple[dict[str, Any], ...] = (),
+        said: str = "",
     ) -> None:
         super().__init__(message, system=system, operation=operation, record=record)
         self.status = status
         self.details = details
+        self.said = said
+
+    @property
+    def explained(self) -> str:
+        """The error with the other side's own words, for whoever has to mend the record."""
+        return f"{self}; it says: {self.said}" if self.said else str(self)
 
 
 class BadPayloadError(PermanentError):

@@ -22,6 +22,7 @@ from blocks.errors import (
     UpstreamRejectedError,
 )
 from tasks.plain.http.rate_limits import parse_rate_limit, wait_asked_for
+from tasks.plain.http.refusal_words import words_of_refusal
 
 # Refusals that ask for patience when they say how long: a spent budget, a lock, a key in use.
 _BUSY_WHEN_TIMED = {403, 409, 423, 425}
@@ -59,7 +60,7 @@ def from_status(
     Args:
         status: 100 to 599.
         headers: Of the answer, by names in any case.
-        body: Of the answer, if it was read; only a problem document's `errors` are taken.
+        body: Of the answer, if it was read; its `errors` and reason are taken.
         where: What the error says of the call.
         now: Aware instant.
     """
@@ -88,7 +89,11 @@ def from_status(
     details = problem_details(headers, body)
     named = f", naming {len(details)} records or fields" if details else ""
     return UpstreamRejectedError(
-        f"{answered}{named}; correct the request", status=status, details=details, **where
+        f"{answered}{named}; correct the request",
+        status=status,
+        details=details,
+        said=words_of_refusal(headers, body),
+        **where,
     )
 
 

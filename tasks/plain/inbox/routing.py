@@ -7,7 +7,7 @@ function from `Delivery` to the integration's name and hand it over the same way
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -37,13 +37,7 @@ class Route(BaseModel):
 
     def matches(self, delivery: Delivery, payload: Any) -> bool:
         """Whether every path has its value."""
-        return all(
-            _equals_one_of(
-                delivery.event if path == "$event" else value_at(payload, path),
-                expected if isinstance(expected, list) else [expected],
-            )
-            for path, expected in self.when.items()
-        )
+        return all_hold(self.when, payload, event=delivery.event)
 
 
 def route(delivery: Delivery, routes: Sequence[Route]) -> str | None:
@@ -54,6 +48,23 @@ def route(delivery: Delivery, routes: Sequence[Route]) -> str | None:
     """
     payload = delivery.json()
     return next((rule.to for rule in routes if rule.matches(delivery, payload)), None)
+
+
+def all_hold(when: Mapping[str, Scalar | list[Scalar]], payload: Any, *, event: str = "") -> bool:
+    """Whether every path in the payload has its value, or one of its list of values.
+
+    Args:
+        when: As `Route.when`.
+        payload: JSON.
+        event: What "$event" stands for.
+    """
+    return all(
+        _equals_one_of(
+            event if path == "$event" else value_at(payload, path),
+            expected if isinstance(expected, list) else [expected],
+        )
+        for path, expected in when.items()
+    )
 
 
 def value_at(payload: Any, path: str) -> Any:

@@ -1,0 +1,65 @@
+"""What exports have in common: the events an application publishes, and declared requests."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from prefect import task
+
+from blocks.http_api import HttpApi
+from tasks.api import is_transient, open_api
+from tasks.plain.http import templated_request
+from tasks.plain.http.client import ApiClient
+from tasks.plain.http.templated_request import RequestTemplate, compile_request
+from tasks.plain.webhooks.published_events import PublishedEvents
+
+
+def published_events(application: ApiClient, path: str = "asyncapi.json") -> PublishedEvents:
+    """The events that an application publishes, fetched when the first one is checked.
+
+    Args:
+        application: The API that has the AsyncAPI document.
+        path: Where it has it.
+    """
+    return PublishedEvents(
+        lambda: application.call("GET", path, operation="read published events").json()
+    )
+
+
+@task(
+    task_run_name="{request.method} {request.path} for {record}",
+    retry_condition_fn=is_transient,
+)
+async def send_request(
+    api: HttpApi,
+    request: RequestTemplate,
+    values: dict[str, Any],
+    *,
+    idempotency_key: str,
+    record: str,
+) -> dict[str, Any]:
+    """Render a declared request, send it, and take from the answer what it names.
+
+    Args:
+        api: Where, as whom and how patiently.
+        request: The template, as a deployment's parameters have it.
+        values: Name to JSON value, as its expressions name them.
+        idempotency_key: The same for the same effect, in other runs, too.
+        record: The record concerned, for run names and errors.
+
+    Raises:
+        IntegrationError: As in `tasks.plain.http.templated_request.send_request`.
+    """
+
+    def send() -> dict[str, Any]:
+        with open_api(api) as client:
+            return templated_request.send_request(
+                client,
+                compile_request(request),
+                values,
+                idempotency_key=idempotency_key,
+                record=record,
+            )
+
+    return await asyncio.to_thread(send)
