@@ -1,0 +1,1 @@
+"""Remembers which record of one system is which record of another."""
