@@ -1,0 +1,1 @@
+"""Keeps records of two systems in step when people edit both."""
