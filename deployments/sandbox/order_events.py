@@ -112,5 +112,6 @@ def start(sqs_endpoint: str) -> OrderEvents:
         _sqs=sqs,
         _sqs_endpoint=sqs_endpoint,
         _queue_url=sqs.create_queue(QueueName=_TOPIC)["QueueUrl"],
-        _producer=Producer({"bootstrap.servers": kafka.bootstrap_servers}),
+        # quiet when the cluster stops before it
+        _producer=Producer({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0}),
     )
