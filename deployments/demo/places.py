@@ -83,6 +83,7 @@ class Places:
             "ORDER_EVENTS_EXPORT_SECRET": "whsec_c2FuZGJveC1vcmRlci1ldmVudHMtZXhwb3J0LXNlY3JldA==",
             "QUOTES_API_KEY": "sandbox-quotes-key",
             "INTEGRATIONS_CALLBACK_NETWORKS": "127.0.0.0/8",
+            "TICKET_ESCALATION_SECRET": "whsec_c2FuZGJveC10aWNrZXQtZXNjYWxhdGlvbi1zZWNyZXQhIQ==",
             "PYTHONUNBUFFERED": "1",
         }
 

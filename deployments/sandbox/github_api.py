@@ -1,4 +1,4 @@
-"""GitHub's API for repositories on the loopback: webhooks that really call, and what they hear."""
+"""GitHub's API for repositories on the loopback: webhooks that really call, and issues."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from deployments.sandbox.github_hooks import GithubHooks
+from deployments.sandbox.github_issues import GithubIssues
 from deployments.sandbox.web_server import WebServer
 
 if TYPE_CHECKING:
@@ -24,14 +25,16 @@ class GithubSandbox:
     Attributes:
         repository: The only repository, as owner/name.
         hooks: Its webhooks.
+        issues: Its issues.
     """
 
     def __init__(self, port: int, token: str, repository: str) -> None:
         self.repository = repository
         self.hooks = GithubHooks(repository)
+        self.issues = GithubIssues(repository, self.hooks.tell)
         self._token = token
         app = Starlette(
-            routes=self.hooks.routes(),
+            routes=[*self.hooks.routes(), *self.issues.routes()],
             middleware=[Middleware(BaseHTTPMiddleware, dispatch=self._guard)],
         )
         self._server = WebServer(app, port=port, name="github-sandbox")
@@ -57,6 +60,7 @@ class GithubSandbox:
     def reset(self) -> None:
         """Forget everything and every fault."""
         self.hooks.reset()
+        self.issues.reset()
 
     def stop(self) -> None:
         """Stop listening."""

@@ -8,6 +8,7 @@ from typing import Any
 from blocks.errors import UpstreamRejectedError
 from flows.order_events_export.rules import Rules
 from tasks.plain.http.client import ApiClient, path_segment
+from tasks.plain.http.current_records import is_outdated
 from tasks.plain.http.templated_request import send_request
 from tasks.plain.inbox.delivery import Delivery, Outcome, done, ignored, parked
 from tasks.plain.webhooks.published_events import PublishedEvents
@@ -77,19 +78,11 @@ class OrderExport:
         return done(", ".join(f"{name} {value}" for name, value in answer.items()))
 
     def _is_outdated(self, event: dict[str, Any], order_no: str) -> bool:
-        """Whether the order is no longer as the event tells it; then a later event tells more."""
-        is_deletion = event["type"] == "order.deleted"
-        try:
-            order = self.application.call(
-                "GET", f"orders/{path_segment(order_no)}", operation="read order", record=order_no
-            ).json()
-        except UpstreamRejectedError as error:
-            if error.status != 404:
-                raise
-            return not is_deletion
-        return is_deletion or _content(order) != _content(event["data"])
-
-
-def _content(order: dict[str, Any]) -> dict[str, Any]:
-    """The order without what exports and own app itself write into it."""
-    return {name: value for name, value in order.items() if name not in _NOT_OF_THE_USER}
+        return is_outdated(
+            self.application,
+            f"orders/{path_segment(order_no)}",
+            event["data"],
+            is_deletion=event["type"] == "order.deleted",
+            not_compared=_NOT_OF_THE_USER,
+            name=order_no,
+        )
