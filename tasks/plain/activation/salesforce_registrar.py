@@ -48,29 +48,31 @@ class SalesforceRegistrar:
     def find(
         self, wanted: Wanted, *, remote_id: str | None, url_digests: Collection[str]
     ) -> list[Found]:
-        """As `Registrar.find`; there is one at most, since names are unique.
-
-        Raises:
-            MisconfiguredError: One of our name is there that calls somebody else.
-        """
+        """As `Registrar.find`; there is one at most, since names are unique."""
         id_ = self._id_of(_MESSAGE, _developer_name(wanted))
         message = None if id_ is None else self._read(_MESSAGE, id_)
         if id_ is None or message is None:
             return []
         metadata = message["Metadata"]
         if id_ != remote_id and url_digest(str(metadata.get("endpointUrl"))) not in url_digests:
+            return []  # another installation's, perhaps
+        return [Found(id_, tuple(self._differences(wanted, metadata)))]
+
+    def create(self, wanted: Wanted, secret: str | None) -> Created:
+        """As `Registrar.create`; Salesforce signs nothing, so there is no secret.
+
+        Raises:
+            MisconfiguredError: One of our name is there that calls somebody else.
+        """
+        if self._id_of(_MESSAGE, _developer_name(wanted)) is not None:
             raise MisconfiguredError(
                 f"there is an outbound message {_developer_name(wanted)} that calls somewhere "
                 "else, perhaps for another installation; it is left alone: rename the "
                 "registration, or remove the message in Salesforce",
                 system=self._api.system,
-                operation="find registration",
+                operation="register",
                 record=wanted.marker,
             )
-        return [Found(id_, tuple(self._differences(wanted, metadata)))]
-
-    def create(self, wanted: Wanted, secret: str | None) -> Created:
-        """As `Registrar.create`; Salesforce signs nothing, so there is no secret."""
         id_ = self._make(_MESSAGE, wanted, self._message(wanted))
         self._make(_RULE, wanted, self._rule(wanted))
         return Created(id_)
