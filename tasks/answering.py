@@ -125,8 +125,10 @@ class _Attendance:
     async def handle(self, delivery: Delivery) -> Outcome:
         """Answer one request, as `handle_deliveries` wants it."""
         is_sample = delivery.endpoint == "sample"
-        if not is_sample and await asyncio.to_thread(self._requests.cancelled_among, [delivery.id]):
-            return cancelled(_CANCELLED)
+        if not is_sample:
+            unwanted = await asyncio.to_thread(self._requests.cancelled_among, [delivery.id])
+            if unwanted:
+                return cancelled(_CANCELLED)
         responding = asyncio.create_task(self._call(delivery))
         self._under_way[delivery.id] = responding
         try:

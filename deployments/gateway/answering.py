@@ -15,6 +15,7 @@ import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import orjson
 from sqlalchemy import Engine
@@ -251,8 +252,9 @@ class Answering:
         closing = asyncio.ensure_future(self._closing.wait())
         try:
             while (patience_s := until - loop.time()) > 0:
+                ends: set[asyncio.Future[Any]] = {ended, left, closing}
                 await asyncio.wait(
-                    {ended, left, closing},
+                    ends,
                     timeout=min(patience_s, _RING_AGAIN_S),
                     return_when=asyncio.FIRST_COMPLETED,
                 )

@@ -240,7 +240,7 @@ class InboxWriter:
         for attempts_left in reversed(range(_ROLLED_BACK_ATTEMPTS)):
             try:
                 with storage_errors(_OPERATION), self._transaction() as connection:
-                    return insert_deliveries(connection, calls)
+                    return [*insert_deliveries(connection, calls)]
             except RolledBackError:
                 if not attempts_left:
                     raise
