@@ -29,6 +29,7 @@ from deployments.listeners.declarations import (
     declaration_files,
     read_declarations,
 )
+from deployments.listeners.insisting import insist
 from deployments.listeners.service import Listeners
 from tasks.plain.inbox.drains import Drains
 from tasks.plain.state.database import open_database
@@ -60,7 +61,9 @@ async def _serve(declared: Sequence[DeclaredSource | UnusableSource], host: str,
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, until.set)
-    engine = await asyncio.to_thread(open_database)
+    engine = await insist(lambda: asyncio.to_thread(open_database), until=until)
+    if engine is None:
+        return
     prefect = PrefectEvents(os.environ)
     doorbell = Doorbell(prefect.post, Drains(engine).at_work, Metrics())
     listeners = Listeners(engine, declared, ring=doorbell.ring)

@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from deployments.listeners.declarations import DeclaredSource, UnusableSource
+from deployments.listeners.insisting import insist
 from deployments.listeners.listening import Listener, Pace
 from deployments.listeners.metrics import ListenerMetrics
 from deployments.listeners.status import SourceStatus
@@ -60,13 +61,12 @@ class Listeners:
     async def run(self, until: asyncio.Event) -> None:
         """Listen until the event is set, then finish what was taken.
 
-        Raises:
-            TransientError: The database does not answer at the start.
+        While the database does not answer at the start, nothing is subscribed to.
         """
-        await self._writer.start()
+        await insist(self._writer.start, until=until)
         try:
             async with asyncio.TaskGroup() as group:
-                for listener in self._listeners:
+                for listener in () if until.is_set() else self._listeners:
                     group.create_task(listener.run(), name=listener.status.name)
                 await until.wait()
                 for listener in self._listeners:
