@@ -7,10 +7,8 @@ moves when everything has arrived.
 
 from __future__ import annotations
 
-import contextvars
 import hashlib
 from collections.abc import Callable, Generator, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -39,7 +37,7 @@ from tasks.plain.cursors.windows import (
 )
 from tasks.plain.data_import.job import ImportJob, ImportOutcome
 from tasks.plain.file_import.sink import Sent, refused_records
-from tasks.plain.http.paging import Page, fetch_pages
+from tasks.plain.http.paging import Page, fetch_pages, read_ahead
 from tasks.plain.records.record import Record, Reject
 from tasks.plain.records.validation import Valid
 
@@ -388,31 +386,6 @@ class _Attempt:
             rejects=tuple(self._windows.rejects(window, limit=REJECTS_SHOWN)),
             reason=reason,
         )
-
-
-def read_ahead(pages: Iterator[Page]) -> Generator[Page, None, None]:
-    """Fetch the next page while the caller is busy with this one."""
-    pool = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
-
-    def following() -> Page | None:
-        return next(pages, None)
-
-    def fetch() -> Future[Page | None]:
-        # Prefect's settings and run travel in the context.
-        return pool.submit(contextvars.copy_context().run, following)
-
-    try:
-        under_way = fetch()
-        while (page := under_way.result()) is not None:
-            if page.next_position is None:
-                yield page
-                return
-            under_way = fetch()
-            yield page
-    finally:
-        pool.shutdown(cancel_futures=True)
-        if isinstance(pages, Generator):
-            pages.close()
 
 
 def _arrived(sent: Sent, count: int) -> Arrival:

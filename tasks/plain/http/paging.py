@@ -113,6 +113,35 @@ def fetch_records(
         yield from page.records
 
 
+def read_ahead(pages: Iterator[Page]) -> Generator[Page, None, None]:
+    """Fetch the next page while the caller is busy with this one.
+
+    Args:
+        pages: Of `fetch_pages`; it is closed at the end.
+    """
+    pool = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
+
+    def following() -> Page | None:
+        return next(pages, None)
+
+    def fetch() -> Future[Page | None]:
+        # Prefect's settings and run travel in the context.
+        return pool.submit(contextvars.copy_context().run, following)
+
+    try:
+        under_way = fetch()
+        while (page := under_way.result()) is not None:
+            if page.next_position is None:
+                yield page
+                return
+            under_way = fetch()
+            yield page
+    finally:
+        pool.shutdown(cancel_futures=True)
+        if isinstance(pages, Generator):
+            pages.close()
+
+
 @dataclass(frozen=True, slots=True)
 class _Source:
     client: ApiClient

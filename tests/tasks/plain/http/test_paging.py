@@ -30,7 +30,7 @@ from tasks.plain.http.pagination import (
     PageNumber,
     SinglePage,
 )
-from tasks.plain.http.paging import fetch_page, fetch_pages, fetch_records
+from tasks.plain.http.paging import Page, fetch_page, fetch_pages, fetch_records, read_ahead
 
 
 class Orders:
@@ -354,3 +354,44 @@ def test_pages_at_once_need_a_total(client_of, style):
     """Where the pages cannot be known beforehand the mistake is told."""
     with pytest.raises(MisconfiguredError, match="set total_records_path or total_pages_path"):
         list(fetch_pages(client_of(Orders(5)), "/orders", style, at_once=2))
+
+
+def numbered_pages(count, made):
+    for number in range(count):
+        made.append(number)
+        yield Page(number, number + 1 if number + 1 < count else None, [number])
+
+
+def test_reading_ahead_yields_all_pages_in_order():
+    """Also of an empty walk and of one page."""
+    for count in (0, 1, 5):
+        pages = read_ahead(numbered_pages(count, []))
+        assert [page.records for page in pages] == [[number] for number in range(count)]
+
+
+def test_reading_ahead_is_one_page_ahead():
+    """While the caller has a page the next one is fetched, and not the one after."""
+    made = []
+    pages = read_ahead(numbered_pages(5, made))
+    next(pages)
+    next(pages)
+    assert len(made) <= 3
+    pages.close()
+
+
+def test_an_error_ahead_is_raised_at_its_page():
+    """The pages before it are yielded; closing ends the walk."""
+    closed = []
+
+    def breaks():
+        try:
+            yield Page(None, 1, ["first"])
+            raise TransientError("broken", system="api", operation="GET")
+        finally:
+            closed.append(True)
+
+    pages = read_ahead(breaks())
+    assert next(pages).records == ["first"]
+    with pytest.raises(TransientError):
+        next(pages)
+    assert closed
