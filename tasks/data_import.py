@@ -15,6 +15,7 @@ from prefect.artifacts import acreate_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 from pydantic import BaseModel
+from sqlalchemy import Engine
 
 from blocks.errors import IntegrationError, MisconfiguredError
 from blocks.http_api import HttpApi
@@ -25,6 +26,8 @@ from tasks.plain.data_import.importing import import_changes as import_window
 from tasks.plain.data_import.job import ImportJob, ImportOutcome
 from tasks.plain.data_import.source import IncrementalList, Range
 from tasks.plain.file_import.http_sink import HttpSink
+from tasks.plain.file_import.sink import RecordSink
+from tasks.plain.http.client import ApiClient
 from tasks.plain.records.validation import RecordValidator
 from tasks.plain.state.database import open_database
 from tasks.progress import work_in_thread
@@ -45,6 +48,8 @@ class DataImport:
         columns: The source's field names to the model's, where they differ.
         start_at: Where the first import begins; None for everything there is.
         backfill: Import this range instead of what is new; the cursor stays.
+        sink: Makes what takes the records in place of `POST <resource>/batch`, given the state
+            database and the application.
     """
 
     stream: str
@@ -57,6 +62,7 @@ class DataImport:
     columns: dict[str, str] = field(default_factory=dict)
     start_at: datetime | None = None
     backfill: Range | None = None
+    sink: Callable[[Engine, ApiClient], RecordSink] | None = None
 
 
 def backfill_range(from_at: datetime | None, until_at: datetime | None) -> Range | None:
@@ -178,7 +184,9 @@ def _import(
                 cursors=Cursors(engine),
                 source=source,
                 listing=what.listing,
-                sink=HttpSink(application, what.resource),
+                sink=what.sink(engine, application)
+                if what.sink
+                else HttpSink(application, what.resource),
                 model=what.model,
                 validator=RecordValidator(what.model, columns=what.columns),
                 reshape=what.reshape,

@@ -76,6 +76,9 @@ class Places:
             "INTEGRATIONS_SECRETS_KEY": "c2FuZGJveC1zYW5kYm94LXNhbmRib3gtc2FuZGJveCE=",
             "INTEGRATIONS_PUBLIC_URL": self.gateway_url,
             "GITHUB_EVENTS_REPOSITORY": "example-shop/storefront",
+            "SALESFORCE_ORGANIZATION_ID": "00D000000000062EAA",
+            "SALESFORCE_PATH_TOKEN": "sandbox-salesforce-path",
+            "SALESFORCE_USER": "integration@sandbox.example",
             # a stand-in's secrets: the sandbox's senders sign with them
             "GITHUB_WEBHOOK_SECRET": "sandbox-github-secret",
             "ORDER_EVENTS_SECRET": "whsec_c2FuZGJveC1vcmRlci1ldmVudHMtc2VjcmV0",
@@ -84,6 +87,7 @@ class Places:
             "QUOTES_API_KEY": "sandbox-quotes-key",
             "INTEGRATIONS_CALLBACK_NETWORKS": "127.0.0.0/8",
             "TICKET_ESCALATION_SECRET": "whsec_c2FuZGJveC10aWNrZXQtZXNjYWxhdGlvbi1zZWNyZXQhIQ==",
+            "SUPPORT_TICKETS_SECRET": "whsec_c2FuZGJveC1zdXBwb3J0LXRpY2tldHMtc2VjcmV0ISEh",
             "PYTHONUNBUFFERED": "1",
         }
 

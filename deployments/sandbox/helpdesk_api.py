@@ -93,7 +93,9 @@ class HelpdeskSandbox(PartnerApi):
             (
                 each
                 for each in list(self.tickets.values())
-                if each["updated_at"] >= since and _at(each) > after
+                if query.get("external_ref") in (None, each["external_ref"])
+                and each["updated_at"] >= since
+                and _at(each) > after
             ),
             key=_at,
         )

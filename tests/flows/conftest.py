@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +28,8 @@ from prefect.states import AwaitingRetry, Pending
 from prefect.testing.utilities import prefect_test_harness
 from sqlalchemy import Engine
 
+from deployments.sandbox.own_app.serving import RunningOwnApp
+from deployments.sandbox.scripted_api import Reply, ScriptedApi
 from tasks.plain.inbox.operations import InboxOperations, Selection
 from tasks.plain.inbox.writer import InboxWriter, NewDelivery
 from tasks.plain.state.database import open_database
@@ -160,6 +163,49 @@ def inbox(
     engine = open_database()
     yield FilledInbox(engine)
     engine.dispose()
+
+
+class OwnAppEvents:
+    """What own app sends to one subscriber, put into the inbox when the test says so."""
+
+    def __init__(self, own_app: RunningOwnApp, subscriber: ScriptedApi, inbox: FilledInbox) -> None:
+        self._own_app = own_app
+        self._subscriber = subscriber
+        self._inbox = inbox
+        self._integration = self._key = ""
+        self._taken = 0
+
+    def subscribe(self, integration: str, resource: str, *, key: str) -> None:
+        """Have own app tell all that happens to records, e.g. "order", ordered by their key."""
+        self._integration, self._key = integration, key
+        self._subscriber.answer(*[Reply(status=204, body=b"")] * 200)
+        events = [f"{resource}.{what}" for what in ("created", "updated", "deleted")]
+        self._own_app.http.post(
+            "/api/v1/webhooks", json={"url": self._subscriber.url, "events": events}
+        ).raise_for_status()
+
+    def relay(self, count: int) -> list[str]:
+        """Wait for so many more events, and store each as a delivery; returns their ids."""
+        deadline = time.monotonic() + 10
+        while len(self._subscriber.requests) < self._taken + count:
+            assert time.monotonic() < deadline, "own app did not send"
+            time.sleep(0.01)
+        new = self._subscriber.requests[self._taken : self._taken + count]
+        self._taken += count
+        return [self._store(json.loads(request.body)) for request in new]
+
+    def _store(self, event: Any) -> str:
+        return self._inbox.deliver(
+            self._integration, event, event=event["type"], ordering_key=event["data"][self._key]
+        )
+
+
+@pytest.fixture
+def own_app_events(
+    own_app: RunningOwnApp, scripted_api: ScriptedApi, inbox: FilledInbox
+) -> OwnAppEvents:
+    """Own app's events on their way to an integration's inbox."""
+    return OwnAppEvents(own_app, scripted_api, inbox)
 
 
 @pytest.fixture

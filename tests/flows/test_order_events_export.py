@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ import yaml
 
 from blocks.http_api import ApiKeyAuth, HttpApi
 from deployments.sandbox import fulfilment_api
-from deployments.sandbox.scripted_api import Reply
 from flows.order_events_export.flow import order_events_export
 from tasks.plain.inbox.operations import Selection
 
@@ -47,35 +45,19 @@ def fulfilment():
 
 
 @pytest.fixture
-def place(own_app, fulfilment, runs, inbox, scripted_api):
-    """Both systems are known to Prefect, and own app tells its events to `scripted_api`."""
+def place(own_app, fulfilment, runs, inbox, own_app_events):
+    """Both systems are known to Prefect, and own app tells of its orders."""
     HttpApi(base_url=f"{own_app.base_url}/api/v1", auth=ApiKeyAuth(key=own_app.api_key)).save(
         "own-app", overwrite=True
     )
     fulfilment.block().save("fulfilment", overwrite=True)
-    events = ["order.created", "order.updated", "order.deleted"]
-    own_app.http.post(
-        "/api/v1/webhooks", json={"url": scripted_api.url, "events": events}
-    ).raise_for_status()
-    scripted_api.answer(*[Reply(status=204, body=b"")] * 50)
+    own_app_events.subscribe("order_events_export", "order", key="order_no")
 
 
 @pytest.fixture
-def relay(scripted_api, inbox):
+def relay(own_app_events):
     """Stores what own app has sent since as deliveries; returns their ids."""
-    taken = 0
-
-    def relay(count):
-        nonlocal taken
-        deadline = time.monotonic() + 10
-        while len(scripted_api.requests) < taken + count:
-            assert time.monotonic() < deadline, "own app did not send"
-            time.sleep(0.01)
-        new = scripted_api.requests[taken : taken + count]
-        taken += count
-        return [store(inbox, json.loads(request.body)) for request in new]
-
-    return relay
+    return own_app_events.relay
 
 
 def store(inbox, event):

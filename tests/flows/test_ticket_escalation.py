@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import pytest
 
 from blocks.http_api import ApiKeyAuth, HttpApi
 from deployments.sandbox import github_api
-from deployments.sandbox.scripted_api import Reply
 from flows.ticket_escalation.flow import ticket_escalation
 from flows.ticket_escalation.issues import Repository, issue_of
 from tasks.api import open_api
@@ -42,42 +40,19 @@ def github():
 
 
 @pytest.fixture
-def place(own_app, github, runs, inbox, scripted_api):
-    """Both systems are known to Prefect, and own app tells its events to `scripted_api`."""
+def place(own_app, github, runs, inbox, own_app_events):
+    """Both systems are known to Prefect, and own app tells of its tickets."""
     HttpApi(base_url=f"{own_app.base_url}/api/v1", auth=ApiKeyAuth(key=own_app.api_key)).save(
         "own-app", overwrite=True
     )
     github.block().save("github", overwrite=True)
-    events = ["ticket.created", "ticket.updated", "ticket.deleted"]
-    own_app.http.post(
-        "/api/v1/webhooks", json={"url": scripted_api.url, "events": events}
-    ).raise_for_status()
-    scripted_api.answer(*[Reply(status=204, body=b"")] * 50)
+    own_app_events.subscribe("ticket_escalation", "ticket", key="ticket_no")
 
 
 @pytest.fixture
-def relay(scripted_api, inbox):
+def relay(own_app_events):
     """Stores what own app has sent since as deliveries; returns their ids."""
-    taken = 0
-
-    def relay(count):
-        nonlocal taken
-        deadline = time.monotonic() + 10
-        while len(scripted_api.requests) < taken + count:
-            assert time.monotonic() < deadline, "own app did not send"
-            time.sleep(0.01)
-        new = scripted_api.requests[taken : taken + count]
-        taken += count
-        events = [json.loads(request.body) for request in new]
-        return [
-            inbox.deliver(
-                "ticket_escalation", event, event=event["type"],
-                ordering_key=event["data"]["ticket_no"],
-            )
-            for event in events
-        ]  # fmt: skip
-
-    return relay
+    return own_app_events.relay
 
 
 @pytest.fixture
@@ -100,7 +75,7 @@ def ticket_of(own_app):
 
 
 def test_issue_follows_its_ticket(place, step, github, own_app, relay, runs):
-    """Opened with the ticket, changed, closed when it is solved, opened again, closed at the end."""
+    """Opened with the ticket, changed, closed when solved, opened again, closed at the end."""
     assert step(echoes=1).message == "1 done"
     [issue] = github.issues.issues.values()
     assert (issue["title"], issue["state"]) == ("It breaks", "open")

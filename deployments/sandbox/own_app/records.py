@@ -115,6 +115,7 @@ class Ticket(StoredRecord):
     status: Literal["open", "pending", "solved", "closed"]
     priority: Literal["low", "normal", "high", "urgent"] = "normal"
     requester: Email | None = None
+    assignee: Text | None = None
     labels: list[Key] = Field(default=[], max_length=50)
     external_ids: ExternalIds | None = None
 

@@ -1,0 +1,132 @@
+"""Keep the application's tickets and the helpdesk's in step: by events there, by schedule back."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from prefect import State, flow
+from prefect.runtime import flow_run
+from prefect.states import Completed
+from pydantic import AwareDatetime
+from sqlalchemy import Engine
+
+from blocks.http_api import HttpApi
+from flows.support_tickets.exporting import TicketExport
+from flows.support_tickets.importing import TicketSink
+from flows.support_tickets.tickets import CHANGED_TICKETS, KIND, HelpdeskTicket, shown_fields
+from tasks.api import open_api
+from tasks.connections import load_connection
+from tasks.data_import import (
+    DataImport,
+    backfill_range,
+    import_with_retries,
+    show_import,
+    summarize,
+)
+from tasks.deliveries import handle_deliveries, name_run
+from tasks.exports import published_events
+from tasks.outcomes import failed
+from tasks.plain.data_import.source import IncrementalList
+from tasks.plain.http.client import ApiClient
+from tasks.plain.identity_map.pairs import IdentityMap
+from tasks.plain.inbox.draining import DrainSettings
+from tasks.plain.state.database import open_database
+
+
+@flow(name="support-tickets-export", flow_run_name=name_run)
+async def support_tickets_export(
+    application: str = "http-api/own-app",
+    helpdesk: str = "http-api/helpdesk",
+    payload: dict[str, Any] | None = None,
+    draining: DrainSettings = DrainSettings(),  # noqa: B008 - immutable, shown in the run form
+) -> State[Any]:
+    """Take the waiting ticket events and bring the helpdesk's tickets in step with them.
+
+    What the application decides of a ticket is sent, if it has changed since it was last sent; a
+    change that came from the helpdesk goes no further. What the helpdesk refuses is parked with
+    its own words. Retry handles what this run failed to handle.
+
+    Args:
+        application: The block of the application whose tickets they are.
+        helpdesk: The block of the helpdesk's API.
+        payload: A sample event to export in place of what is waiting.
+        draining: How the run goes about waiting deliveries.
+    """
+    # one attempt a call: retries are the delivery's own, so that they are seen
+    once = {"max_attempts": 1}
+    own_app = (await load_connection(application, HttpApi)).model_copy(update=once)
+    other = (await load_connection(helpdesk, HttpApi)).model_copy(update=once)
+    engine = await asyncio.to_thread(open_database)
+    try:
+        with open_api(own_app) as application_api, open_api(other) as helpdesk_api:
+            export = TicketExport(
+                published_events(application_api),
+                application_api,
+                helpdesk_api,
+                IdentityMap(engine, KIND),
+                is_sample=payload is not None,
+            )
+            return await handle_deliveries(
+                "support_tickets",
+                export.handle,
+                settings=draining,
+                payload=payload,
+                event=str((payload or {}).get("type", "")),
+            )
+    finally:
+        engine.dispose()
+
+
+def name_import() -> str:
+    """Stream and time, e.g. "helpdesk-tickets 14:02:00"."""
+    return f"{flow_run.parameters.get('stream', '')} {flow_run.scheduled_start_time:%H:%M:%S}"
+
+
+@flow(name="support-tickets-import", flow_run_name=name_import)
+async def support_tickets_import(
+    stream: str = "helpdesk-tickets",
+    helpdesk: str = "http-api/helpdesk",
+    application: str = "http-api/own-app",
+    tickets: IncrementalList = CHANGED_TICKETS,
+    backfill_from: AwareDatetime | None = None,
+    backfill_until: AwareDatetime | None = None,
+    import_retries: int = 2,
+    import_retry_delay_s: float = 10,
+) -> State[Any]:
+    """Bring the application's tickets in step with those that changed at the helpdesk.
+
+    A ticket that began at the helpdesk is made in the application; of the others, status and
+    assignee follow. Retry, like the next run, goes on at the page where this run stopped.
+
+    Args:
+        stream: Names the cursor, which show-import-cursors shows and set-import-cursor sets.
+        helpdesk: The block of the helpdesk's API.
+        application: The block of the application that takes the tickets.
+        tickets: The list in the API and how it is read.
+        backfill_from: Look at a range again, which begins here; the cursor stays where it is.
+        backfill_until: Where the range ends; what changed at this very instant is not in it.
+        import_retries: How often an interrupted import is tried again within the run.
+        import_retry_delay_s: Seconds before that.
+    """
+    what = DataImport(
+        stream=stream,
+        source=await load_connection(helpdesk, HttpApi),
+        listing=tickets,
+        application=await load_connection(application, HttpApi),
+        resource="tickets",
+        model=HelpdeskTicket,
+        reshape=shown_fields,
+        backfill=backfill_range(backfill_from, backfill_until),
+        sink=_sink,
+    )
+    outcome = await import_with_retries(
+        what, retries=import_retries, retry_delay_s=import_retry_delay_s
+    )
+    await show_import(outcome)
+    good, message = summarize(outcome)
+    return Completed(message=message) if good else failed(message)
+
+
+def _sink(engine: Engine, application: ApiClient) -> TicketSink:
+    return TicketSink(IdentityMap(engine, KIND), application)
