@@ -17,7 +17,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.responses import DeploymentResponse
 
-from blocks.errors import IntegrationError, UpstreamBusyError
+from blocks.errors import IntegrationError, TransientError, UpstreamBusyError
 from blocks.http_api import HttpApi
 from tasks.api import is_transient, open_api
 from tasks.connections import load_connection
@@ -171,6 +171,51 @@ async def show_registrations(integration: str, done: Sequence[Registered]) -> No
             for each in done
         ],
     )
+
+
+class RegisteredNames:
+    """Tells by the third party's id which registration of an integration an event comes from.
+
+    Args:
+        integration: Its name.
+    """
+
+    def __init__(self, integration: str) -> None:
+        self._integration = integration
+        self._names: dict[str, str] = {}
+
+    def name_of(self, remote_id: str, *, record: str) -> str:
+        """The registration's name; reads the ledger again if it is unknown so far.
+
+        Args:
+            remote_id: As the third party says it; of Salesforce's ids the first 15 characters
+                count.
+            record: What asks, for errors.
+
+        Raises:
+            TransientError: Nothing is registered with that id, or not yet.
+        """
+        key = remote_id[:15]
+        if key not in self._names:
+            self._names = self._read()
+        if key not in self._names:
+            raise TransientError(
+                f"none of our registrations has the id {remote_id[:40]}: an activation is about to "
+                "record it, or somebody else registered our URL; look at the artifact "
+                f"registrations-{self._integration.replace('_', '-')}",
+                system="activation",
+                operation="look up registration",
+                record=record,
+            )
+        return self._names[key]
+
+    def _read(self) -> dict[str, str]:
+        engine = open_database()
+        try:
+            entries = Ledger(engine, run_id="reader").entries(self._integration)
+        finally:
+            engine.dispose()
+        return {each.remote_id[:15]: each.name for each in entries if each.remote_id is not None}
 
 
 async def known_states() -> list[ActivationState]:

@@ -67,7 +67,8 @@ def parse_rate_limit(headers: Mapping[str, str], *, now: datetime) -> RateLimit 
     Understood are `RateLimit: "default";r=50;t=30` (the policy with least left counts),
     `RateLimit: limit=100, remaining=50, reset=30`, and the three headers `-Limit`,
     `-Remaining` and `-Reset` under `RateLimit`, `X-RateLimit` and `X-Rate-Limit`, with a reset
-    in seconds from now or as an instant in seconds or milliseconds.
+    in seconds from now or as an instant in seconds or milliseconds. Salesforce says how many of
+    a day's calls were made, `api-usage=18/15000`, and not when more are allowed.
 
     Args:
         headers: As httpx.Headers, which takes names in any case and lists them in lower case.
@@ -78,7 +79,11 @@ def parse_rate_limit(headers: Mapping[str, str], *, now: datetime) -> RateLimit 
     if not any("limit" in name for name in headers):
         return None  # as most answers
     structured = _structured(headers.get("ratelimit", ""))
-    return structured or _separate(headers, now=_server_now(headers, now))
+    return (
+        structured
+        or _separate(headers, now=_server_now(headers, now))
+        or _of_salesforce(headers.get("sforce-limit-info", ""))
+    )
 
 
 def wait_asked_for(headers: Mapping[str, str], *, now: datetime) -> float | None:
@@ -160,6 +165,14 @@ def _separate(headers: Mapping[str, str], *, now: datetime) -> RateLimit | None:
         if rate != RateLimit(None, None, None):
             return rate
     return None
+
+
+def _of_salesforce(value: str) -> RateLimit | None:
+    usage = re.search(r"api-usage=([0-9]{1,15})/([0-9]{1,15})", value)
+    if usage is None:
+        return None
+    used, limit = int(usage[1]), int(usage[2])
+    return RateLimit(limit=limit, remaining=max(0, limit - used), reset_in_s=None)
 
 
 def _reset(value: str | None, *, now: datetime) -> float | None:

@@ -92,13 +92,21 @@ def _event(notification: Any, common: dict[str, str]) -> ReceivedEvent:
     if record is None:
         record = etree.Element("sObject")
     object_type = record.get(f"{_XSI}type", "").rpartition(":")[2]
+    fields = _fields(record)
+    record_id = fields.get("Id")
     payload = {
         "notification_id": notification_id,
         **common,
         "object_type": object_type,
-        "record": _fields(record),
+        "record": fields,
     }
-    return ReceivedEvent(object_type, notification_id, payload=orjson.dumps(payload))
+    return ReceivedEvent(
+        object_type,
+        notification_id,
+        # what happens to one record is told in order
+        ordering_key=record_id if isinstance(record_id, str) and record_id else None,
+        payload=orjson.dumps(payload),
+    )
 
 
 def _fields(element: Any) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Event-driven, several flows behind one endpoint: what Salesforce's sales people do."""

@@ -1,0 +1,54 @@
+"""Bring new contacts of Salesforce into the application."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from prefect import State, flow
+
+from blocks.http_api import HttpApi
+from flows.salesforce_crm.application import put_contact
+from flows.salesforce_crm.notifications import Contact, completing
+from tasks.api import open_api
+from tasks.connections import load_connection
+from tasks.deliveries import handle_deliveries, name_run
+from tasks.plain.inbox.delivery import Delivery, Outcome, ignored
+from tasks.plain.inbox.draining import DrainSettings
+
+
+@flow(name="salesforce-contact-created", flow_run_name=name_run)
+async def contact_created(
+    application: str = "http-api/own-app",
+    salesforce: str = "http-api/salesforce",
+    payload: dict[str, Any] | None = None,
+    draining: DrainSettings = DrainSettings(concurrency=100),  # noqa: B008 - immutable
+) -> State[Any]:
+    """Take the waiting notifications of new contacts, fetch each, and put it into the application.
+
+    A contact without an e-mail address is ignored: the application has nothing to do with it.
+
+    Args:
+        application: The block of the application that keeps contacts.
+        salesforce: The block of Salesforce's REST API.
+        payload: A sample notification to handle in place of what is waiting.
+        draining: How the run goes about waiting deliveries.
+    """
+    # one attempt a call: retries are the delivery's own, so that they are seen
+    block = (await load_connection(application, HttpApi)).model_copy(update={"max_attempts": 1})
+    source = await load_connection(salesforce, HttpApi)
+    with open_api(block) as api:
+        async with completing(source, "Contact", Contact.fields()) as completion:
+
+            async def handle(delivery: Delivery) -> Outcome | None:
+                contact = await completion.complete(delivery, Contact)
+                if isinstance(contact, Outcome):
+                    return contact
+                if contact.email is None:
+                    return ignored("the contact has no e-mail address")
+                await asyncio.to_thread(put_contact, api, contact)
+                return None
+
+            return await handle_deliveries(
+                "salesforce_contact_created", handle, settings=draining, payload=payload
+            )

@@ -1,0 +1,140 @@
+"""What Salesforce announces, and the records that are fetched to complete it.
+
+Source: SOAP API: outbound messaging; object reference: Opportunity, Contact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from functools import partial
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AwareDatetime, BaseModel, Field, StringConstraints, ValidationError
+
+from blocks.errors import BadPayloadError
+from blocks.http_api import HttpApi
+from tasks.api import open_api
+from tasks.plain.http.batch_loading import BatchLoader
+from tasks.plain.inbox.delivery import Delivery, Outcome, ignored, parked
+from tasks.plain.salesforce.records import MAX_IDS, Fetched, checked_id, fetch_by_id
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=10_000)]
+ModelT = TypeVar("ModelT", bound="SalesforceRecord")
+
+
+class Notification(BaseModel):
+    """One notification, as the gateway reads it out of an outbound message."""
+
+    notification_id: str
+    action_id: str
+    object_type: str
+    record: dict[str, Any]
+
+
+class SalesforceRecord(BaseModel):
+    """What all records have; a model's fields are those that are fetched."""
+
+    id: str = Field(alias="Id")
+    changed_at: AwareDatetime = Field(alias="SystemModstamp")
+
+    @classmethod
+    def fields(cls) -> list[str]:
+        """The names of the model's fields at Salesforce."""
+        return [field.alias or name for name, field in cls.model_fields.items()]
+
+
+class Opportunity(SalesforceRecord):
+    """A deal that may come about."""
+
+    name: Text = Field(alias="Name")
+    stage: Text = Field(alias="StageName")
+    amount: Annotated[Decimal, Field(ge=0, max_digits=14)] | None = Field(alias="Amount")
+    currency: Annotated[str, StringConstraints(pattern="^[A-Z]{3}$")] = Field(
+        alias="CurrencyIsoCode"
+    )
+    is_won: bool = Field(alias="IsWon")
+    created_at: AwareDatetime = Field(alias="CreatedDate")
+
+
+class Contact(SalesforceRecord):
+    """A person."""
+
+    first_name: str | None = Field(alias="FirstName")
+    last_name: Text = Field(alias="LastName")
+    email: Annotated[str, StringConstraints(pattern=r"^[^@\s]+@[^@\s]+$")] | None = Field(
+        alias="Email"
+    )
+    phone: str | None = Field(alias="Phone")
+
+
+Complete = Callable[[Delivery], Any]
+
+
+class Completion:
+    """Completes thin notifications with the records as they are now.
+
+    Args:
+        loader: Fetches records, many at once.
+        object_type: What the notifications are about.
+    """
+
+    def __init__(self, loader: BatchLoader[str, Fetched], object_type: str) -> None:
+        self._loader = loader
+        self._object_type = object_type
+
+    async def complete(self, delivery: Delivery, model: type[ModelT]) -> ModelT | Outcome:
+        """The record that a notification is about, or what became of the delivery without it.
+
+        A record deleted meanwhile needs nothing done; one that we cannot see parks the delivery.
+
+        Args:
+            delivery: The notification.
+            model: What the record must be like.
+
+        Raises:
+            BadPayloadError: The notification or the record breaks its contract.
+            IntegrationError: It could not be fetched.
+        """
+        notification = delivery.parse(Notification)
+        id_ = checked_id(notification.record.get("Id"), record=delivery.id)
+        fetched = await self._loader.load(id_)
+        if fetched.is_deleted:
+            return ignored(f"{self._object_type} {id_} was deleted in Salesforce meanwhile")
+        if fetched.record is None:
+            return parked(
+                f"{self._object_type} {id_} cannot be seen: it was purged, or the block's user "
+                "lacks the permission; grant it and replay, or purge the delivery"
+            )
+        try:
+            return model.model_validate(fetched.record)
+        except ValidationError as exc:
+            raise BadPayloadError(
+                f"{self._object_type} {id_}: {_faults(exc)}; correct it in Salesforce, which "
+                "announces it anew, or replay",
+                system="Salesforce",
+                operation="read record",
+                record=delivery.id,
+            ) from exc
+
+
+@asynccontextmanager
+async def completing(
+    block: HttpApi, object_type: str, fields: Sequence[str]
+) -> AsyncIterator[Completion]:
+    """What completes notifications about one type of object, while a run drains them.
+
+    Args:
+        block: Salesforce.
+        object_type: E.g. "Opportunity".
+        fields: What to fetch of each record.
+    """
+    with open_api(block.model_copy(update={"max_attempts": 1})) as api:
+        fetch = partial(fetch_by_id, api, object_type, fields)
+        yield Completion(BatchLoader(fetch, max_keys=MAX_IDS), object_type)
+
+
+def _faults(exc: ValidationError) -> str:
+    faults = exc.errors(include_input=False, include_url=False, include_context=False)
+    return "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in faults[:5])

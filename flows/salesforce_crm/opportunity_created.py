@@ -1,0 +1,54 @@
+"""Show in the application that an opportunity has come up in Salesforce."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from prefect import State, flow
+
+from blocks.http_api import HttpApi
+from flows.salesforce_crm.application import add_activity
+from flows.salesforce_crm.notifications import Opportunity, completing
+from tasks.api import open_api
+from tasks.connections import load_connection
+from tasks.deliveries import handle_deliveries, name_run
+from tasks.plain.inbox.delivery import Delivery, Outcome
+from tasks.plain.inbox.draining import DrainSettings
+
+
+@flow(name="salesforce-opportunity-created", flow_run_name=name_run)
+async def opportunity_created(
+    application: str = "http-api/own-app",
+    salesforce: str = "http-api/salesforce",
+    payload: dict[str, Any] | None = None,
+    draining: DrainSettings = DrainSettings(concurrency=100),  # noqa: B008 - immutable
+) -> State[Any]:
+    """Take the waiting notifications of new opportunities, fetch each, and add an activity.
+
+    What waits together is fetched together, up to 200 records a call. A record that was deleted
+    meanwhile is ignored, one that breaks its contract parks its notification alone.
+
+    Args:
+        application: The block of the application that shows activities.
+        salesforce: The block of Salesforce's REST API.
+        payload: A sample notification to handle in place of what is waiting.
+        draining: How the run goes about waiting deliveries.
+    """
+    # one attempt a call: retries are the delivery's own, so that they are seen
+    block = (await load_connection(application, HttpApi)).model_copy(update={"max_attempts": 1})
+    source = await load_connection(salesforce, HttpApi)
+    with open_api(block) as api:
+        async with completing(source, "Opportunity", Opportunity.fields()) as completion:
+
+            async def handle(delivery: Delivery) -> Outcome | None:
+                opportunity = await completion.complete(delivery, Opportunity)
+                if isinstance(opportunity, Outcome):
+                    return opportunity
+                key = delivery.idempotency_key
+                await asyncio.to_thread(add_activity, api, opportunity, key=key)
+                return None
+
+            return await handle_deliveries(
+                "salesforce_opportunity_created", handle, settings=draining, payload=payload
+            )

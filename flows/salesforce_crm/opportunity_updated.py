@@ -1,0 +1,52 @@
+"""Let the application know how Salesforce's opportunities stand; one that is won is an order."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from prefect import State, flow
+
+from blocks.http_api import HttpApi
+from flows.salesforce_crm.application import put_opportunity
+from flows.salesforce_crm.notifications import Opportunity, completing
+from tasks.api import open_api
+from tasks.connections import load_connection
+from tasks.deliveries import handle_deliveries, name_run
+from tasks.plain.inbox.delivery import Delivery, Outcome, done
+from tasks.plain.inbox.draining import DrainSettings
+
+
+@flow(name="salesforce-opportunity-updated", flow_run_name=name_run)
+async def opportunity_updated(
+    application: str = "http-api/own-app",
+    salesforce: str = "http-api/salesforce",
+    payload: dict[str, Any] | None = None,
+    draining: DrainSettings = DrainSettings(concurrency=100),  # noqa: B008 - immutable
+) -> State[Any]:
+    """Take the waiting notifications of changed opportunities, fetch each, and put it as it is now.
+
+    Notifications of one opportunity are handled one after the other, and what is put is what was
+    fetched after the notification came: however they are repeated, the newest state stays.
+
+    Args:
+        application: The block of the application that keeps orders and activities.
+        salesforce: The block of Salesforce's REST API.
+        payload: A sample notification to handle in place of what is waiting.
+        draining: How the run goes about waiting deliveries.
+    """
+    # one attempt a call: retries are the delivery's own, so that they are seen
+    block = (await load_connection(application, HttpApi)).model_copy(update={"max_attempts": 1})
+    source = await load_connection(salesforce, HttpApi)
+    with open_api(block) as api:
+        async with completing(source, "Opportunity", Opportunity.fields()) as completion:
+
+            async def handle(delivery: Delivery) -> Outcome:
+                opportunity = await completion.complete(delivery, Opportunity)
+                if isinstance(opportunity, Outcome):
+                    return opportunity
+                return done(await asyncio.to_thread(put_opportunity, api, opportunity))
+
+            return await handle_deliveries(
+                "salesforce_opportunity_updated", handle, settings=draining, payload=payload
+            )

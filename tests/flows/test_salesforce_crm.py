@@ -1,0 +1,197 @@
+"""Salesforce as a whole: its users, outbound messages, gateway process, inbox, flows, own app."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography.fernet import Fernet
+
+from blocks.http_api import ApiKeyAuth, HttpApi
+from deployments.sandbox.gateway_process import RunningGateway, running_gateway
+from deployments.sandbox.salesforce import ORGANIZATION_ID, USER
+from flows.integration_activation.flow import activate_integration, deactivate_integration
+from flows.salesforce_crm.contact_created import contact_created
+from flows.salesforce_crm.dispatch import salesforce_crm
+from flows.salesforce_crm.opportunity_created import opportunity_created
+from flows.salesforce_crm.opportunity_updated import opportunity_updated
+
+# Prefect's own clients leave sockets to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+
+FLOWS = Path(__file__).parents[2] / "flows" / "salesforce_crm"
+DRAINING = {"linger_s": 0, "retry_delays_s": []}
+OPPORTUNITY = {
+    "StageName": "Prospecting",
+    "Amount": 1200,
+    "CurrencyIsoCode": "EUR",
+    "IsWon": False,
+}
+
+
+@pytest.fixture
+def gateway(inbox, tmp_path, monkeypatch) -> Iterator[RunningGateway]:
+    """A gateway that takes what Salesforce announces."""
+    monkeypatch.setenv("SALESFORCE_ORGANIZATION_ID", ORGANIZATION_ID)
+    monkeypatch.setenv("SALESFORCE_PATH_TOKEN", "nobody-guesses")
+    monkeypatch.setenv("SALESFORCE_USER", USER)
+    monkeypatch.setenv("INTEGRATIONS_SECRETS_KEY", Fernet.generate_key().decode())
+    with running_gateway(
+        FLOWS / "endpoints.yaml",
+        tmp_path,
+        os.environ["INTEGRATIONS_DATABASE_URL"],
+        {},
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+def activated(runs, gateway, salesforce, own_app):
+    """Salesforce, which tells the gateway what happens."""
+    salesforce.block().save("salesforce", overwrite=True)
+    HttpApi(base_url=f"{own_app.base_url}/api/v1", auth=ApiKeyAuth(key=own_app.api_key)).save(
+        "own-app", overwrite=True
+    )
+    state = runs.start(activate_integration, integration="salesforce_crm", public_url=gateway.url)
+    assert state.is_completed(), state.message
+    salesforce.messages.gather_s = 0.5  # so that what belongs together comes together
+    return salesforce
+
+
+def wait_until_acknowledged(salesforce, notifications):
+    for _ in range(600):
+        told = [each for each in salesforce.messages.sent if each.acknowledged]
+        if sum(len(each.notification_ids) for each in told) >= notifications:
+            return told
+        time.sleep(0.05)
+    raise AssertionError({each.status for each in salesforce.messages.sent})
+
+
+def test_one_message_of_a_hundred_of_which_one_is_bad(activated, runs, inbox, own_app):
+    """One acknowledgement, 99 effects, one parked with its reason, and few calls to Salesforce."""
+    for number in range(100):
+        name = "" if number == 41 else f"Deal {number}"
+        activated.records.create("Opportunity", Name=name, **OPPORTUNITY)
+    (sent,) = wait_until_acknowledged(activated, 100)
+    assert (len(sent.notification_ids), sent.status) == (100, 200)
+    assert runs.start(salesforce_crm, draining=DRAINING).message == "100 handed over"
+    activated.requests.clear()
+    state = runs.start(opportunity_created, draining={**DRAINING, "concurrency": 100})
+    assert state.is_failed()
+    assert state.message.startswith("99 done, 1 parked: Opportunity ")
+    assert "Name: String should have at least 1 character" in state.message
+    titles = {each["title"] for each in own_app.records("activities")}
+    assert titles == {f"Deal {number}" for number in range(100) if number != 41}
+    assert Counter(inbox.statuses().values()) == {"done": 99, "parked": 1}
+    assert len(activated.requests) < 10
+    assert set(activated.requests) == {"POST /composite/sobjects/Opportunity"}
+
+
+def test_each_kind_goes_to_its_own_sibling(activated, runs, own_app):
+    """Created, updated and won opportunities and contacts end where they belong."""
+    activated.records.create("Contact", LastName="Okafor", FirstName="Ada", Email="a@example.com")
+    won = activated.records.create("Opportunity", Name="Deal", **OPPORTUNITY)
+    lost = activated.records.create("Opportunity", Name="Other", **OPPORTUNITY)
+    activated.records.update("Opportunity", won, StageName="Closed Won", IsWon=True)
+    activated.records.update("Opportunity", lost, StageName="Closed Lost")
+    wait_until_acknowledged(activated, 5)
+    assert runs.start(salesforce_crm, draining=DRAINING).message == "5 handed over"
+    assert runs.start(contact_created, draining=DRAINING).message == "1 done"
+    assert runs.start(opportunity_created, draining=DRAINING).message == "2 done"
+    assert runs.start(opportunity_updated, draining=DRAINING).message == "2 done"
+    (contact,) = own_app.records("contacts")
+    assert (contact["name"], contact["email"]) == ("Ada Okafor", "a@example.com")
+    (order,) = own_app.records("orders")
+    assert (order["order_no"], order["total"]) == (f"SF-{won}", "1200")
+    kinds = Counter(each["kind"] for each in own_app.records("activities"))
+    assert kinds == {"opportunity.created": 2, "opportunity.stage": 1}
+
+
+def test_a_message_sent_again_has_no_second_effect(activated, runs, inbox, own_app):
+    """Salesforce repeats what it thinks was not acknowledged; each notification counts once."""
+    activated.messages.faults.forget_acks = 2
+    activated.records.create("Opportunity", Name="Deal", **OPPORTUNITY)
+    wait_until_acknowledged(activated, 1)
+    assert len(activated.messages.sent) == 3
+    assert runs.start(salesforce_crm, draining=DRAINING).message == "1 handed over"
+    assert runs.start(opportunity_created, draining=DRAINING).message == "1 done"
+    assert len(own_app.records("activities")) == 1
+
+
+def test_deleted_and_purged_records_are_told_apart(activated, runs, inbox):
+    """What was deleted meanwhile is ignored; what cannot be seen is parked, and both say so."""
+    ids = [
+        activated.records.create("Opportunity", Name=f"Deal {n}", **OPPORTUNITY) for n in range(3)
+    ]
+    wait_until_acknowledged(activated, 3)
+    activated.records.delete("Opportunity", ids[1])
+    activated.records.delete("Opportunity", ids[2], purge=True)
+    runs.start(salesforce_crm, draining=DRAINING)
+    state = runs.start(opportunity_created, draining=DRAINING)
+    assert state.message.startswith("1 done, 1 ignored, 1 parked: Opportunity ")
+    assert "was purged, or the block's user lacks the permission" in state.message
+    reasons = {inbox.reason(id_) for id_, status in inbox.statuses().items() if status == "ignored"}
+    assert reasons == {f"Opportunity {ids[1]} was deleted in Salesforce meanwhile"}
+
+
+def test_a_spent_allowance_is_waited_for(activated, runs, inbox, own_app):
+    """When the day's calls are used up, notifications stay and are handled later, not parked."""
+    activated.records.create("Opportunity", Name="Deal", **OPPORTUNITY)
+    wait_until_acknowledged(activated, 1)
+    runs.start(salesforce_crm, draining=DRAINING)
+    activated.max_api_calls = activated.api_calls
+    state = runs.start(opportunity_created, draining=DRAINING)
+    assert state.is_failed()
+    assert list(inbox.statuses().values()) == ["failed"]
+    activated.max_api_calls += 10
+    state = runs.retry(opportunity_created)
+    assert state.message == "1 done"
+    assert len(own_app.records("activities")) == 1
+
+
+def test_what_nobody_registered_is_tried_again_later(activated, runs, inbox):
+    """A message that is not ours, or not recorded yet, is not guessed at."""
+    activated.messages.create(
+        "WorkflowOutboundMessage",
+        {"FullName": "Contact.stranger", "Metadata": {"endpointUrl": url_of(activated)}},
+    )
+    activated.messages.create(
+        "WorkflowRule",
+        {
+            "FullName": "Contact.stranger",
+            "Metadata": {
+                "active": True,
+                "triggerType": "onAllChanges",
+                "formula": "NOT(ISNEW())",
+                "actions": [{"name": "stranger", "type": "OutboundMessage"}],
+            },
+        },
+    )
+    id_ = activated.records.create("Contact", LastName="Okafor")
+    activated.records.update("Contact", id_, LastName="Marques")
+    wait_until_acknowledged(activated, 2)
+    state = runs.start(salesforce_crm, draining=DRAINING)
+    assert "none of our registrations has the id" in state.message
+    assert Counter(inbox.statuses().values()) == {"failed": 1, "received": 1}
+
+
+def test_activation_tells_no_secret_path(activated, runs, gateway):
+    """The artifact shows where Salesforce calls, without what nobody shall guess."""
+    (artifact,) = runs.artifacts()
+    assert "${SALESFORCE_PATH_TOKEN}" in str(artifact.data)
+    assert "nobody-guesses" not in str(artifact.data)
+    assert set(activated.messages.registered().values()) == {
+        f"{gateway.url}/webhooks/salesforce/nobody-guesses"
+    }
+    assert runs.tasks()["register salesforce_crm/contact-created"] == "Completed"
+    state = runs.start(deactivate_integration, integration="salesforce-crm")
+    assert state.message == "3 removed; switched off: nothing"
+    assert activated.messages.objects() == []
+
+
+def url_of(salesforce) -> str:
+    return next(iter(salesforce.messages.registered().values()))
