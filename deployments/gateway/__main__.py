@@ -28,10 +28,10 @@ from blocks.errors import IntegrationError, MisconfiguredError
 from deployments.gateway.access_log import AccessLog
 from deployments.gateway.answering import Answering
 from deployments.gateway.app import Gateway
-from deployments.gateway.doorbell import PrefectEvents
 from deployments.gateway.endpoints import Endpoint, UnusableEndpoint
 from deployments.gateway.forwarding import Forwarding
 from deployments.gateway.renewal import StoredSecretsWatch
+from deployments.gateway.run_starting import PrefectRuns, answering_deployments
 from tasks.plain.inbox.drains import Drains
 from tasks.plain.inbox.writer import InboxWriter
 from tasks.plain.integrations.declarations import declaration_files, read_declarations
@@ -80,7 +80,7 @@ def _serve(
     gateway = Gateway(
         endpoints,
         writer=InboxWriter(engine),
-        post_doorbell=PrefectEvents(environment).post,
+        post_doorbell=PrefectRuns(environment, answering_deployments(endpoints)).post,
         count_runs=Drains(engine).at_work,
         forwarding=_forwarding(environment),
         access_log=AccessLog(sys.stdout.buffer),

@@ -153,7 +153,7 @@ class PrefectEvents:
         elif credentials := environment.get("PREFECT_API_AUTH_STRING"):
             user, _, password = credentials.partition(":")
             auth = httpx.BasicAuth(user, password)
-        self._url = f"{url.rstrip('/')}/events"
+        self._api = url.rstrip("/")
         self._client = httpx.AsyncClient(headers=headers, auth=auth, timeout=_TIMEOUT_S)
 
     async def post(self, integration: str) -> None:
@@ -162,7 +162,9 @@ class PrefectEvents:
         Raises:
             httpx.HTTPError: Prefect did not take it.
         """
-        response = await self._client.post(self._url, json=[doorbell_event(integration)])
+        response = await self._client.post(
+            f"{self._api}/events", json=[doorbell_event(integration)]
+        )
         response.raise_for_status()
 
     async def close(self) -> None:

@@ -38,6 +38,7 @@ class Endpoint:
         response: As declared.
         public_url: Where the sender sees this endpoint; None for the gateway's own.
         has_stored_secrets: Activation may change its secrets while it is served.
+        feeds: The deployment that handles the deliveries; may be empty.
         synchronous: How callers wait for the flow's answer; None if they do not.
         knows_repetitions: It was declared where an id stands that repetitions share.
     """
@@ -53,6 +54,7 @@ class Endpoint:
     response: str
     public_url: str | None
     has_stored_secrets: bool = False
+    feeds: str = ""
     synchronous: SynchronousDeclaration | None = None
     knows_repetitions: bool = False
 
@@ -147,6 +149,7 @@ def _endpoint(
         response=declared.response,
         public_url=declared.public_url,
         has_stored_secrets=bool(declared.secrets.stored),
+        feeds=declared.feeds,
         synchronous=declared.synchronous,
         knows_repetitions=declared.dedup is not None,
     )

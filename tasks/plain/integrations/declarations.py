@@ -67,7 +67,11 @@ class EndpointDeclaration(Declaration):
     scheme: str = Field(description="How the sender proves itself, e.g. github; none for not.")
     secrets: SecretSources = Field(SecretSources(), description="Where the secrets are.")
     options: dict[str, Any] = Field({}, description="The scheme's options.")
-    feeds: str = Field("", description="The deployment that handles the deliveries, for people.")
+    feeds: str = Field(
+        "",
+        description="The deployment that handles the deliveries; of a synchronous endpoint the "
+        "gateway starts its runs itself, which is faster than by an event.",
+    )
     methods: list[Literal["GET", "POST", "PUT"]] | None = Field(
         None, min_length=1, description="By default what senders of the scheme use."
     )
