@@ -169,7 +169,8 @@ def _secrets(
             raise _misconfigured(f"the secret in {file} cannot be read ({exc})") from exc
         secrets += [line.strip() for line in lines if line.strip()]
     if not secrets and (sources.env or sources.files or sources.stored):
-        ways = [f"set {name}" for name in sources.env + sources.files]
+        given = " or ".join(sources.env + sources.files)
+        ways = [f"set {given}"] if given else []
         ways += ["activate the integration"] if sources.stored else []
         raise _misconfigured(f"there is no secret; {' or '.join(ways)}")
     return secrets
