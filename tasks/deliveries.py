@@ -21,7 +21,7 @@ from prefect.states import Cancelled, Completed
 from blocks.errors import IntegrationError, TransientError
 from tasks.outcomes import failed
 from tasks.plain.inbox.delivery import Delivery, Outcome, handed_to, parked
-from tasks.plain.inbox.doorbell import EVENT_NAME, resource_id
+from tasks.plain.inbox.doorbell import EVENT_NAME, related_tags, resource_id
 from tasks.plain.inbox.draining import Drain, DrainReport, DrainSettings, Failure
 from tasks.plain.inbox.drains import Drains
 from tasks.plain.inbox.settlement import (
@@ -114,6 +114,7 @@ async def ring_doorbell(integration: str) -> None:
     emit_event(
         EVENT_NAME,
         resource={"prefect.resource.id": resource_id(integration)},
+        related=related_tags(integration),
         payload={"integration": integration},
     )
 

@@ -17,6 +17,12 @@ def resource_id(integration: str) -> str:
     return f"inbox.{integration}"
 
 
+def related_tags(integration: str) -> list[dict[str, str]]:
+    """By which an integration's events are found together with the events of its runs."""
+    tag = f"prefect.tag.{integration.replace('_', '-')}"
+    return [{"prefect.resource.id": tag, "prefect.resource.role": "tag"}]
+
+
 def doorbell_event(integration: str) -> dict[str, Any]:
     """One event as Prefect's `POST /api/events` takes it in its list.
 
@@ -27,5 +33,6 @@ def doorbell_event(integration: str) -> dict[str, Any]:
         "event": EVENT_NAME,
         "occurred": datetime.now(UTC).isoformat(),
         "resource": {"prefect.resource.id": resource_id(integration)},
+        "related": related_tags(integration),
         "payload": {"integration": integration},
     }
