@@ -299,6 +299,11 @@ class TwoWaySync:
             else:
                 own.merged, own.seen = of_absorbed, join(own.seen, others.seen)
                 sides[side] = own
+        if sides["left"].owner is not sides["right"].owner:
+            # each side kept another one of the records: they never were in step with each other
+            for one in sides.values():
+                if one.seen.was_there and one.merged is None:
+                    one.seen = look(one.found and one.found.snapshot, Known(), one.owner.id)
         return _Work(survivor, sides, absorbed)
 
     def _refuse_a_third(
