@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from tasks.plain.cursors.cursors import Cursors, Hold, insert_for
 from tasks.plain.cursors.tables import REJECTS, TAKEN, WINDOWS
@@ -220,6 +220,13 @@ class Windows:
                 )
                 found.update((row.record_id, row.digest) for row in connection.execute(query))
         return found
+
+    def newest_taken_at(self, stream: str) -> datetime | None:
+        """The latest change among the records that are remembered."""
+        query = select(func.max(TAKEN.c.changed_at)).where(TAKEN.c.stream == stream)
+        with reading(self._cursors.engine) as connection:
+            newest_at: datetime | None = connection.execute(query).scalar()
+            return newest_at
 
     def store_page(self, hold: Hold, window: Window, page: PageTaken, before: Arrival) -> Window:
         """Note that the batch in hand arrived, and put this page's in its place.

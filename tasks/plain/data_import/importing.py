@@ -75,7 +75,9 @@ def import_changes(
         reason = f"run {hold.owner} is at it, until {hold.until_at:%H:%M:%S} UTC at the latest"
         return ImportOutcome(job.stream, "busy", reason=reason)
     try:
-        return _Attempt(job, hold, progress, stop or Event()).run()
+        # SQLite writes its log back whenever the last connection closes: one stays open.
+        with job.cursors.engine.connect():
+            return _Attempt(job, hold, progress, stop or Event()).run()
     finally:
         job.cursors.release(hold)
 
@@ -97,6 +99,8 @@ class _Attempt:
         self._window = self._open()
         self._arrival: Arrival | None = None  # of the batch in hand, not stored yet
         self._read_at: datetime | None = None  # the change read last
+        # What changed later than this was not taken by earlier walks.
+        self._taken_until_at: datetime | None = None
 
     def run(self) -> ImportOutcome:
         """Read to the end, or as far as one run goes."""
@@ -164,6 +168,7 @@ class _Attempt:
     def _walk(self) -> Generator[Page, None, None]:
         window, listing = self._window, self._job.listing
         self._read_at = None
+        self._taken_until_at = self._windows.newest_taken_at(self._job.stream)
         pages = fetch_pages(
             self._job.source,
             listing.path,
@@ -227,9 +232,7 @@ class _Attempt:
     ) -> list[tuple[TakenRecord, Mapping[str, Any]]]:
         """Those records that belong to the window and were not taken before."""
         since_at, until_at = self._window.since_at, self._window.until_at
-        known: dict[str, str] = {}
-        if self._job.backfill is None:
-            known.update(self._windows.known(self._job.stream, [record.id for record, _ in found]))
+        known = self._known([record for record, _ in found])
         fresh = []
         for record, raw in found:
             if since_at is not None and record.changed_at < since_at:
@@ -240,6 +243,14 @@ class _Attempt:
                 known[record.id] = record.digest
                 fresh.append((record, raw))
         return fresh
+
+    def _known(self, records: list[TakenRecord]) -> dict[str, str]:
+        """Identity to digest of those that were taken before."""
+        until_at = self._taken_until_at
+        if self._job.backfill is not None or until_at is None:
+            return {}
+        asked = [record.id for record in records if record.changed_at <= until_at]
+        return dict(self._windows.known(self._job.stream, asked)) if asked else {}
 
     def _check_order(self, record: TakenRecord) -> None:
         if not self._job.listing.is_ordered:
