@@ -1,7 +1,7 @@
 """The API as one ASGI application: who may call, what is under way, and what it was told to do.
 
 POST   /api/v1/{resource}/batch                 upsert records, all or none
-GET    /api/v1/{resource}?limit&cursor&updated_since
+GET    /api/v1/{resource}?limit&cursor&updated_since&field=text
 PUT    /api/v1/{resource}/{key}                 and GET, PATCH (RFC 7396), DELETE
 POST   /api/v1/inventory/{sku}/adjustments      add, remove or set stock
 POST   /api/v1/webhooks                         subscribe to events; and GET

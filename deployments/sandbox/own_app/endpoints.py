@@ -109,7 +109,10 @@ async def delete_record(request: Request, store: Store) -> Response:
 
 
 async def list_records(request: Request, store: Store) -> Response:
-    """GET …/{resource}: a page of records in the order they last changed."""
+    """GET …/{resource}: a page of records in the order they last changed.
+
+    Fields in the query, e.g. `email=ada@example.com`, leave out what holds something else.
+    """
     resource = _resource(request)
     query = request.query_params
     rows = store.changed_after(
@@ -117,6 +120,7 @@ async def list_records(request: Request, store: Store) -> Response:
         _position(query.get("cursor")),
         since=_since(query.get("updated_since")),
         limit=(limit := _limit(query.get("limit"))) + 1,
+        having={name: text for name, text in query.items() if name in resource.columns},
     )
     rows, more = rows[:limit], len(rows) > limit
     cursor = orjson.dumps(_cursor(rows[-1]) if more else None).decode()

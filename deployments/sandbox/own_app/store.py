@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -181,7 +181,13 @@ class Store:
         return True
 
     def changed_after(
-        self, resource: str, position: tuple[str, str], *, since: str, limit: int
+        self,
+        resource: str,
+        position: tuple[str, str],
+        *,
+        since: str,
+        limit: int,
+        having: Mapping[str, str] | None = None,
     ) -> list[Row]:
         """Records in the order they last changed.
 
@@ -190,11 +196,17 @@ class Store:
             position: (changed_at, key) of the last record already seen.
             since: Oldest change instant, inclusive.
             limit: At most so many.
+            having: Field to the text that it must hold, in whatever case.
         """
+        conditions, wanted = "", []
+        for field, text in (having or {}).items():
+            conditions += " AND lower(json_extract(data, ?)) = lower(?)"
+            wanted += [f"$.{field}", text]
         rows = self._connection.execute(
-            "SELECT key, data, changed_at, version FROM record WHERE resource = ? "
-            "AND (changed_at, key) > (?, ?) AND changed_at >= ? ORDER BY changed_at, key LIMIT ?",
-            [resource, *position, since, limit],
+            "SELECT key, data, changed_at, version FROM record WHERE resource = ? "  # noqa: S608
+            f"AND (changed_at, key) > (?, ?) AND changed_at >= ?{conditions} "
+            "ORDER BY changed_at, key LIMIT ?",
+            [resource, *position, since, *wanted, limit],
         )
         return [Row(*row) for row in rows]
 

@@ -252,6 +252,18 @@ def test_adjustment_of_unknown_item_is_refused(own_app):
     assert answer.status_code == 404
 
 
+def test_listing_leaves_out_what_holds_something_else(own_app):
+    """A field in the query chooses records, in whatever case; it works with pages."""
+    for number, name in enumerate(["Widget", "widget", "Gadget"]):
+        post_batch(own_app, [{**WIDGET, "sku": f"W-{number}", "name": name}], key=f"{number}")
+    page = own_app.http.get("/api/v1/inventory", params={"name": "WIDGET", "limit": 1}).json()
+    assert [record["sku"] for record in page["records"]] == ["W-0"]
+    page = own_app.http.get(
+        "/api/v1/inventory", params={"name": "WIDGET", "cursor": page["next_cursor"]}
+    ).json()
+    assert [record["sku"] for record in page["records"]] == ["W-1"]
+
+
 def test_listing_pages_through_everything_in_order_of_change(own_app):
     """Pages follow each other by cursor, and what changes meanwhile comes again at the end."""
     for number in range(5):
