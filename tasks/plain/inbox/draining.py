@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -27,6 +28,8 @@ from tasks.plain.inbox.store import ClaimLostError, Inbox
 from tasks.plain.synchronous.ending import CALLBACKS
 
 _RING_AGAIN_S = 5.0
+_RELIEF_WITHIN_S = 30.0  # a successor that has not come by then comes when there is room
+_AS_SUCCESSOR_S = 30.0  # so long it does not think itself spare beside its predecessor
 
 
 class DrainSettings(BaseModel):
@@ -40,6 +43,11 @@ class DrainSettings(BaseModel):
     )
     max_run_s: float = Field(
         900.0, gt=0, description="After so many seconds the run ends and another carries on."
+    )
+    stand_by: bool = Field(
+        False,
+        description="Keep one run at work all the time: it lingers until max_run_s, and leaves "
+        "when its successor has come. It takes one place of the worker's for good.",
     )
     report_failures_within_s: float = Field(
         10.0,
@@ -178,6 +186,8 @@ class Drain:
         # In this order: who stored something before we left counted on us.
         if await asyncio.to_thread(self._inbox.has_due, self._integration):
             await self._ring(self._integration)
+        elif self._settings.stand_by:
+            await self._ring_if_nobody_is_there(self._integration)
         return self._report
 
     async def retry(self) -> DrainReport:
@@ -248,7 +258,7 @@ class Drain:
         if now - self._renewed >= self._settings.lease_s / 3:
             await self._renew()
             self._renewed = now
-        if self._is_ending(now):
+        if self._is_ending(now) and await self._is_relieved(now):
             return not self._held
         claimed = await self._claim()
         for delivery in claimed:
@@ -268,12 +278,25 @@ class Drain:
             and now - self._first_failure >= self._settings.report_failures_within_s
         )
 
+    async def _is_relieved(self, now: float) -> bool:
+        """Whether a run that stands by may end: its successor has come, or is late."""
+        overdue_s = now - self._started - self._settings.max_run_s
+        if not self._settings.stand_by or self._report.failures or overdue_s > _RELIEF_WITHIN_S:
+            return True
+        if now - self._rung.get(self._integration, -_RING_AGAIN_S) >= _RING_AGAIN_S:
+            self._rung[self._integration] = now
+            await self._ring(self._integration)
+        return await asyncio.to_thread(self._drains.at_work, self._integration) > 1
+
     async def _patience_s(self) -> float:
         if self._report.failures or self._pending_again is not None:
             return 0.0
+        is_standing_by = self._settings.stand_by
+        if is_standing_by and self._monotonic() - self._started < _AS_SUCCESSOR_S:
+            return math.inf
         if await asyncio.to_thread(self._drains.is_spare, self._integration, self._claimer):
             return 0.0
-        return self._settings.linger_s
+        return math.inf if is_standing_by else self._settings.linger_s
 
     async def _claim(self) -> list[Delivery]:
         room = min(4 * self._settings.concurrency, 500) - len(self._held)

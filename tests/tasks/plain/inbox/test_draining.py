@@ -418,3 +418,55 @@ async def test_crashed_attempts_count(setup, drains, named):
         setup.clock.turn(60)
     await drains.drain(handle).run()
     assert attempts == [4]
+
+
+async def turn_until(setup, condition, *, most_s=100_000):
+    """Let time pass until something is so."""
+    for _ in range(most_s // 2):
+        if condition():
+            return
+        setup.clock.turn(2)
+        await asyncio.sleep(0.002)
+    raise AssertionError("it never is")
+
+
+async def test_a_run_that_stands_by_leaves_when_its_successor_has_come(setup, drains, named):
+    """It lingers to the end of its time, rings, works on, and leaves to the one that comes."""
+    first = drains.drain(stand_by=True, linger_s=0, max_run_s=600)
+    running = asyncio.create_task(first.run())
+    await turn_until(setup, lambda: drains.rung == ["orders"])
+    assert setup.drains.at_work("orders") == 1
+    await setup.store(named("a"))
+    await until(lambda: drains.handled == ["a"])
+    second = drains.drain(run_id="run-2", stand_by=True, linger_s=0, max_run_s=600)
+    succeeding = asyncio.create_task(second.run())
+    assert (await running).counts == {"done": 1}
+    await until(lambda: setup.drains.at_work("orders") == 1)
+    await asyncio.sleep(0.05)
+    assert not succeeding.done()
+    succeeding.cancel()
+    await asyncio.gather(succeeding, return_exceptions=True)
+
+
+async def test_a_run_that_stands_by_in_vain_leaves_and_rings(setup, drains):
+    """Without a successor it ends all the same, and whoever comes later is rung for."""
+    running = asyncio.create_task(drains.drain(stand_by=True, linger_s=0, max_run_s=60).run())
+    await turn_until(setup, running.done)
+    assert setup.drains.at_work("orders") == 0
+    assert drains.rung.count("orders") >= 2
+
+
+async def test_of_two_runs_that_stand_by_one_leaves(setup, drains):
+    """After a while only one of them holds a place."""
+    both = [
+        asyncio.create_task(
+            drains.drain(run_id=f"run-{n}", stand_by=True, linger_s=0, max_run_s=1e6).run()
+        )
+        for n in (1, 2)
+    ]
+    await turn_until(setup, lambda: any(each.done() for each in both))
+    await asyncio.sleep(0.05)
+    assert setup.drains.at_work("orders") == 1
+    for each in both:
+        each.cancel()
+    await asyncio.gather(*both, return_exceptions=True)
