@@ -139,7 +139,7 @@ def _endpoint(
         return UnusableEndpoint(name, path, exc.message, bool(declared.secrets.stored))
     return Endpoint(
         name=name,
-        integration=integration,
+        integration=declared.queue or integration,
         path=path,
         methods=frozenset(declared.methods or verifier.scheme.methods),
         verifier=verifier,

@@ -72,6 +72,12 @@ class EndpointDeclaration(Declaration):
         description="The deployment that handles the deliveries; of a synchronous endpoint the "
         "gateway starts its runs itself, which is faster than by an event.",
     )
+    queue: str | None = Field(
+        None,
+        pattern=f"^{_NAME.pattern}$",
+        description="Where the deliveries wait, if an integration's endpoints feed several flows; "
+        "by default under the integration's name.",
+    )
     methods: list[Literal["GET", "POST", "PUT"]] | None = Field(
         None, min_length=1, description="By default what senders of the scheme use."
     )

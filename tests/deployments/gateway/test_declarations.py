@@ -49,6 +49,15 @@ def test_every_field_can_be_declared(tmp_path):
     assert [str(network) for network in endpoint.allowed_ips] == ["192.0.2.0/24", "2001:db8::/32"]
 
 
+def test_endpoints_of_one_integration_can_feed_several_flows(tmp_path):
+    """Deliveries of an endpoint with a queue of its own wait there."""
+    text = GOOD + "    queue: shop_orders_import\n"
+    (endpoint,) = make_endpoints(
+        read_declarations([write(tmp_path, "endpoints.yaml", text)]), {"SHOP_SECRET": "s"}
+    )
+    assert endpoint.integration == "shop_orders_import"
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
