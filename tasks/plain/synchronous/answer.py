@@ -34,7 +34,6 @@ _RESERVED = frozenset(
         "content-type",
         "keep-alive",
         "location",
-        "te",
         "trailer",
         "transfer-encoding",
         "upgrade",

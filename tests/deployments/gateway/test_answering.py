@@ -38,7 +38,7 @@ endpoints:
     path: /quick
     scheme: api-key
     secrets: {env: SECRET}
-    synchronous: {deadline_s: 20}
+    synchronous: {deadline_s: 120}
   short:
     path: /short
     scheme: api-key
@@ -64,7 +64,7 @@ endpoints:
     path: /signed
     scheme: standard-webhooks
     secrets: {env: SIGNING}
-    synchronous: {deadline_s: 20}
+    synchronous: {deadline_s: 120}
 """
 SIGNING = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
