@@ -13,7 +13,8 @@ from tasks.plain.http.client import ApiClient, path_segment
 from tasks.plain.http.paging import fetch_records
 from tasks.plain.integrations.registrations import RestRegistration
 
-_PING_LOOKS = 20
+_PINGS = 3
+_PING_LOOKS = 6
 _PING_PAUSE_S = 0.5
 _MISSING = object()
 
@@ -96,19 +97,13 @@ class RestRegistrar:
         """As `Registrar.ping`."""
         if self._it.ping is None:
             return None
-        item = self._item(remote_id)
-        answer = self._api.call(
-            "POST", f"{item}/{self._it.ping}", repeatable=True, operation="ping"
-        ).json()
-        if self._it.ping_result_field is None:
-            return "the ping was taken"
-        heard = optional_field(answer, self._it.ping_result_field)
-        for _ in range(_PING_LOOKS):
-            if isinstance(heard, int) and 200 <= heard < 300:
+        heard = None
+        for _ in range(_PINGS):  # one may meet a gateway that is just busy, and is sent once only
+            heard = self._pinged(self._item(remote_id))
+            if heard is None and self._it.ping_result_field is None:
+                return "the ping was taken"
+            if _is_good(heard):
                 return f"the ping arrived: we answered {heard}"
-            self._sleep(_PING_PAUSE_S)
-            answer = self._api.call("GET", item, operation="look at ping").json()
-            heard = optional_field(answer, self._it.ping_result_field)
         raise UpstreamRejectedError(
             f"the ping did not arrive: it heard {heard if isinstance(heard, int) else 'nothing'} "
             "from us; is the public URL right, and does the gateway run with this secret?",
@@ -116,6 +111,22 @@ class RestRegistrar:
             operation="ping",
             record=remote_id,
         )
+
+    def _pinged(self, item: str) -> Any:
+        """The status of our answer to one ping, as far as the third party tells it."""
+        answer = self._api.call(
+            "POST", f"{item}/{self._it.ping}", repeatable=True, operation="ping"
+        ).json()
+        if self._it.ping_result_field is None:
+            return None
+        heard = optional_field(answer, self._it.ping_result_field)
+        for _ in range(_PING_LOOKS):
+            if _is_good(heard):
+                break
+            self._sleep(_PING_PAUSE_S)
+            answer = self._api.call("GET", item, operation="look at ping").json()
+            heard = optional_field(answer, self._it.ping_result_field)
+        return heard
 
     def _found(
         self, item: Any, wanted: Wanted, remote_id: str | None, url_digests: Collection[str]
@@ -159,6 +170,10 @@ class RestRegistrar:
                 operation="read registrations",
             )
         return str(id_)
+
+
+def _is_good(status: Any) -> bool:
+    return isinstance(status, int) and 200 <= status < 300
 
 
 def _leaves(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:

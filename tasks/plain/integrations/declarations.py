@@ -131,7 +131,17 @@ class EndpointDeclaration(Declaration):
 class IntegrationDeclaration(Declaration):
     """One file: what one integration is made of."""
 
-    integration: str = Field(description="Its name; whose inbox the deliveries wait in.")
+    integration: str = Field(
+        description="Its name, which is its package's and, with dashes, its tag in Prefect; whose "
+        "inbox the deliveries wait in."
+    )
+    pattern: str = Field("", description="Which of the patterns it is, for people.")
+    summary: str = Field("", description="What it does, for people.")
+    flows: list[str] = Field([], description="Its flows, as module.function of its package.")
+    deployments: list[str] = Field(
+        [], description="What is deployed of it, or for it, in `prefect.yaml`."
+    )
+    blocks: list[str] = Field([], description="Connections it uses, as type/name.")
     endpoints: dict[str, EndpointDeclaration] = Field({}, description="By name.")
     registrations: dict[str, AnyRegistration] = Field(
         {}, description="What activation registers at third parties, by name."

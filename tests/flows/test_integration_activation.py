@@ -1,0 +1,158 @@
+"""Activation as a whole: Prefect server, gateway process, GitHub that really calls."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+from cryptography.fernet import Fernet
+from prefect.automations import AutomationCore
+from prefect.client.orchestration import get_client
+from prefect.events.actions import RunDeployment
+from prefect.events.schemas.automations import EventTrigger, Posture
+
+from blocks.http_api import BearerAuth
+from deployments.sandbox.gateway_process import running_gateway
+from flows.github_events.flow import github_events
+from flows.integration_activation.flow import (
+    activate_integration,
+    check_registrations,
+    deactivate_integration,
+)
+
+# Prefect's own clients leave sockets to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+
+DECLARATION = Path(__file__).parents[2] / "flows" / "github_events" / "endpoints.yaml"
+
+
+@pytest.fixture
+def github(inbox, github_api, monkeypatch):
+    """GitHub, with the block that leads to it; a new key for secrets."""
+    monkeypatch.setenv("INTEGRATIONS_SECRETS_KEY", Fernet.generate_key().decode())
+    monkeypatch.setenv("GITHUB_EVENTS_REPOSITORY", github_api.repository)
+    monkeypatch.delenv("GITHUB_WEBHOOK_SECRET", raising=False)
+    github_api.block().save("github", overwrite=True)
+    return github_api
+
+
+@pytest.fixture
+def gateway(github, tmp_path):
+    """A gateway that has no secret yet."""
+    with running_gateway(
+        DECLARATION, tmp_path, os.environ["INTEGRATIONS_DATABASE_URL"], {}
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+def deployment(prefect_server):
+    """A deployment of the integration, with a trigger."""
+
+    async def make():
+        async with get_client() as client:
+            flow_id = await client.create_flow(github_events)
+            id_ = await client.create_deployment(flow_id, "github-events", tags=["github-events"])
+            trigger = AutomationCore(
+                name="github-events__automation_1",
+                trigger=EventTrigger(
+                    expect={"inbox.deliveries-waiting"},
+                    match={"prefect.resource.id": "inbox.github_events"},
+                    posture=Posture.Reactive,
+                    threshold=1,
+                ),
+                actions=[RunDeployment(deployment_id=id_)],
+                owner_resource=f"prefect.deployment.{id_}",
+            )
+            return id_, await client.create_automation(trigger)
+
+    async def look(id_, automation_id):
+        async with get_client() as client:
+            deployment = await client.read_deployment(id_)
+            automation = await client.read_automation(automation_id)
+            return (not deployment.paused, automation.enabled)
+
+    ids = asyncio.run(make())
+    return lambda: asyncio.run(look(*ids))
+
+
+def activate(runs, gateway):
+    return runs.start(activate_integration, integration="github_events", public_url=gateway.url)
+
+
+def test_github_calls_once_it_is_activated(runs, gateway, github, inbox, deployment):
+    """The ping at creation and the events after it are taken, signed with the stored secret."""
+    assert deployment() == (True, True)
+    state = activate(runs, gateway)
+    assert state.message == "1 created; switched on: github-events"
+    (artifact,) = runs.artifacts()
+    assert "the ping arrived: we answered 202" in str(artifact.data)
+    assert set(inbox.statuses().values()) == {"received"}
+    github.hooks.tell("push", {"ref": "refs/heads/main"})
+    for _ in range(200):
+        events = [each.event for each in inbox.operations.select(_all())]
+        if "push" in events:
+            break
+        asyncio.run(asyncio.sleep(0.05))
+    assert "push" in events
+
+
+def test_deactivated_it_is_off_and_activated_it_is_on(runs, gateway, github, deployment):
+    """Schedules and triggers follow; twice is fine; data stays."""
+    activate(runs, gateway)
+    state = runs.start(deactivate_integration, integration="github_events")
+    assert state.message == "1 removed; switched off: github-events"
+    assert (deployment(), github.hooks.hooks) == ((False, False), {})
+    state = runs.start(deactivate_integration, integration="github_events")
+    assert state.message == "nothing to register; switched off: github-events"
+    assert activate(runs, gateway).message == "1 created; switched on: github-events"
+    assert deployment() == (True, True)
+    assert activate(runs, gateway).message == "1 kept; switched on: github-events"
+
+
+def test_the_daily_check_mends_what_github_has_removed(runs, gateway, github):
+    """Only what is active is looked after."""
+    activate(runs, gateway)
+    assert runs.start(check_registrations).message == "all is as it should be"
+    github.hooks.hooks.clear()
+    assert runs.start(check_registrations).message == "mended: github_events/repository created"
+    assert len(github.hooks.hooks) == 1
+    runs.start(deactivate_integration, integration="github_events")
+    assert runs.start(check_registrations).message == "all is as it should be"
+    assert github.hooks.hooks == {}
+
+
+def test_what_cannot_be_registered_is_told_and_not_switched_on(runs, gateway, github, deployment):
+    """The run fails with the reason; a retry goes on."""
+    github.block(auth=BearerAuth(token="wrong")).save("github", overwrite=True)
+    state = activate(runs, gateway)
+    assert state.is_failed()
+    assert "not switched on, because not all is registered: repository: " in state.message
+    assert "refuses the credentials" in state.message
+    assert "wrong" not in state.message
+    github.block().save("github", overwrite=True)
+    assert runs.retry(activate_integration).message == "1 created; switched on: github-events"
+
+
+def test_a_ping_that_does_not_arrive_fails_the_activation(runs, gateway, github):
+    """Registered at a URL that nobody hears: said, with what to look at."""
+    state = runs.start(
+        activate_integration, integration="github_events", public_url="http://127.0.0.1:9"
+    )
+    assert "the ping did not arrive: it heard 502" in state.message
+
+
+def test_without_a_public_url_it_says_what_to_give(runs, github, monkeypatch):
+    """Nothing is registered at a guess."""
+    monkeypatch.delenv("INTEGRATIONS_PUBLIC_URL", raising=False)
+    state = runs.start(activate_integration, integration="github_events")
+    assert "give public_url or set INTEGRATIONS_PUBLIC_URL" in state.message
+    assert github.hooks.hooks == {}
+
+
+def _all():
+    from tasks.plain.inbox.operations import Selection
+
+    return Selection()
