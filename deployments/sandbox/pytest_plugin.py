@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from deployments.sandbox.crm_api import CrmSandbox
     from deployments.sandbox.dropbox_api import DropboxSandbox
     from deployments.sandbox.fault_proxy import FaultProxy
     from deployments.sandbox.github_api import GithubSandbox
@@ -142,6 +143,22 @@ def marketplace_api(marketplace_api_of_session: MarketplaceSandbox) -> Marketpla
     """A marketplace's orders API, without orders and faults."""
     marketplace_api_of_session.reset()
     return marketplace_api_of_session
+
+
+@pytest.fixture(scope="session")
+def crm_of_session() -> Iterator[CrmSandbox]:
+    """The CRM that `crm` empties before each test."""
+    from deployments.sandbox import crm_api
+
+    with crm_api.start() as running:
+        yield running
+
+
+@pytest.fixture
+def crm(crm_of_session: CrmSandbox) -> CrmSandbox:
+    """A CRM without contacts, webhooks and faults."""
+    crm_of_session.reset()
+    return crm_of_session
 
 
 @pytest.fixture

@@ -151,14 +151,13 @@ def look(snapshot: Snapshot | None, known: Known, salt: str) -> Seen:
 
 
 def join(record: Seen, merged: Seen) -> Seen:
-    """A record with the changes of another one of its side that shall be merged into it."""
+    """A record with the newer changes of another one of its side that shall be merged into it."""
     if record.snapshot is None or merged.snapshot is None:
         return record if merged.snapshot is None else merged
     taken = {
         name
         for name in merged.changed
-        if name not in record.changed
-        or _instant(merged.snapshot, name) > _instant(record.snapshot, name)
+        if _instant(merged.snapshot, name) > _instant(record.snapshot, name)
     }
     values, changed_at = dict(record.snapshot.values), dict(record.snapshot.changed_at)
     for name in taken:

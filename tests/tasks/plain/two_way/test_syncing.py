@@ -541,7 +541,7 @@ class History:
         self._check_deletions()
 
     def _check_values(self, pair):
-        mine = [e for e in self.edits if self.world.pair_of(e.side, e.record_id) == pair]
+        mine = [e for e in self.edits if self._pair_of(e) == pair]
         nodes = {(e.side, e.record_id) for e in mine} | {("left", pair.left), ("right", pair.right)}
         there = {("left", pair.left), ("right", pair.right)} - self.removed
         # what a merge made of earlier changes was for those who merged to say
@@ -563,6 +563,15 @@ class History:
                 assert winner == max((e for e in lasting if e.side == owner), key=lambda e: e.at), (
                     "an owner's change was lost"
                 )
+
+    def _pair_of(self, edit):
+        """Its record's pair, or that of the record that people merged it into."""
+        record_id = edit.record_id
+        while (pair := self.world.pair_of(edit.side, record_id)) is None:
+            record_id = self.world.sides[edit.side].merged.get(record_id)
+            if record_id is None:
+                return None
+        return pair
 
     def _check_deletions(self):
         for node, other, in_step_at in self.deletions:
