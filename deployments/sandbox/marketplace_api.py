@@ -17,7 +17,7 @@ import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -67,8 +67,11 @@ class MarketplaceFaults:
 class MarketplaceSandbox:
     """A running API.
 
+    Orders are paged by cursor, or by number if a page is asked for.
+
     Attributes:
         faults: What goes wrong.
+        on_orders: Called before each answer with orders.
         requests: How often a "token" was asked for, "orders" were, and a token was "refused".
         queries: The query of each request for orders, oldest first.
     """
@@ -83,6 +86,7 @@ class MarketplaceSandbox:
         first_number: int,
     ) -> None:
         self.faults = MarketplaceFaults()
+        self.on_orders: Callable[[], None] = _nothing
         self.requests: Counter[str] = Counter()
         self.queries: list[dict[str, str]] = []
         self._secret = client_secret
@@ -178,6 +182,7 @@ class MarketplaceSandbox:
         self._spent.clear()
         self._tokens.clear()
         self.faults = MarketplaceFaults()
+        self.on_orders = _nothing
 
     def stop(self) -> None:
         """Stop listening."""
@@ -219,6 +224,7 @@ class MarketplaceSandbox:
             budget["X-RateLimit-Remaining"] = "0"
             wait = {"Retry-After": budget["X-RateLimit-Reset"]}
             return _problem(429, "too many requests", {**budget, **wait})
+        self.on_orders()
         try:
             return JSONResponse(self._page(query), headers=budget)
         except ValueError as exc:
@@ -261,6 +267,9 @@ class MarketplaceSandbox:
             and (since is None or order["updated_at"] >= since)
             and (until is None or order["updated_at"] < until)
         ]
+        if "page" in query:
+            skipped = (int(query["page"]) - 1) * limit
+            return {"records": found[skipped : skipped + limit], "total": len(found)}
         page, more = found[:limit], len(found) > limit
         cursor = None
         if more and self.faults.repeat_cursor:
@@ -327,6 +336,10 @@ def start(
         requests_a_minute=requests_a_minute,
         first_number=first_number,
     )
+
+
+def _nothing() -> None:
+    """What happens before an answer unless a test says otherwise."""
 
 
 def _total(items: Iterable[Mapping[str, Any]]) -> Decimal:

@@ -13,6 +13,9 @@ ORDERS = IncrementalList(
     pagination=BodyCursor(records_path="records"),
     params={"limit": 100},
     until_param="updated_until",
+    # a backfill of days is read by hours, some at once
+    slice_s=3600,
+    at_once=4,
 )
 
 

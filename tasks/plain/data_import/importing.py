@@ -36,8 +36,8 @@ from tasks.plain.cursors.windows import (
     Windows,
 )
 from tasks.plain.data_import.job import ImportJob, ImportOutcome
+from tasks.plain.data_import.walking import Step, walk
 from tasks.plain.file_import.sink import Sent, refused_records
-from tasks.plain.http.paging import Page, fetch_pages, read_ahead
 from tasks.plain.records.record import Record, Reject
 from tasks.plain.records.validation import Valid
 
@@ -47,6 +47,7 @@ _POSITION_GONE = (400, 404, 410, 422)
 # So many bad records and no good one in a page are not the records' fault.
 _ALL_BAD_FROM = 20
 _OPERATION = "import"
+_ONCE_MORE = "once more"  # a position that is never asked for
 
 
 class StoppedError(Exception):
@@ -98,7 +99,8 @@ class _Attempt:
         self._cursor_at = _instant(hold)
         self._window = self._open()
         self._arrival: Arrival | None = None  # of the batch in hand, not stored yet
-        self._read_at: datetime | None = None  # the change read last
+        self._read_at: dict[int, datetime] = {}  # the change read last, by chain
+        self._steps_of_walk = self._fresh_of_walk = 0
         # What changed later than this was not taken by earlier walks.
         self._taken_until_at: datetime | None = None
 
@@ -130,73 +132,79 @@ class _Attempt:
 
     def _read_pages(self) -> bool:
         """Whether the window was read to its end."""
-        if self._window.is_read:
-            return True
-        with closing(self._pages()) as pages:
-            for count, page in enumerate(pages, 1):
-                taken = self._take(page)
-                before = self._arrival or Arrival()
-                self._window = self._windows.store_page(self._hold, self._window, taken, before)
-                self._arrival = None
-                self._send_batch_in_hand()
-                self._tell_progress()
-                if self._window.is_read:
-                    return True
-                if self._stop.is_set():
-                    raise StoppedError
-                if count == self._job.listing.max_pages_a_run:
-                    return False
+        count = 0
+        if self._shifts and self._window.position is not None:
+            self._rewind()
+        while not self._window.is_read:
+            with closing(self._steps()) as steps:
+                for step in steps:
+                    taken = self._take(step)
+                    before = self._arrival or Arrival()
+                    self._window = self._windows.store_page(self._hold, self._window, taken, before)
+                    self._arrival = None
+                    self._send_batch_in_hand()
+                    self._tell_progress(step)
+                    count += 1
+                    if self._window.is_read:
+                        return True
+                    if self._stop.is_set():
+                        raise StoppedError
+                    if count == self._job.listing.max_pages_a_run and not self._shifts:
+                        return False
+            self._rewind()  # pages have shifted, perhaps: once more
         return True
 
-    def _pages(self) -> Generator[Page, None, None]:
+    def _steps(self) -> Generator[Step]:
         """The pages from the window's position on; from further back if that is gone."""
         if self._window.position is not None:
-            with closing(self._walk()) as pages:
+            with closing(self._walk()) as steps:
                 try:
-                    first = next(pages)
+                    first = next(steps)
                 except UpstreamRejectedError as exc:
                     if exc.status not in _POSITION_GONE:
                         raise
                     self._rewind()
                 else:
                     yield first
-                    yield from pages
+                    yield from steps
                     return
-        with closing(self._walk()) as pages:
-            yield from pages
+        with closing(self._walk()) as steps:
+            yield from steps
 
-    def _walk(self) -> Generator[Page, None, None]:
-        window, listing = self._window, self._job.listing
-        self._read_at = None
+    def _walk(self) -> Generator[Step]:
+        self._read_at.clear()
+        self._steps_of_walk = self._fresh_of_walk = 0
         self._taken_until_at = self._windows.newest_taken_at(self._job.stream)
-        pages = fetch_pages(
-            self._job.source,
-            listing.path,
-            listing.pagination,
-            position=window.position,
-            params=listing.asking_for(window.since_at, window.until_at),
-            at_once=listing.at_once,
-        )
-        return read_ahead(pages)
+        return walk(self._job.source, self._job.listing, self._window)
+
+    @property
+    def _shifts(self) -> bool:
+        return self._job.listing.shifts
+
+    @property
+    def _is_one_chain(self) -> bool:
+        """What was read is all there is before the change read last."""
+        is_sliced = isinstance(self._window.position, dict)
+        return self._job.listing.is_ordered and not self._shifts and not is_sliced
 
     def _rewind(self) -> None:
         since_at = self._window.since_at
-        newest_at = self._window.newest_at
-        if self._job.listing.is_ordered and newest_at is not None:
+        newest_at = self._capped(self._window.newest_at)
+        if self._is_one_chain and newest_at is not None:
             back = newest_at if self._job.backfill else newest_at - self._overlap
             since_at = back if since_at is None else max(since_at, back)
         self._window = self._windows.rewind(self._hold, self._window, since_at=since_at)
 
-    def _take(self, page: Page) -> PageTaken:
+    def _take(self, step: Step) -> PageTaken:
         """Sort a page's records: known, outside the window, good, bad."""
         rejects: list[RejectedRecord] = []
         found: list[tuple[TakenRecord, Mapping[str, Any]]] = []
-        for raw in page.records:
+        for raw in step.records:
             identified = self._job.listing.identify(raw)
             if isinstance(identified, RejectedRecord):
                 rejects.append(identified)
             else:
-                self._check_order(identified)
+                self._check_order(identified, step.chain)
                 found.append((identified, raw))
         fresh = self._fresh(found)
         good, bad = self._validated(fresh)
@@ -212,20 +220,29 @@ class _Attempt:
         if newest_at is not None and self._window.newest_at is not None:
             newest_at = max(newest_at, self._window.newest_at)
         keeps = self._job.backfill is None
-        ordered = self._job.listing.is_ordered
-        until_at = self._window.until_at
-        is_over = (
-            ordered and until_at is not None and newest_at is not None and newest_at >= until_at
-        )
+        self._steps_of_walk += 1
+        self._fresh_of_walk += len(fresh)
         return PageTaken(
-            next_position=None if is_over else page.next_position,
+            next_position=self._going_on(step, newest_at),
             newest_at=newest_at,
             batch=self._batch(good),
             taken=[record for record, _ in fresh] if keeps else [],
             rejects=[*rejects, *bad],
             known=len(found) - len(fresh),
-            forget_before_at=self._forget_before(newest_at) if keeps and ordered else None,
+            forget_before_at=self._forget_before(step, newest_at) if keeps else None,
         )
+
+    def _going_on(self, step: Step, newest_at: datetime | None) -> Any:
+        """Where the window goes on behind a page."""
+        position, until_at = step.next_position, self._window.until_at
+        if isinstance(position, dict):
+            return position
+        if position is None:
+            seen_all = self._steps_of_walk == 1 or not self._fresh_of_walk
+            may_lack = self._shifts and self._job.backfill is None and not seen_all
+            return _ONCE_MORE if may_lack else None
+        is_over = until_at is not None and newest_at is not None and newest_at >= until_at
+        return None if is_over and self._is_one_chain else position
 
     def _fresh(
         self, found: list[tuple[TakenRecord, Mapping[str, Any]]]
@@ -252,10 +269,10 @@ class _Attempt:
         asked = [record.id for record in records if record.changed_at <= until_at]
         return dict(self._windows.known(self._job.stream, asked)) if asked else {}
 
-    def _check_order(self, record: TakenRecord) -> None:
+    def _check_order(self, record: TakenRecord, chain: int) -> None:
         if not self._job.listing.is_ordered:
             return
-        if self._read_at is not None and record.changed_at < self._read_at:
+        if record.changed_at < self._read_at.get(chain, record.changed_at):
             raise BadPayloadError(
                 f"the list is not in the order of {self._job.listing.changed_at_path}; ask the "
                 "API to sort by it, or set is_ordered to false",
@@ -263,7 +280,7 @@ class _Attempt:
                 operation=_OPERATION,
                 record=self._job.stream,
             )
-        self._read_at = record.changed_at
+        self._read_at[chain] = record.changed_at
 
     def _validated(
         self, fresh: list[tuple[TakenRecord, Mapping[str, Any]]]
@@ -368,7 +385,9 @@ class _Attempt:
         self._progress(1.0)
         return self._outcome("done", None)
 
-    def _forget_before(self, newest_at: datetime | None) -> datetime | None:
+    def _forget_before(self, step: Step, newest_at: datetime | None) -> datetime | None:
+        if not self._is_one_chain or isinstance(step.next_position, dict):
+            return None
         at = self._capped(newest_at)
         return None if at is None else at - self._overlap
 
@@ -376,7 +395,10 @@ class _Attempt:
         """A record dated into the future must not carry the cursor there."""
         return None if newest_at is None else min(newest_at, self._window.opened_at)
 
-    def _tell_progress(self) -> None:
+    def _tell_progress(self, step: Step) -> None:
+        if step.fraction is not None:
+            self._progress(step.fraction)
+            return
         window = self._window
         until_at = min(window.until_at or window.opened_at, window.opened_at)
         if window.since_at is None or window.newest_at is None or until_at <= window.since_at:

@@ -6,14 +6,14 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, model_validator
 
 from tasks.plain.cursors.windows import RejectedRecord, TakenRecord
 from tasks.plain.http.answers import optional_field
-from tasks.plain.http.pagination import BodyCursor, Pagination
+from tasks.plain.http.pagination import BodyCursor, CountedStyle, Pagination
 
 InstantFormat = Literal["rfc3339", "epoch_s", "epoch_ms"]
 _LONGEST_ID = 200
@@ -59,13 +59,41 @@ class IncrementalList(BaseModel):
     overlap_s: NonNegativeFloat = Field(
         default=120, description="Seconds before the cursor that are read again, for late records."
     )
+    is_shifting: bool | None = Field(
+        default=None,
+        description=(
+            "Whether a record that changes moves those behind it to other pages, as with page "
+            "numbers: then a window is read again until nothing new comes. Empty: with page "
+            "numbers and offsets."
+        ),
+    )
+    slice_s: PositiveInt | None = Field(
+        default=None,
+        description=(
+            "Read windows that are longer in slices of so many seconds, `at_once` of them; needs "
+            "`until_param`."
+        ),
+    )
     at_once: PositiveInt = Field(
         default=1,
-        description="Pages fetched at a time; above 1 only for page numbers and offsets.",
+        description="Pages fetched at a time: of slices, or where pages are numbered.",
     )
     max_pages_a_run: PositiveInt = Field(
         default=5000, description="A run ends after so many pages; the next one goes on there."
     )
+
+    @model_validator(mode="after")
+    def _slices_have_ends(self) -> Self:
+        if self.slice_s is not None and (self.until_param is None or self.shifts):
+            raise ValueError("slices need until_param, and a list that does not shift")
+        return self
+
+    @property
+    def shifts(self) -> bool:
+        """Whether a page's place changes with the records before it."""
+        if self.is_shifting is not None:
+            return self.is_shifting
+        return isinstance(self.pagination, CountedStyle)
 
     def asking_for(self, since_at: datetime | None, until_at: datetime | None) -> dict[str, Any]:
         """The query of every page of a window."""

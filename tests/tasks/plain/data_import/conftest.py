@@ -21,6 +21,8 @@ from tasks.plain.data_import.source import IncrementalList
 from tasks.plain.file_import.http_sink import HttpSink
 from tasks.plain.records.validation import RecordValidator
 
+_SMALL = {"params": {"limit": 3}, "overlap_s": 60, "slice_s": None, "at_once": 1}
+
 
 class Imports:
     """Runs imports of the marketplace's orders.
@@ -49,9 +51,7 @@ class Imports:
             "owner": "run",
             "cursors": self.cursors,
             "source": source_client,
-            "listing": IncrementalList(
-                **{**ORDERS.model_dump(), "params": {"limit": 3}, "overlap_s": 60, **listing}
-            ),
+            "listing": IncrementalList(**{**ORDERS.model_dump(), **_SMALL, **listing}),
             "sink": HttpSink(application, "orders"),
             "model": Order,
             "validator": RecordValidator(Order),

@@ -410,9 +410,114 @@ def test_progress_is_told_by_the_time_the_window_covers(imports, marketplace_api
     assert told[-1] == 1
 
 
-@pytest.mark.parametrize("seed", range(4))
+SLICES = {"slice_s": 60, "at_once": 4}
+
+
+def test_a_long_window_is_read_in_slices_at_once(imports, marketplace_api, own_app, earlier):
+    """Each slice has its own pages, several are under way at a time, and nothing is missing."""
+    for number in range(60):
+        marketplace_api.place(1, at=earlier(-10 * number))
+    marketplace_api.faults.delay_s = 0.05
+    under_way, most = [], []
+
+    def note():
+        under_way.append(1)
+        most.append(len({query["updated_since"] for query in marketplace_api.queries[-4:]}))
+
+    marketplace_api.on_orders = note
+    told = []
+    with ExitStack() as opened:
+        job = imports.job(opened, listing=SLICES, start_at=earlier(0))
+        outcome = import_changes(job, progress=told.append)
+    assert (outcome.result, outcome.counts.records, outcome.counts.created) == ("done", 60, 60)
+    assert order_numbers(own_app) == [order["id"] for order in marketplace_api.orders()]
+    assert max(most) == 4
+    assert told == sorted(told)
+    assert imports.cursor() == earlier(-590)
+    assert imports.run(listing=SLICES).counts.records == 0
+
+
+def test_slices_resume_each_at_its_page(imports, marketplace_api, own_app, sent, earlier):
+    """After a failure no page is sent again, and no slice that was read is asked for again."""
+    for number in range(40):
+        marketplace_api.place(1, at=earlier(-10 * number))
+    options = {"listing": SLICES, "start_at": earlier(0)}
+    with ExitStack() as opened:
+        job = imports.job(opened, **options)
+        inner = job.sink.send
+
+        def breaks_the_marketplace(records, **kwargs):
+            if sent() == 4:
+                marketplace_api.faults.broken = 1_000_000
+            return inner(records, **kwargs)
+
+        job.sink.send = breaks_the_marketplace
+        with pytest.raises(UpstreamFailedError):
+            import_changes(job)
+    marketplace_api.faults.broken = 0
+    done = len(own_app.records("orders"))
+    outcome = imports.run(**options)
+    assert (outcome.is_resumed, outcome.counts.records, outcome.counts.created) == (True, 40, 40)
+    assert 12 <= done < 40
+
+
+def test_a_backfill_in_slices_has_its_range_and_no_more(imports, marketplace_api, own_app, earlier):
+    """The last slice ends where the range ends."""
+    ids = [marketplace_api.place(1, at=earlier(-10 * number))[0] for number in range(40)]
+    outcome = imports.run(listing=SLICES, backfill=Range(earlier(-100), earlier(-350)))
+    assert outcome.counts.records == 25
+    assert order_numbers(own_app) == ids[10:35]
+
+
+NUMBERED = {
+    "pagination": {
+        "kind": "page_number",
+        "records_path": "records",
+        "total_records_path": "total",
+        "page_size": 3,
+    }
+}
+
+
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_numbered_pages_that_shift_lose_nothing(
+    imports, marketplace_api, own_app, earlier, at_once
+):
+    """A record of the first page changes while the second is read: all behind it move up one."""
+    ids = [marketplace_api.place(1, at=earlier(-number))[0] for number in range(12)]
+
+    def shift_once():
+        if len(marketplace_api.queries) == 2:
+            marketplace_api.on_orders = type(marketplace_api.faults)  # does nothing
+            marketplace_api.change(ids[0], at=earlier(-100), state="shipped")
+
+    marketplace_api.on_orders = shift_once
+    outcome = imports.run(listing={**NUMBERED, "at_once": at_once})
+    assert outcome.result == "done"
+    assert order_numbers(own_app) == ids
+    stored = {order["order_no"]: order["status"] for order in own_app.records("orders")}
+    assert stored[ids[0]] == "shipped"
+    assert imports.run(listing=NUMBERED).counts.records == 0
+
+
+def test_numbered_pages_are_read_from_the_start_after_a_failure(
+    imports, marketplace_api, own_app, earlier
+):
+    """What was taken is left out; records that moved to pages read before are not missed."""
+    ids = [marketplace_api.place(1, at=earlier(-number))[0] for number in range(12)]
+    own_app.behave("error", status=500, remaining=1)
+    with pytest.raises(UpstreamFailedError):
+        imports.run(listing=NUMBERED)
+    marketplace_api.change(ids[1], at=earlier(-100))
+    outcome = imports.run(listing=NUMBERED)
+    assert outcome.counts.records == 13
+    assert order_numbers(own_app) == ids
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("listing", [{}, SLICES, NUMBERED], ids=["cursor", "slices", "numbered"])
 def test_whatever_happens_the_application_ends_with_what_the_marketplace_has(
-    imports, marketplace_api, own_app, earlier, seed
+    imports, marketplace_api, own_app, earlier, listing, seed
 ):
     """Ties, late rows, changes and failures on either side in any order: nothing is missing."""
     chance = random.Random(seed)
@@ -436,12 +541,13 @@ def test_whatever_happens_the_application_ends_with_what_the_marketplace_has(
         if fault == "refuses":
             own_app.behave("error", status=422, remaining=1)
         with nullcontext() if fault == "none" else suppress(IntegrationError):
-            imports.run(listing={"max_pages_a_run": chance.choice((1, 2, 100))})
+            pages = {"max_pages_a_run": chance.choice((1, 2, 100))}
+            imports.run(listing={**listing, **pages}, start_at=earlier(60))
         own_app.behave("ok")
     marketplace_api.faults = type(marketplace_api.faults)()
-    while imports.run().result != "done":
+    while imports.run(listing=listing).result != "done":
         pass
-    imports.run()
+    imports.run(listing=listing)
     expected = {order["id"]: Decimal(order["amount"]) for order in marketplace_api.orders()}
     stored = {order["order_no"]: Decimal(order["total"]) for order in own_app.records("orders")}
     assert stored == expected
