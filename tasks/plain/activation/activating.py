@@ -147,13 +147,13 @@ class Registering:
         else:
             remote_id = found.remote_id
             differences = list(found.differences)
-            if sent is not None and entry.secret_version != sent.version:
+            if sent is not None and entry.secret_digest != sent.digest:
                 differences.append("secret")
             became = "changed" if differences else "kept"
             if differences:
                 registrar.update(wanted, found, sent.value if sent else None)
                 told = f"differed: {', '.join(differences)}"
-        self._ledger.record(entry, remote_id, secret_version=secret.version if secret else None)
+        self._ledger.record(entry, remote_id, secret_digest=sent.digest if sent else None)
         heard = registrar.ping(remote_id)
         return _registered(
             wanted,

@@ -45,7 +45,7 @@ class Entry:
         url_digests: Of every URL it may call; the last one is what it shall.
         is_intended: It may be there without us knowing its id.
         remote_id: The third party's id, if we know it.
-        secret_version: Of the stored secret that the third party has.
+        secret_digest: Of the secret that we have made and the third party has.
         problem: What went wrong last, if anything did.
         updated_at: When something last changed here.
     """
@@ -59,7 +59,7 @@ class Entry:
     url_digests: tuple[str, ...]
     is_intended: bool
     remote_id: str | None
-    secret_version: int | None
+    secret_digest: str | None
     problem: str | None
     updated_at: datetime
 
@@ -223,7 +223,7 @@ class Ledger:
                 connection.execute(select(REGISTRATIONS).where(REGISTRATIONS.c.id == id_)).one()
             )
 
-    def record(self, entry: Entry, remote_id: str, *, secret_version: int | None) -> None:
+    def record(self, entry: Entry, remote_id: str, *, secret_digest: str | None) -> None:
         """It is there, as wanted, and calls nothing but the last of its URLs.
 
         Raises:
@@ -236,7 +236,7 @@ class Ledger:
                     state="registered",
                     remote_id=remote_id,
                     url_digests=orjson.dumps([entry.url_digests[-1]]).decode(),
-                    secret_version=secret_version,
+                    secret_digest=secret_digest,
                     problem=None,
                     updated_at=now,
                 )
@@ -343,7 +343,7 @@ def _entry(row: Row[Any]) -> Entry:
         url_digests=tuple(orjson.loads(row.url_digests)),
         is_intended=row.state == "intended",
         remote_id=row.remote_id,
-        secret_version=row.secret_version,
+        secret_digest=row.secret_digest,
         problem=row.problem,
         updated_at=row.updated_at,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Column, Integer, String, Table, Text, UniqueConstraint
+from sqlalchemy import Boolean, Column, String, Table, Text, UniqueConstraint
 
 from tasks.plain.state.tables import METADATA, Instant
 
@@ -35,7 +35,8 @@ REGISTRATIONS = Table(
     # intended → registered; what was intended may be there without us knowing its id
     Column("state", String(10), nullable=False),
     Column("remote_id", String(500)),
-    Column("secret_version", Integer),
+    # SHA-256 of the secret that we made and sent
+    Column("secret_digest", String(64)),
     Column("problem", Text),
     Column("created_at", Instant, nullable=False),
     Column("updated_at", Instant, nullable=False),

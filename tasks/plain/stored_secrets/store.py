@@ -7,6 +7,7 @@ take the old one away.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,6 +37,11 @@ class StoredSecret:
 
     version: int
     value: str = field(repr=False)
+
+    @property
+    def digest(self) -> str:
+        """By which it is known again: SHA-256, in hexadecimal; only of secrets nobody can guess."""
+        return hashlib.sha256(self.value.encode()).hexdigest()
 
 
 class StoredSecrets:
@@ -116,11 +122,6 @@ class StoredSecrets:
         with reading(self._engine) as connection:
             return {row[0]: row[1] for row in connection.execute(query)}
 
-    def forget(self, name: str) -> None:
-        """Delete all versions; the next one is version 1 again."""
-        with writing(self._engine) as connection:
-            connection.execute(delete(SECRETS).where(SECRETS.c.name == name))
-
     def reencrypt(self) -> int:
         """Encrypt everything with the first key; returns how many versions.
 
@@ -155,7 +156,9 @@ class StoredSecrets:
             .limit(1)
         )
         row = connection.execute(query).one_or_none()
-        return row and StoredSecret(row.version, self._decrypted(name, row.ciphertext))
+        if row is None:
+            return None
+        return StoredSecret(row.version, self._decrypted(name, row.ciphertext))
 
     def _add(
         self, connection: Connection, name: str, value: str, newest: StoredSecret | None

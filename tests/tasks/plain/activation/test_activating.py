@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import text
 
 from tasks.plain.state.database import open_database
 from tasks.plain.stored_secrets.store import StoredSecrets
@@ -141,6 +142,35 @@ def test_an_answer_that_got_lost_makes_no_second_registration(activations, lost)
     activations.run()
     assert activations.registered() == activations.expected(*ALL)
     assert github_secret(activations) == stored(activations, "shop-github")
+
+
+def test_two_registrations_may_call_one_url(activations):
+    """Even where the third party keeps no marker, neither takes the other's for its own."""
+    registrations = activations.declaration["registrations"]
+    orders = registrations["orders"] = {**registrations["orders"], "marker_field": None}
+    registrations["changes"] = {**orders, "events": ["order.updated"]}
+    for became in ("created", "kept"):
+        assert set(activations.became().values()) == {became}
+        assert [events for _, *events in activations.registered()["own app"]] == [
+            ["order.created"],
+            ["order.created"],
+            ["order.updated"],
+        ]
+
+
+def test_lost_secrets_are_agreed_on_anew(activations):
+    """Ours is sent again; one that the third party tells only once needs a new registration."""
+    activations.run()
+    before = {name: stored(activations, name) for name in ("shop-github", "shop-own-app")}
+    engine = open_database(activations.database)
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM stored_secrets"))
+    engine.dispose()
+    became = activations.became()
+    assert (became["repository"], became["orders"]) == ("changed", "created")
+    assert activations.registered() == activations.expected(*ALL)
+    assert github_secret(activations) == stored(activations, "shop-github")
+    assert {name: stored(activations, name) for name in before}.items().isdisjoint(before.items())
 
 
 def test_secrets_are_not_readable_in_the_database(activations, tmp_path):

@@ -104,9 +104,9 @@ def test_what_is_intended_is_remembered_until_it_is_gone(state_database, clock):
     )
     one.record_problem(entry, "it is down")
     assert one.entries("shop")[0].problem == "it is down"
-    one.record(entry, "17", secret_version=3)
+    one.record(entry, "17", secret_digest="abc")
     (entry,) = one.entries()
-    assert (entry.remote_id, entry.secret_version, entry.problem) == ("17", 3, None)
+    assert (entry.remote_id, entry.secret_digest, entry.problem) == ("17", "abc", None)
     assert entry.url_digests == (url_digest("https://new.example/a"),)
     assert one.registered_at(PLACE) == {"17": entry.id}
     assert entry.wanted.marker == "shop/orders"

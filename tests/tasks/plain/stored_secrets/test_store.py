@@ -28,8 +28,6 @@ def test_the_newest_two_versions_are_accepted(secrets):
     assert secrets.newest("a").value == "z"
     assert secrets.versions() == {"a": 3, "b": 1}
     assert secrets.accepted(["unknown"]) == []
-    secrets.forget("a")
-    assert (secrets.newest("a"), secrets.versions()) == (None, {"b": 1})
 
 
 def test_all_who_ensure_get_the_same(secrets):

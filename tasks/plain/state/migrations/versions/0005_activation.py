@@ -40,7 +40,7 @@ def upgrade() -> None:
         sa.Column("url_digests", sa.Text, nullable=False),
         sa.Column("state", sa.String(10), nullable=False),
         sa.Column("remote_id", sa.String(500)),
-        sa.Column("secret_version", sa.Integer),
+        sa.Column("secret_digest", sa.String(64)),
         sa.Column("problem", sa.Text),
         sa.Column("created_at", Instant, nullable=False),
         sa.Column("updated_at", Instant, nullable=False),
