@@ -31,6 +31,7 @@ from tasks.plain.activation.ledger import ActivationState, Entry, Ledger
 from tasks.plain.activation.registrar import Registrar, Wanted
 from tasks.plain.activation.rest_registrar import RestRegistrar
 from tasks.plain.activation.salesforce_registrar import SalesforceRegistrar
+from tasks.plain.inbox.storage_errors import storage_errors
 from tasks.plain.integrations.registrations import AnyRegistration, RestRegistration
 from tasks.plain.state.database import open_database
 from tasks.plain.stored_secrets.store import StoredSecrets
@@ -210,11 +211,12 @@ class RegisteredNames:
         return self._names[key]
 
     def _read(self) -> dict[str, str]:
-        engine = open_database()
-        try:
-            entries = Ledger(engine, run_id="reader").entries(self._integration)
-        finally:
-            engine.dispose()
+        with storage_errors("read registrations"):
+            engine = open_database()
+            try:
+                entries = Ledger(engine, run_id="reader").entries(self._integration)
+            finally:
+                engine.dispose()
         return {each.remote_id[:15]: each.name for each in entries if each.remote_id is not None}
 
 
