@@ -52,6 +52,7 @@ def main() -> None:
     except MisconfiguredError as exc:
         sys.exit(str(exc))
     print("deployed; start runs with: python -m deployments.launcher --pool", WORK_POOL)
+    print("register endpoints at third parties with: python -m deployments.activate --all")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ from flows.integration_activation.flow import (
     check_registrations,
     deactivate_integration,
 )
+from tasks.plain.inbox.doorbell import doorbell_event
+from tasks.plain.inbox.operations import Selection
 
 # Prefect's own clients leave sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
@@ -92,7 +94,7 @@ def test_github_calls_once_it_is_activated(runs, gateway, github, inbox, deploym
     assert set(inbox.statuses().values()) == {"received"}
     github.hooks.tell("push", {"ref": "refs/heads/main"})
     for _ in range(200):
-        events = [each.event for each in inbox.operations.select(_all())]
+        events = [each.event for each in inbox.operations.select(Selection())]
         if "push" in events:
             break
         asyncio.run(asyncio.sleep(0.05))
@@ -152,7 +154,19 @@ def test_without_a_public_url_it_says_what_to_give(runs, github, monkeypatch):
     assert github.hooks.hooks == {}
 
 
-def _all():
-    from tasks.plain.inbox.operations import Selection
+def test_an_integration_s_inbox_events_are_found_by_its_tag(prefect_server):
+    """The same filter as for its runs finds what its inbox announces."""
 
-    return Selection()
+    async def found():
+        async with get_client() as client:
+            event = doorbell_event("github_events")
+            await client.request("POST", "/events", json=[event])
+            related = {"related": {"id": ["prefect.tag.github-events"]}}
+            for _ in range(100):  # events are recorded a moment later
+                response = await client.request("POST", "/events/filter", json={"filter": related})
+                if any(each["id"] == event["id"] for each in response.json()["events"]):
+                    return True
+                await asyncio.sleep(0.1)
+            return False
+
+    assert asyncio.run(found())
