@@ -229,7 +229,7 @@ class _Attempt:
             taken=[record for record, _ in fresh] if keeps else [],
             rejects=[*rejects, *bad],
             known=len(found) - len(fresh),
-            forget_before_at=self._forget_before(step, newest_at) if keeps else None,
+            forget_before_at=self._forget_before(newest_at) if keeps else None,
         )
 
     def _going_on(self, step: Step, newest_at: datetime | None) -> Any:
@@ -385,11 +385,10 @@ class _Attempt:
         self._progress(1.0)
         return self._outcome("done", None)
 
-    def _forget_before(self, step: Step, newest_at: datetime | None) -> datetime | None:
-        if not self._is_one_chain or isinstance(step.next_position, dict):
-            return None
+    def _forget_before(self, newest_at: datetime | None) -> datetime | None:
+        """What the next window does not read again; pages that shift are read again themselves."""
         at = self._capped(newest_at)
-        return None if at is None else at - self._overlap
+        return None if at is None or self._shifts else at - self._overlap
 
     def _capped(self, newest_at: datetime | None) -> datetime | None:
         """A record dated into the future must not carry the cursor there."""
