@@ -53,6 +53,11 @@ class IdentityMap:
         """The pair of a record, by any id it ever had, without holding it."""
         return self.find_all(side, [record_id]).get(record_id)
 
+    def get(self, pair_id: str) -> Pair | None:
+        """A pair by its own id, without holding it; None if there is no such pair."""
+        with reading(self._engine) as connection:
+            return self._rows.get(connection, pair_id)
+
     def find_all(self, side: Side, record_ids: Sequence[str]) -> dict[str, Pair]:
         """As `find`, for many at once; those that have no pair are left out.
 
@@ -84,7 +89,7 @@ class IdentityMap:
             right: one of the right record.
 
         Raises:
-            UpstreamBusyError: Another process, or another thread of this one, holds it.
+            PairBusyError: Another process, or another thread of this one, holds it.
         """
         if (left is None) == (right is None):
             raise ValueError("name the record of one side")

@@ -23,6 +23,10 @@ class PairedOtherwiseError(TransientError):
     """The record is part of another pair by now: look again."""
 
 
+class PairBusyError(UpstreamBusyError):
+    """Another run holds the pair just now."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pair:
     """Two records that are one thing.
@@ -74,6 +78,13 @@ class PairRows:
         return {
             record_id: pairs[pair_id] for record_id, pair_id in pair_ids.items() if pair_id in pairs
         }
+
+    def get(self, connection: Connection, pair_id: str) -> Pair | None:
+        """The pair of this kind with this id."""
+        query = select(PAIRS.c.id).where(PAIRS.c.id == pair_id, PAIRS.c.kind == self._kind)
+        if connection.execute(query).first() is None:
+            return None
+        return next(iter(self.read(connection, [pair_id])), None)
 
     def page(self, connection: Connection, after: str, limit: int) -> list[Pair]:
         """Pairs that are no tombstones, after the one with this id."""
@@ -127,7 +138,7 @@ class PairRows:
             return None
         now = self._clock()
         if row.lease_until_at > now:
-            raise UpstreamBusyError(
+            raise PairBusyError(
                 "another run is at this pair of records just now; it is tried again",
                 system=_SYSTEM,
                 operation="hold pair",

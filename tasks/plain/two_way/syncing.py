@@ -8,13 +8,14 @@ is looked at again, never overwritten.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+import random
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
-from blocks.errors import TransientError
 from tasks.plain.identity_map.pairs import HeldPair, IdentityMap
-from tasks.plain.identity_map.rows import Pair, PairedOtherwiseError
+from tasks.plain.identity_map.rows import Pair, PairBusyError, PairedOtherwiseError
 from tasks.plain.identity_map.sides import SIDES, Side, other_side
 from tasks.plain.two_way.deciding import (
     Decision,
@@ -32,6 +33,8 @@ from tasks.plain.two_way.records import ChangedMeanwhileError, Found, Records
 from tasks.plain.two_way.rule import ConflictRule
 
 _ROUNDS = 5
+_BUSY_ROUNDS = 20
+_BUSY_WAIT_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +107,19 @@ class TwoWaySync:
         left: The left side.
         right: The right side.
         rule: What prevails.
+        sleep: Waits so many seconds, while another run is at the pair.
     """
 
     def __init__(
-        self, identities: IdentityMap, left: Records, right: Records, rule: ConflictRule
+        self,
+        identities: IdentityMap,
+        left: Records,
+        right: Records,
+        rule: ConflictRule,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        self._sleep = sleep
         self._identities = identities
         self._records: dict[Side, Records] = {"left": left, "right": right}
         self._rule = rule
@@ -122,20 +133,27 @@ class TwoWaySync:
 
         Raises:
             ChangedMeanwhileError: It is being changed all the time.
-            UpstreamBusyError: Another run is at it.
+            PairBusyError: Another run is at it for long.
             IntegrationError: As calls to either side raise it.
         """
-        last: TransientError | None = None
-        for _ in range(_ROUNDS):
+        return self._sync(side, record_id, _ROUNDS)
+
+    def _sync(self, side: Side, record_id: str, rounds: int) -> Synced:
+        busy = 0
+        while True:
             try:
                 return self._sync_once(side, record_id)
-            except _MergedFurtherError as error:
-                self.sync(error.side, error.merged_id)
-                last = error
+            except PairBusyError:
+                busy += 1
+                if busy == _BUSY_ROUNDS:
+                    raise
+                self._sleep(_BUSY_WAIT_S * random.random())
             except (ChangedMeanwhileError, PairedOtherwiseError) as error:
-                last = error
-        assert last is not None  # noqa: S101 - there was a round
-        raise last
+                rounds -= 1
+                if rounds == 0:
+                    raise
+                if isinstance(error, _MergedFurtherError):
+                    self._sync(error.side, error.merged_id, rounds)
 
     def is_in_step(self, side: Side, record_id: str, snapshot: Snapshot) -> bool:
         """Whether this is how the record was when both sides were last in step.
@@ -261,6 +279,8 @@ class TwoWaySync:
                 taken = self._identities.find(side, candidate.id)
                 if taken is not None and taken.deleted_at is None and taken.id_of(other):
                     continue
+                if taken is None and self._is_made_for_another(candidate, pair, side):
+                    continue
                 if taken is not None:
                     half = holding.enter_context(self._identities.hold_pair(taken.id))
                     if half is None:
@@ -269,6 +289,13 @@ class TwoWaySync:
                 _keep_id(pair, side, candidate.id)
                 found[side] = candidate
                 return
+
+    def _is_made_for_another(self, record: Found, pair: HeldPair, side: Side) -> bool:
+        """Whether it was created for another pair, which does not know of it yet."""
+        if record.marker is None or record.marker == pair.id:
+            return False
+        maker = self._identities.get(record.marker)
+        return maker is not None and maker.deleted_at is None and maker.id_of(side) is None
 
     def _revive(self, pair: HeldPair, found: Mapping[Side, Found | None]) -> None:
         """A record that was deleted is there again, as a new one."""
@@ -287,8 +314,7 @@ class TwoWaySync:
         for side in SIDES:
             # the pair whose record it is knows it; the other one may have had another record
             of_survivor, of_absorbed = self._find(survivor, side), found[side]
-            self._refuse_a_third(of_survivor, survivor, absorbed, side)
-            self._refuse_a_third(of_absorbed, absorbed, survivor, side)
+            self._leave_a_third_alone(side, (survivor, of_survivor), (absorbed, of_absorbed))
             own = _one_side(of_survivor, survivor, remembered(survivor.state)[side])
             others = _one_side(of_absorbed, absorbed, remembered(absorbed.state)[side])
             if of_survivor is None:
@@ -303,19 +329,30 @@ class TwoWaySync:
             # each side kept another one of the records: they never were in step with each other
             for one in sides.values():
                 if one.seen.was_there and one.merged is None:
-                    one.seen = look(one.found and one.found.snapshot, Known(), one.owner.id)
+                    known = Known(sent=one.known.sent)
+                    one.seen = look(_snapshot_of(one.found), known, one.owner.id)
         return _Work(survivor, sides, absorbed)
 
-    def _refuse_a_third(
-        self, record: Found | None, pair: HeldPair, other: HeldPair, side: Side
+    def _leave_a_third_alone(
+        self,
+        side: Side,
+        survivor: tuple[HeldPair, Found | None],
+        absorbed: tuple[HeldPair, Found | None],
     ) -> None:
         """Two pairs are brought together at a time."""
-        own_id = pair.pair.id_of(side)
-        if record is None or own_id is None or record.id == own_id:
-            return
-        third = self._identities.find(side, record.id)
-        if third is not None and third.id not in (pair.id, other.id):
-            raise _MergedFurtherError(side, own_id)
+        pair_ids = (survivor[0].id, absorbed[0].id)
+        for pair, record in (survivor, absorbed):
+            own_id = pair.pair.id_of(side)
+            if record is None or own_id is None or record.id == own_id:
+                continue
+            third = self._identities.find(side, record.id)
+            if third is None or third.id in pair_ids:
+                continue
+            if pair is survivor[0]:
+                raise _MergedFurtherError(side, own_id)
+            # people have merged its two records into those of two pairs: nothing of it is left
+            survivor[0].absorb(pair)
+            raise _look_again("merge records", record.id)
 
     def _carry_out(self, work: _Work, decision: Decision) -> None:
         writes: dict[Side, Write] = {"left": decision.left, "right": decision.right}
@@ -415,8 +452,12 @@ def _unseen_of(pair: Pair, seen: Mapping[Side, Collection[str]]) -> tuple[Side, 
 
 
 def _one_side(found: Found | None, owner: HeldPair, known: Known) -> _OneSide:
-    seen = look(None if found is None else found.snapshot, known, owner.id)
+    seen = look(_snapshot_of(found), known, owner.id)
     return _OneSide(found, owner, known, seen)
+
+
+def _snapshot_of(found: Found | None) -> Snapshot | None:
+    return None if found is None else found.snapshot
 
 
 def _id_of(found: Found | None) -> str | None:

@@ -47,6 +47,8 @@ def test_a_pair_is_found_by_either_side(identities):
         assert (found.id, found.left, found.right) == (id_, "L1", "R1")
         assert (found.state, found.deleted_at) == ({"digest": "abc"}, None)
     assert identities.find("left", "R1") is None
+    assert identities.get(id_) == identities.find("left", "L1")
+    assert identities.get("unknown") is None
 
 
 def test_kinds_do_not_meet(identities, state_database):

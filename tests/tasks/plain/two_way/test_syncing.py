@@ -481,6 +481,7 @@ class History:
         other_id = pair and pair.id_of(other_side(side))
         if pair is not None and pair.id_of(side) == record_id and other_id:
             other = (other_side(side), other_id)
+            self.deletions = [one for one in self.deletions if other not in one]
             if other_id in self.world.sides[other[0]].records and node in self.in_step_at:
                 self.deletions.append((node, other, self.in_step_at[node]))
         self.world.sides[side].remove(record_id)
@@ -575,7 +576,7 @@ class History:
 
     def _check_deletions(self):
         for node, other, in_step_at in self.deletions:
-            if {node, other} & self.merged.keys() or other in self.removed or self.has_crashed:
+            if other in self.removed or self.has_crashed or self._was_merged(node, other):
                 continue
             later = [
                 e for e in self.edits
@@ -586,6 +587,10 @@ class History:
             is_there = other[1] in self.world.sides[other[0]].records
             outlives = bool(later) and self.world.rule.deletion == "loses"
             assert is_there == outlives, "deleted in vain" if is_there else "a change was deleted"
+
+    def _was_merged(self, *nodes):
+        pairs = [self.world.pair_of(*node) for node in nodes]
+        return any(node in nodes or self.world.pair_of(*node) in pairs for node in self.merged)
 
     def _note_what_is_in_step(self):
         for pair in self.world.identities.page(limit=10_000):

@@ -1,0 +1,211 @@
+"""Keep contacts the same in the CRM and in the application, whoever edits them where."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from prefect import State, flow
+from prefect.runtime import flow_run
+from prefect.states import Completed
+
+from blocks.errors import IntegrationError
+from blocks.http_api import HttpApi
+from flows.crm_contacts.contacts import CRM, KIND, OWN_APP, ContactRule
+from flows.crm_contacts.deliveries import ContactSync
+from flows.crm_contacts.sides import CRM_PAGES, OWN_APP_PAGES
+from tasks.api import open_api
+from tasks.connections import load_connection
+from tasks.deliveries import handle_deliveries, name_run
+from tasks.outcomes import failed
+from tasks.plain.identity_map.pairs import IdentityMap
+from tasks.plain.inbox.draining import DrainSettings
+from tasks.plain.state.database import open_database
+from tasks.plain.two_way.walking import WalkReport
+from tasks.two_way import bring_unseen_in_step, find_all_unseen, joined, show_walk, walk_list
+
+_PAGE_SIZE = {"limit": 200}
+_NAMED = 3
+
+
+def name_walk() -> str:
+    """What walks and since when, e.g. "crm-contacts-reconcile 14:00"."""
+    return f"{flow_run.flow_name} {flow_run.scheduled_start_time:%H:%M}"
+
+
+@flow(name="crm-contacts-import", flow_run_name=name_run)
+async def crm_contacts_import(
+    crm: str = "http-api/crm",
+    application: str = "http-api/own-app",
+    rule: ContactRule = ContactRule(),  # noqa: B008 - immutable, shown in the run form
+    payload: dict[str, Any] | None = None,
+    draining: DrainSettings = DrainSettings(),  # noqa: B008
+) -> State[Any]:
+    """Take the waiting events of the CRM and let the application's contacts follow.
+
+    An event says only which contact to look at: both sides are read as they are now, and whoever
+    is behind is written. Echoes of our own changes are ignored, which their task runs say.
+
+    Args:
+        crm: The block of the CRM.
+        application: The block of the application.
+        rule: What prevails when both sides have changed a contact.
+        payload: A sample event to handle in place of what is waiting.
+        draining: How the run goes about waiting deliveries.
+    """
+    async with _both_sides(crm, application, rule, attempts=1) as contacts:
+        return await handle_deliveries(
+            "crm_contacts_import",
+            contacts.handle_crm_event,
+            settings=draining,
+            payload=payload,
+            event=str((payload or {}).get("type", "")),
+        )
+
+
+@flow(name="crm-contacts-export", flow_run_name=name_run)
+async def crm_contacts_export(
+    crm: str = "http-api/crm",
+    application: str = "http-api/own-app",
+    rule: ContactRule = ContactRule(),  # noqa: B008 - immutable, shown in the run form
+    payload: dict[str, Any] | None = None,
+    draining: DrainSettings = DrainSettings(),  # noqa: B008
+) -> State[Any]:
+    """Take the waiting events of the application and let the CRM's contacts follow.
+
+    The same as the import, the other way round; both decide by the same rule.
+
+    Args:
+        crm: The block of the CRM.
+        application: The block of the application.
+        rule: What prevails when both sides have changed a contact.
+        payload: A sample event to handle in place of what is waiting.
+        draining: How the run goes about waiting deliveries.
+    """
+    async with _both_sides(crm, application, rule, attempts=1) as contacts:
+        return await handle_deliveries(
+            "crm_contacts_export",
+            contacts.handle_own_event,
+            settings=draining,
+            payload=payload,
+            event=str((payload or {}).get("type", "")),
+        )
+
+
+@flow(name="crm-contacts-initial-sync", flow_run_name=name_walk)
+async def crm_contacts_initial_sync(
+    crm: str = "http-api/crm",
+    application: str = "http-api/own-app",
+    rule: ContactRule = ContactRule(),  # noqa: B008 - immutable, shown in the run form
+) -> State[Any]:
+    """Pair all contacts by e-mail address, and make on each side those that it lacks.
+
+    Run it once, after activation. It deletes nothing; Retry goes on at the page that failed.
+
+    Args:
+        crm: The block of the CRM.
+        application: The block of the application.
+        rule: What prevails where both sides know a contact differently.
+    """
+    async with _both_sides(crm, application, rule) as contacts:
+        try:
+            of_crm, of_own_app = await _walk(contacts)
+        except IntegrationError as error:
+            return failed(f"{error}; Retry goes on at the page that failed")
+        return await _ended("crm-contacts-initial-sync", of_crm, of_own_app, WalkReport())
+
+
+@flow(name="crm-contacts-reconcile", flow_run_name=name_walk)
+async def crm_contacts_reconcile(
+    crm: str = "http-api/crm",
+    application: str = "http-api/own-app",
+    rule: ContactRule = ContactRule(),  # noqa: B008 - immutable, shown in the run form
+    max_missing: int = 50,
+) -> State[Any]:
+    """Find what events did not tell: list both sides, bring in step what differs or is gone.
+
+    Contacts that are in step cost no call but the list's. Retry goes on where the run failed.
+
+    Args:
+        crm: The block of the CRM.
+        application: The block of the application.
+        rule: What prevails when both sides have changed a contact.
+        max_missing: If more contacts than this are gone at once, none of them is followed: the
+            side that misses them may be the wrong one, or be restored from a backup.
+    """
+    async with _both_sides(crm, application, rule) as contacts:
+        try:
+            of_crm, of_own_app = await _walk(contacts)
+            seen = {CRM: of_crm.seen, OWN_APP: of_own_app.seen}
+            unseen = await asyncio.to_thread(find_all_unseen, contacts.two_way, seen)
+            if len(unseen) > max_missing:
+                return failed(
+                    f"{len(unseen)} contacts are gone, more than max_missing ({max_missing}); "
+                    "nothing was deleted. Make sure that both sides are the right ones, then run "
+                    "it once with a greater max_missing"
+                )
+            names = {CRM: contacts.crm.name, OWN_APP: contacts.own_app.name}
+            of_unseen = await bring_unseen_in_step(contacts.two_way, unseen, names)
+        except IntegrationError as error:
+            return failed(str(error))
+        return await _ended("crm-contacts-reconcile", of_crm, of_own_app, of_unseen)
+
+
+async def _walk(contacts: ContactSync) -> tuple[WalkReport, WalkReport]:
+    """The lists of the CRM and of the application, one after the other."""
+    two_way, crm, own_app = contacts.two_way, contacts.crm, contacts.own_app
+    of_crm = await walk_list(
+        two_way, CRM, crm.name, crm.api, "contacts", CRM_PAGES, crm.found, page_size=_PAGE_SIZE
+    )
+    of_own_app = await walk_list(
+        two_way,
+        OWN_APP,
+        own_app.name,
+        own_app.api,
+        "contacts",
+        OWN_APP_PAGES,
+        own_app.found,
+        page_size=_PAGE_SIZE,
+    )
+    return of_crm, of_own_app
+
+
+async def _ended(
+    key: str, of_crm: WalkReport, of_own_app: WalkReport, of_unseen: WalkReport
+) -> State[Any]:
+    report = joined([of_crm, of_own_app, of_unseen])
+    await show_walk(key, report)
+    message = (
+        f"{len(of_crm.seen)} contacts in the CRM, {len(of_own_app.seen)} in the application; "
+        f"{len(report.brought_in_step)} brought in step"
+    )
+    if not report.refused:
+        return Completed(message=message)
+    named = "; ".join(f"{told.record}: {told.what}" for told in report.refused[:_NAMED])
+    return failed(f"{message}, {len(report.refused)} could not be: {named}")
+
+
+@asynccontextmanager
+async def _both_sides(
+    crm: str, application: str, rule: ContactRule, *, attempts: int | None = None
+) -> AsyncIterator[ContactSync]:
+    """Both APIs and the identity map, open.
+
+    Args:
+        crm: Its block.
+        application: Its block.
+        rule: What prevails.
+        attempts: At each call; one where retries are the delivery's own, so that they are seen.
+    """
+    changes = {} if attempts is None else {"max_attempts": attempts}
+    crm_block = (await load_connection(crm, HttpApi)).model_copy(update=changes)
+    own_block = (await load_connection(application, HttpApi)).model_copy(update=changes)
+    engine = await asyncio.to_thread(open_database)
+    try:
+        with open_api(crm_block) as crm_api, open_api(own_block) as own_api:
+            identities = IdentityMap(engine, KIND)
+            yield ContactSync(identities, crm_api, own_api, rule.as_conflict_rule())
+    finally:
+        engine.dispose()
