@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import yaml
 from cryptography.fernet import Fernet
 
 from blocks.http_api import ApiKeyAuth, HttpApi
@@ -19,6 +22,7 @@ from flows.salesforce_crm.contact_created import contact_created
 from flows.salesforce_crm.dispatch import salesforce_crm
 from flows.salesforce_crm.opportunity_created import opportunity_created
 from flows.salesforce_crm.opportunity_updated import opportunity_updated
+from tasks.plain.signatures import verify
 
 # Prefect's own clients leave sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
@@ -191,6 +195,29 @@ def test_activation_tells_no_secret_path(activated, runs, gateway):
     state = runs.start(deactivate_integration, integration="salesforce-crm")
     assert state.message == "3 removed; switched off: nothing"
     assert activated.messages.objects() == []
+
+
+def test_the_samples_are_what_salesforce_sends_and_the_flows_take(activated, runs, own_app):
+    """The message is read as the notification beside it, which the run form takes."""
+    message = (FLOWS / "samples" / "outbound_message.xml").read_bytes()
+    notification = yaml.safe_load((FLOWS / "samples" / "notification.yaml").read_text())
+    verified = verify(
+        "salesforce",
+        secrets=[ORGANIZATION_ID],
+        method="POST",
+        url="https://hooks.example/",
+        headers={},
+        body=message,
+        now=datetime.now(UTC),
+    )
+    first, second = verified.read_events()
+    assert json.loads(first.payload) == notification
+    assert (first.dedup_key, first.ordering_key) == ("04l000000000007AAA", "006000000000001AAA")
+    assert second.ordering_key == "006000000000002AAA"
+    id_ = activated.records.create("Opportunity", Name="Deal", **OPPORTUNITY)
+    state = runs.start(opportunity_created, payload={**notification, "record": {"Id": id_}})
+    assert state.message == "sample done"
+    assert [each["title"] for each in own_app.records("activities")] == ["Deal"]
 
 
 def url_of(salesforce) -> str:
