@@ -5,7 +5,8 @@
       │         └─────────────────────┴─────────────────────┘
       └── any error of the source: close, wait longer each time, begin anew
 
-A message that was stored and not acknowledged comes again and is then a duplicate. Nothing is
+While one batch is being stored the next is received already, where the source bears it. A
+message that was stored and not acknowledged comes again and is then a duplicate. Nothing is
 ever dropped: what nobody can read is stored as parked.
 """
 
@@ -60,6 +61,15 @@ class Pace:
     max_wait_s: float = 30.0
     hold_every_s: float = 5.0
     lag_every_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Storing:
+    """Messages on their way to the disk, and what becomes of them."""
+
+    messages: Sequence[Message]
+    counts: Counter[str]
+    task: asyncio.Task[None]
 
 
 class Listener:
@@ -121,31 +131,78 @@ class Listener:
 
     async def _listen(self) -> None:
         self.status.enter("listening")
-        while not self._stopping.is_set():
-            self._stage = "receive"
-            await self._ask_lag()
-            messages = await self._source.receive(self._pace.batch, wait_s=self._pace.poll_s)
-            self._failures = 0
-            if messages:
-                await self._take(messages)
-
-    async def _take(self, messages: Sequence[Message]) -> None:
-        counts: Counter[str] = Counter()
-        self.status.metrics.held.labels(self.status.name).set(len(messages))
+        storing: _Storing | None = None
         try:
-            deliveries = await self._patiently(lambda: self._read(messages), messages)
-            for chunk in _chunks(deliveries):
-                stored = await self._patiently(lambda c=chunk: self._store(c), messages)  # type: ignore[misc]
-                for delivery, result in zip(chunk, stored, strict=True):
-                    counts[_outcome(delivery, result)] += 1
+            while not self._stopping.is_set() or storing is not None:
+                following = await self._receive(storing)
+                stored, storing = storing, None
+                if stored is not None:
+                    await self._hold_until_done(stored, following)
+                if following:
+                    storing = self._begin_to_store(following)
+                if stored is not None:
+                    await self._acknowledge(stored)
         finally:
-            self.status.metrics.held.labels(self.status.name).set(0)
-        if counts["new"]:
+            if storing is not None:
+                await self._leave(storing)
+
+    async def _receive(self, storing: _Storing | None) -> list[Message]:
+        """The next messages; while others are being stored only what is there at once."""
+        if self._stopping.is_set() or (storing is not None and not self._source.reads_ahead):
+            return []
+        self._stage = "receive"
+        await self._ask_lag()
+        wait_s = 0.0 if storing is not None else self._pace.poll_s
+        messages = await self._source.receive(self._pace.batch, wait_s=wait_s)
+        self._failures = 0
+        return messages
+
+    def _begin_to_store(self, messages: list[Message]) -> _Storing:
+        counts: Counter[str] = Counter()
+        return _Storing(messages, counts, asyncio.create_task(self._store_all(messages, counts)))
+
+    async def _hold_until_done(self, storing: _Storing, following: Sequence[Message]) -> None:
+        """Wait until they are stored: all are ours meanwhile, and no others are taken."""
+        held = [*storing.messages, *following]
+        metric = self.status.metrics.held.labels(self.status.name)
+        metric.set(len(held))
+        try:
+            while not (await asyncio.wait({storing.task}, timeout=self._pace.hold_every_s))[0]:
+                self._stage = "receive"
+                await self._source.hold(held)
+            self._stage = "store"
+            storing.task.result()
+        except BaseException:
+            storing.task.cancel()
+            await asyncio.wait({storing.task})
+            raise
+        finally:
+            metric.set(0)
+
+    async def _leave(self, storing: _Storing) -> None:
+        """The source failed meanwhile: what it gave comes again, and what is stored is told."""
+        await asyncio.wait({storing.task}, timeout=self._pace.hold_every_s)
+        storing.task.cancel()
+        await asyncio.wait({storing.task})
+        if not storing.task.cancelled():
+            storing.task.exception()  # told already
+        if storing.counts["new"]:
             self._ring(self.status.integration)
-        counts["refused"] = len(messages) - len(deliveries)
+
+    async def _acknowledge(self, stored: _Storing) -> None:
+        if stored.counts["new"]:
+            self._ring(self.status.integration)
         self._stage = "acknowledge"
-        await self._source.acknowledge(messages)
-        self.status.note_messages(+counts)
+        await self._source.acknowledge(stored.messages)
+        self.status.note_messages(+stored.counts)
+
+    async def _store_all(self, messages: Sequence[Message], counts: Counter[str]) -> None:
+        deliveries = await self._patiently(lambda: self._read(messages))
+        for chunk in _chunks(deliveries):
+            stored = await self._patiently(lambda c=chunk: self._store(c))  # type: ignore[misc]
+            for delivery, result in zip(chunk, stored, strict=True):
+                counts[_outcome(delivery, result)] += 1
+        counts["refused"] = len(messages) - len(deliveries)
 
     async def _read(self, messages: Sequence[Message]) -> list[NewDelivery]:
         received_at = datetime.now(UTC)
@@ -155,14 +212,10 @@ class Listener:
             if message.refusal is None
         ]
 
-    async def _patiently(
-        self, attempt: Callable[[], Awaitable[T]], messages: Sequence[Message]
-    ) -> T:
-        """Try until it works: the messages are ours meanwhile, and no others are taken."""
+    async def _patiently(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Try until it works."""
         wait_s = self._pace.first_wait_s
-        held_s = self._monotonic()
         while True:
-            self._stage = "store"
             try:
                 result = await attempt()
             except IntegrationError as error:
@@ -177,10 +230,6 @@ class Listener:
                 return result
             await self._sleep_or_stop(min(wait_s, self._pace.hold_every_s))
             wait_s *= 2
-            if self._monotonic() - held_s >= self._pace.hold_every_s:
-                self._stage = "receive"
-                await self._source.hold(messages)
-                held_s = self._monotonic()
 
     async def _ask_lag(self) -> None:
         now = self._monotonic()

@@ -102,6 +102,11 @@ class ImapMailbox:
         """The mailbox and the folder."""
         return self._system
 
+    @property
+    def reads_ahead(self) -> bool:
+        """No: what is not put away yet would be seen again."""
+        return False
+
     async def open(self) -> None:
         """Log in, make the folders that mails go to, and select the one they come from."""
         await self._in_thread(self._open)

@@ -65,6 +65,11 @@ class KafkaTopics:
         """The cluster."""
         return self._system
 
+    @property
+    def reads_ahead(self) -> bool:
+        """More is taken while the rest is on its way to the disk."""
+        return True
+
     async def open(self) -> None:
         """Check that the topics are there, and join the group."""
         await asyncio.to_thread(self._open)

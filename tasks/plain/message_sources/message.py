@@ -47,6 +47,11 @@ class MessageSource(Protocol):
         """What errors call this place, e.g. "amqp://rabbit.example/orders"; no secrets."""
         ...
 
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether more may be received while what was given is not acknowledged yet."""
+        ...
+
     async def open(self) -> None:
         """Connect and subscribe.
 
@@ -61,7 +66,7 @@ class MessageSource(Protocol):
 
         Args:
             limit: At most so many messages.
-            wait_s: How long to wait for the first.
+            wait_s: How long to wait for the first; 0 for what can be had at once.
 
         Returns:
             Messages in the order of the source; empty when none came.

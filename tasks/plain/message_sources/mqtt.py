@@ -71,6 +71,11 @@ class MqttTopic:
         """The broker."""
         return self._system
 
+    @property
+    def reads_ahead(self) -> bool:
+        """More is taken while the rest is on its way to the disk."""
+        return True
+
     async def open(self) -> None:
         """Connect and subscribe; the session goes on where it was."""
         from paho.mqtt.packettypes import PacketTypes

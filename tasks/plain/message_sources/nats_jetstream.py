@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nats.js.client import JetStreamContext
 
 _TIMEOUT_S = 5.0
+_AT_ONCE_S = 0.02  # the server must answer
 
 
 class JetStreamConsumer:
@@ -63,6 +64,11 @@ class JetStreamConsumer:
         """The server and the stream."""
         return self._system
 
+    @property
+    def reads_ahead(self) -> bool:
+        """More is taken while the rest is on its way to the disk."""
+        return True
+
     async def open(self) -> None:
         """Connect and bind to the consumer."""
         from nats.js.api import AckPolicy, ConsumerConfig
@@ -87,7 +93,7 @@ class JetStreamConsumer:
             if self._client is None or not self._client.is_connected:
                 raise ConnectionResetError
             try:
-                found = await self._subscription.fetch(limit, timeout=wait_s)
+                found = await self._subscription.fetch(limit, timeout=max(wait_s, _AT_ONCE_S))
             except TimeoutError:
                 return []
             return [self._message(each) for each in found]

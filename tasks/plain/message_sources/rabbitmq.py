@@ -54,6 +54,11 @@ class RabbitMqQueue:
         """The broker and the queue."""
         return self._system
 
+    @property
+    def reads_ahead(self) -> bool:
+        """More is taken while the rest is on its way to the disk."""
+        return True
+
     async def open(self) -> None:
         """Connect and consume."""
         self._arrived = arrived = asyncio.Queue[Any]()

@@ -65,6 +65,11 @@ class RedisStream:
         """The server and the stream."""
         return self._system
 
+    @property
+    def reads_ahead(self) -> bool:
+        """More is taken while the rest is on its way to the disk."""
+        return True
+
     async def open(self) -> None:
         """Connect, and make the group if it is not there: it begins with the oldest entry."""
         from redis.exceptions import ResponseError
@@ -89,7 +94,7 @@ class RedisStream:
                 found = await self._read(">", limit)
             if not found:
                 found = await self._take_over(limit)
-            if not found and self._own_from is None:
+            if not found and self._own_from is None and wait_s:
                 found = await self._read(">", limit, block_ms=max(1, int(wait_s * 1000)))
         # fields are gone when the entry was trimmed away before it was acknowledged
         return [self._message(id_, fields or {}) for id_, fields in found]
@@ -170,12 +175,15 @@ class RedisStream:
 
     def _message(self, id_: bytes, fields: dict[bytes, bytes]) -> Message:
         entry = id_.decode()
-        text = {_text(name): _text(value) for name, value in fields.items()}
         body = fields.get(self._body_field)
+        is_whole = body is None
+        text = {
+            _text(name): _text(value)
+            for name, value in fields.items()
+            if is_whole or name != self._body_field
+        }
         if body is None:
             body = orjson.dumps(text)
-        else:
-            del text[_text(self._body_field)]
         return Message(
             subject=self._stream,
             body=body,

@@ -78,6 +78,11 @@ class SqsQueue:
         """The queue."""
         return self._system
 
+    @property
+    def reads_ahead(self) -> bool:
+        """More is taken while the rest is on its way to the disk."""
+        return True
+
     async def open(self) -> None:
         """Build the client and look whether the queue is there."""
         with self._errors("connect"):
@@ -86,7 +91,7 @@ class SqsQueue:
 
     async def receive(self, limit: int, *, wait_s: float) -> list[Message]:
         """Ask once; where that gives all it can, ask several times at once for more."""
-        poll_s = min(_LONGEST_POLL_S, max(1, round(wait_s)))
+        poll_s = min(_LONGEST_POLL_S, max(1, round(wait_s))) if wait_s else 0
         found = await self._receive_once(min(limit, _PER_CALL), poll_s)
         if len(found) < _PER_CALL:
             return found

@@ -158,8 +158,11 @@ def listening(declare: Declare, inbox: InboxView) -> Callable[..., Any]:
             yield listeners
         finally:
             if crash:
-                while not running.done():  # some clients swallow one
+                while not running.done():  # clients swallow one, and a group cancels only once
                     running.cancel()
+                    for task in asyncio.all_tasks():
+                        if task.get_name() == "orders":
+                            task.cancel()
                     await asyncio.wait({running}, timeout=0.5)
                 await asyncio.gather(running, return_exceptions=True)
             else:
