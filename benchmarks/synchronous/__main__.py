@@ -20,6 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import yaml
@@ -34,6 +35,8 @@ HERE = Path(__file__).parent
 _DEADLINE_S = 5.0  # of the endpoint that is overloaded, as declared
 _CALLERS = 200
 _REQUESTS_A_CALLER = 3
+_FAULT_CALLERS = 40
+_FAULT_REQUESTS = 4
 _QUOTE = {"country": "DE", "lines": [{"sku": "widgets", "quantity": 3}]}
 _MAKE_POOL = "from deployments.work_pool import ensure_work_pool; ensure_work_pool('stock')"
 _EVENTS_NEED_S = 6  # the server loads new automations every few seconds
@@ -80,6 +83,11 @@ class SynchronousStack(Stack):
         file = f"--prefect-file={HERE / 'prefect.yaml'}"
         self.run([sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", file])
 
+    def access_log(self) -> list[dict[str, Any]]:
+        """What the gateway tells of its requests."""
+        lines = (self.folder / "gateway.log").read_text().splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
     def is_quiet(self) -> bool:
         """Whether no flow run is under way."""
         busy = ("Running", "Pending", "Scheduled", "Late")
@@ -91,6 +99,7 @@ def main() -> None:
     parser.add_argument("--cold", type=int, default=10)
     parser.add_argument("--warm", type=int, default=60)
     parser.add_argument("--peer", type=int, default=5)
+    parser.add_argument("--faults", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--overload", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--database", help="URL of the state database; SQLite by default")
     options = parser.parse_args()
@@ -112,6 +121,8 @@ def main() -> None:
             compare(stack, options)
             if options.overload:
                 asyncio.run(overload(stack))
+            if options.faults:
+                asyncio.run(faults(stack))
         finally:
             stack.stop()
 
@@ -142,6 +153,8 @@ def compare(stack: SynchronousStack, options: argparse.Namespace) -> None:
 
             return ask
 
+        if not (options.cold or options.warm or options.peer):
+            return
         for what, name, body in (
             ("a flow that does nothing", "nothing", {"a": 1}),
             ("the quote", "quote", _QUOTE),
@@ -220,15 +233,71 @@ async def overload(stack: SynchronousStack) -> None:
     print(f"\n{_CALLERS} callers at once, {_REQUESTS_A_CALLER} requests each, deadline 5 s")
     print(f"  answers: {dict(sorted(counts.items()))}, of {_CALLERS * _REQUESTS_A_CALLER}")
     print(f"  slowest {max(took for _, took, _ in found):.2f} s; {late} later than deadline + 1 s")
+    own = [line["ms"] / 1000 for line in stack.access_log() if line.get("endpoint") == "work"]
+    print(f"  as the gateway measured: slowest {max(own):.2f} s")
     print(f"  of {len(later)} that were told to look later, {sum(results)} have their result")
     stored = stack.statuses()
     print(f"  deliveries: {json.dumps(stored)}", flush=True)
 
 
+async def faults(stack: SynchronousStack) -> None:
+    """Kill what handles requests, and what holds their callers, while forty of them wait."""
+    killed: list[str] = []
+
+    async def kill() -> None:
+        await asyncio.sleep(1)
+        killed.append(f"{await asyncio.to_thread(stack.kill_flow_runs)} flow runs")
+        await asyncio.sleep(4)
+        await asyncio.to_thread(stack.kill, "gateway")
+        killed.append("the gateway")
+        await asyncio.to_thread(stack.start, "gateway")
+
+    async with httpx.AsyncClient(
+        base_url=stack.places.gateway_url, timeout=_DEADLINE_S + 30
+    ) as client:
+        asked = Counter[int]()
+
+        async def call(number: int) -> None:
+            for turn in range(_FAULT_REQUESTS):
+                answer = await until_answered(client, f"fault-{number}-{turn}", [number, turn])
+                asked[answer.status_code] += 1
+                if answer.status_code == 202:
+                    assert await fetch(client, answer.headers["location"])
+                else:
+                    assert answer.json() == [number, turn]
+
+        await client.post("/work", json=[])  # a run is at work
+        before = sum(stack.statuses().values())
+        await asyncio.gather(kill(), *(call(number) for number in range(_FAULT_CALLERS)))
+        stored = sum(stack.statuses().values()) - before
+    print(
+        f"\n{_FAULT_CALLERS} callers with keys, {_FAULT_REQUESTS} requests each; killed: ", end=""
+    )
+    print(f"{', '.join(killed)}")
+    print(f"  answers: {dict(sorted(asked.items()))}, every one right; {stored} stored", flush=True)
+
+
+async def until_answered(client: httpx.AsyncClient, key: str, body: list[int]) -> httpx.Response:
+    """What a careful caller does: ask again with the same key when the connection breaks."""
+    while True:
+        try:
+            answer = await client.post("/work", json=body, headers={"Idempotency-Key": key})
+        except httpx.TransportError:
+            await asyncio.sleep(0.5)
+            continue
+        if answer.status_code != 503:
+            return answer
+        await asyncio.sleep(float(answer.headers["retry-after"]))
+
+
 async def fetch(client: httpx.AsyncClient, location: str) -> bool:
     """Whether the result is there in the end."""
     for _ in range(20):
-        answer = await client.get(location, headers={"Prefer": "wait=25"})
+        try:
+            answer = await client.get(location, headers={"Prefer": "wait=25"})
+        except httpx.TransportError:  # the gateway was killed
+            await asyncio.sleep(0.5)
+            continue
         if answer.json()["state"] == "done":
             return True
     return False

@@ -276,7 +276,7 @@ class Answering:
             closing.cancel()
 
     async def _hang_up(self, wait: _Wait) -> Answered:
-        if wait.waits_s > 0:
+        if wait.waits_s > 0 and wait.has_callback:  # else there is nothing to change
             has_ended = await asyncio.to_thread(
                 self.requests.hang_up, wait.request_id, was_told=True
             )
