@@ -19,7 +19,11 @@ from tasks.activation import (
 )
 from tasks.outcomes import failed
 from tasks.plain.activation.activating import Registered
-from tasks.plain.activation.wanted import declared_integration, wanted_registrations
+from tasks.plain.activation.wanted import (
+    declared_integration,
+    declared_integrations,
+    wanted_registrations,
+)
 
 
 @flow(name="activate-integration", flow_run_name="activate {integration}")
@@ -60,6 +64,8 @@ async def deactivate_integration(integration: str) -> State[Any]:
     """
     name = integration.replace("-", "_")
     try:
+        if name not in {each.integration for each in await known_states()}:
+            name = declared_integration(name).integration
         async with working_on(name, [], is_active=False) as work:
             done = await register_all(work, name, [])
     except IntegrationError as error:
@@ -82,11 +88,10 @@ async def check_registrations() -> State[Any]:
     problems: list[str] = []
     for known in await known_states():
         try:
-            declared = declared_integration(known.integration)
-            public_url = known.public_url or None
-            wanted = (
-                wanted_registrations(declared, public_url, os.environ) if known.is_active else []
-            )
+            declared = declared_integrations().get(known.integration)
+            wanted = []
+            if declared is not None and known.is_active:
+                wanted = wanted_registrations(declared, known.public_url or None, os.environ)
             async with working_on(known.integration, wanted) as work:
                 if work.state.is_active != known.is_active:
                     continue  # somebody decided otherwise meanwhile, and sees to it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from cryptography.fernet import Fernet
@@ -14,6 +15,7 @@ from prefect.events.actions import RunDeployment
 from prefect.events.schemas.automations import EventTrigger, Posture
 
 from blocks.http_api import BearerAuth
+from deployments.activate import main
 from deployments.sandbox.gateway_process import running_gateway
 from flows.github_events.flow import github_events
 from flows.integration_activation.flow import (
@@ -77,7 +79,7 @@ def deployment(prefect_server):
             return (not deployment.paused, automation.enabled)
 
     ids = asyncio.run(make())
-    return lambda: asyncio.run(look(*ids))
+    return SimpleNamespace(ids=ids, look=lambda: asyncio.run(look(*ids)))
 
 
 def activate(runs, gateway):
@@ -86,7 +88,7 @@ def activate(runs, gateway):
 
 def test_github_calls_once_it_is_activated(runs, gateway, github, inbox, deployment):
     """The ping at creation and the events after it are taken, signed with the stored secret."""
-    assert deployment() == (True, True)
+    assert deployment.look() == (True, True)
     state = activate(runs, gateway)
     assert state.message == "1 created; switched on: github-events"
     (artifact,) = runs.artifacts()
@@ -106,11 +108,11 @@ def test_deactivated_it_is_off_and_activated_it_is_on(runs, gateway, github, dep
     activate(runs, gateway)
     state = runs.start(deactivate_integration, integration="github_events")
     assert state.message == "1 removed; switched off: github-events"
-    assert (deployment(), github.hooks.hooks) == ((False, False), {})
+    assert (deployment.look(), github.hooks.hooks) == ((False, False), {})
     state = runs.start(deactivate_integration, integration="github_events")
     assert state.message == "nothing to register; switched off: github-events"
     assert activate(runs, gateway).message == "1 created; switched on: github-events"
-    assert deployment() == (True, True)
+    assert deployment.look() == (True, True)
     assert activate(runs, gateway).message == "1 kept; switched on: github-events"
 
 
@@ -152,6 +154,35 @@ def test_without_a_public_url_it_says_what_to_give(runs, github, monkeypatch):
     state = runs.start(activate_integration, integration="github_events")
     assert "give public_url or set INTEGRATIONS_PUBLIC_URL" in state.message
     assert github.hooks.hooks == {}
+
+
+def test_the_command_line_activates_and_keeps_off_what_was_deactivated(
+    runs, gateway, github, deployment, capsys, monkeypatch
+):
+    """What a deploy runs: all that have something to register, but not what somebody took back."""
+    monkeypatch.setenv("INTEGRATIONS_ENDPOINTS", str(DECLARATION))
+    monkeypatch.setenv("INTEGRATIONS_PUBLIC_URL", gateway.url)
+    assert main(["--all"]) == 0
+    assert "github_events: Completed, 1 created" in capsys.readouterr().out
+    assert main(["--deactivate", "github-events"]) == 0
+    asyncio.run(resume(deployment.ids[0]))  # as a deploy does
+    assert main(["--all"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "github_events: stays switched off"
+    assert (deployment.look(), github.hooks.hooks) == ((False, False), {})
+    assert main(["github_events"]) == 0
+    assert (deployment.look(), len(github.hooks.hooks)) == ((True, True), 1)
+
+
+def test_a_name_that_is_none_is_told(runs, github):
+    """With those that there are; nothing is made of it."""
+    for flow in (activate_integration, deactivate_integration):
+        state = runs.start(flow, integration="github_event")
+        assert "there is no such integration; there are " in state.message
+
+
+async def resume(deployment_id):
+    async with get_client() as client:
+        await client.resume_deployment(deployment_id)
 
 
 def test_an_integration_s_inbox_events_are_found_by_its_tag(prefect_server):

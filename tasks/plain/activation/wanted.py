@@ -21,19 +21,33 @@ _FILLED = {"connection": "/", "path": "/:", "user": "@+"}  # what values may hol
 
 
 def declared_integration(name: str) -> IntegrationDeclaration:
-    """The declaration of one integration; one that is declared no more wants nothing.
+    """The declaration of one integration.
 
     Args:
         name: E.g. "github_events"; "github-events" is the same.
 
     Raises:
+        MisconfiguredError: There is none of that name, or a declaration is wrong.
+    """
+    declared = declared_integrations()
+    found = declared.get(name.replace("-", "_"))
+    if found is None:
+        raise MisconfiguredError(
+            f"there is no such integration; there are {', '.join(declared)}",
+            system="activation",
+            operation="read declaration",
+            record=name,
+        )
+    return found
+
+
+def declared_integrations() -> dict[str, IntegrationDeclaration]:
+    """All declarations by the integrations' names.
+
+    Raises:
         MisconfiguredError: A declaration is wrong.
     """
-    name = name.replace("-", "_")
-    for declared in read_declarations(declaration_files()):
-        if declared.integration == name:
-            return declared
-    return IntegrationDeclaration(integration=name)
+    return {each.integration: each for each in read_declarations(declaration_files())}
 
 
 def wanted_registrations(
