@@ -1,17 +1,10 @@
-"""Signs what the sandbox's senders send by Standard Webhooks.
-
-Source: github.com/standard-webhooks/standard-webhooks, spec §"Signature scheme".
-"""
+"""Signs what the sandbox's senders send by Standard Webhooks."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
-import hmac
 from datetime import datetime
 
-from blocks.errors import MisconfiguredError
+from tasks.plain.webhooks.standard_signature import sign
 
 
 def signed_headers(secret: str, message_id: str, body: bytes, *, now: datetime) -> dict[str, str]:
@@ -26,22 +19,4 @@ def signed_headers(secret: str, message_id: str, body: bytes, *, now: datetime) 
     Raises:
         MisconfiguredError: The secret is no base64.
     """
-    sent_at = str(int(now.timestamp()))
-    signed = b".".join([message_id.encode(), sent_at.encode(), body])
-    digest = hmac.new(_key(secret), signed, hashlib.sha256).digest()
-    return {
-        "webhook-id": message_id,
-        "webhook-timestamp": sent_at,
-        "webhook-signature": f"v1,{base64.b64encode(digest).decode()}",
-    }
-
-
-def _key(secret: str) -> bytes:
-    try:
-        return base64.b64decode(secret.removeprefix("whsec_"), validate=True)
-    except binascii.Error as exc:
-        raise MisconfiguredError(
-            "the secret is no base64, with or without whsec_ before it",
-            system="sample",
-            operation="send",
-        ) from exc
+    return sign([secret], message_id=message_id, at=now, body=body)

@@ -40,6 +40,14 @@ def test_signature(scheme):
         verify(scheme, body=sample.body + b" ", **request)
 
 
+def test_api_key():
+    """A sample for an endpoint with a key shows it in the header that is declared."""
+    sample = read_sample("quote")
+    declared = EndpointDeclaration(path="/q", scheme="api-key", options={"header": "X-Shop-Key"})
+    assert signed_headers(declared, sample, "key", now=NOW)["X-Shop-Key"] == "key"
+    assert signed_headers(endpoint("api-key"), sample, "key", now=NOW)["X-API-Key"] == "key"
+
+
 def test_each_sending_is_a_new_event():
     """Hashes and instants are fresh, and the same where the sample has the same."""
     first, second = json.loads(read_sample("push").body), json.loads(read_sample("push").body)
