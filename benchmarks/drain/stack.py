@@ -17,7 +17,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -57,9 +57,21 @@ class Stack:
         folder: For data and logs.
         own_app: The application.
         database_url: Where the inbox is; by default a SQLite file in the folder.
+        prefect_file: What is deployed.
+        connections: More block documents than own app's, by slug.
     """
 
-    def __init__(self, folder: Path, own_app: RunningOwnApp, database_url: str | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        own_app: RunningOwnApp,
+        database_url: str | None,
+        *,
+        prefect_file: Path = PREFECT_FILE,
+        connections: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._prefect_file = prefect_file
+        self._connections = connections or {}
         self.folder = folder
         self.own_app = own_app
         self.places: Places = choose_places(folder, free_ports=True)
@@ -80,7 +92,7 @@ class Stack:
             "gateway": [*_PYTHON, "deployments.gateway", f"--port={self.places.ports['gateway']}"],
             "worker": [
                 *(*_PYTHON, "deployments.launcher", "--pool=integrations", "--limit=4"),
-                f"--prefect-file={PREFECT_FILE}",
+                f"--prefect-file={self._prefect_file}",
             ],
             "stock-worker": [
                 *(*_PYTHON, "prefect", "worker", "start", "--pool=integrations"),
@@ -135,7 +147,7 @@ class Stack:
             "base_url": f"{self.own_app.base_url}/api/v1",
             "auth": {"kind": "api_key", "key": self.own_app.api_key},
         }
-        blocks.write_text(yaml.safe_dump({"http-api/own-app": document}))
+        blocks.write_text(yaml.safe_dump({"http-api/own-app": document, **self._connections}))
         self.run([sys.executable, "-c", _PREPARE, str(blocks)])
         self.run(
             [
@@ -144,7 +156,7 @@ class Stack:
                 "--no-prompt",
                 "deploy",
                 "--all",
-                f"--prefect-file={PREFECT_FILE}",
+                f"--prefect-file={self._prefect_file}",
             ]
         )
 
@@ -272,11 +284,11 @@ class Stack:
 
 @contextmanager
 def running_stack(
-    folder: Path, *, database_url: str | None = None, worker: bool = True
+    folder: Path, *, database_url: str | None = None, worker: bool = True, **options: Any
 ) -> Iterator[Stack]:
-    """The chain, deployed and waiting; stopped at the end."""
+    """The chain, deployed and waiting; stopped at the end. `options` are those of `Stack`."""
     with running_own_app(folder / "own_app.db") as own_app:
-        stack = Stack(folder, own_app, database_url)
+        stack = Stack(folder, own_app, database_url, **options)
         try:
             stack.start("server")
             stack.start("gateway")
