@@ -7,16 +7,22 @@ import importlib.metadata
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from prefect import Flow
 
+from deployments.register_blocks import block_types
+from tasks.plain.integrations.declarations import read_declarations
+
 PROJECT = Path(__file__).parents[1]
 PACKAGES = ("blocks", "tasks", "flows", "deployments")
 PREFECT_YAML = yaml.safe_load((PROJECT / "prefect.yaml").read_text())
 DEPLOYMENTS = PREFECT_YAML["deployments"]
+BLOCK_TYPES = set(block_types())
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "data", "base"}
 
 
@@ -76,6 +82,70 @@ def test_the_readme_table_lists_every_integration():
     present = {path.parent.name for path in (PROJECT / "flows").glob("*/__init__.py")}
     present |= {path.stem for path in (PROJECT / "flows").glob("*.py")} - {"__init__"}
     assert listed == present
+
+
+INTEGRATIONS = {path.parent.name: path for path in (PROJECT / "flows").glob("*/__init__.py")}
+ROWS = {
+    found[1]: (found[2], re.sub(r"; \[how\]\(.*?\)$", "", found[3]))
+    for found in re.finditer(
+        r"^\| \[`flows/(\w+)`\]\(flows/\1/\w+\.py\) \| ([^|]+) \| ([^|]+) \|$",
+        (PROJECT / "README.md").read_text(),
+        re.MULTILINE,
+    )
+}
+
+
+@pytest.mark.parametrize("name", sorted(INTEGRATIONS))
+def test_each_integration_is_declared_in_one_place(name):
+    """integration.yaml, prefect.yaml and the README's table say the same of it."""
+    file = INTEGRATIONS[name].with_name("integration.yaml")
+    (declared,) = read_declarations([file])
+    assert declared.integration == name
+    assert ROWS[name] == (declared.pattern, declared.summary), "as in the README's table"
+    own = [each for each in DEPLOYMENTS if each["tags"][0] == name.replace("_", "-")]
+    assert set(declared.deployments) == {each["name"] for each in own}
+    entrypoints = {each["entrypoint"] for each in own}
+    inside = {each for each in entrypoints if each.startswith(f"flows.{name}.")}
+    assert {f"flows.{name}.{flow}" for flow in declared.flows} == inside
+    used = {each.connection for each in declared.registrations.values()}
+    for deployment in own:
+        used |= set(block_slugs(deployment.get("parameters"))) | set(default_slugs(deployment))
+    assert set(declared.blocks) == used
+
+
+@pytest.mark.parametrize("name", sorted(INTEGRATIONS))
+def test_what_registers_is_activated_and_deactivated(name):
+    """Whoever has something to register has a deploy-time flow for it, and one to take it back."""
+    (declared,) = read_declarations([INTEGRATIONS[name].with_name("integration.yaml")])
+    tag = name.replace("_", "-")
+    found = {
+        each["name"]: each["parameters"]
+        for each in DEPLOYMENTS
+        if each["entrypoint"].endswith("activate_integration") and each["tags"][0] == tag
+    }
+    expected = {f"activate-{tag}", f"deactivate-{tag}"} if declared.registrations else set()
+    assert found == {each: {"integration": name} for each in expected}
+
+
+def block_slugs(value: Any) -> Iterator[str]:
+    """Block slugs in parameters, however deep."""
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from block_slugs(inner)
+    elif (
+        isinstance(value, str) and value.count("/") == 1 and value.partition("/")[0] in BLOCK_TYPES
+    ):
+        yield value
+
+
+def default_slugs(deployment: dict[str, Any]) -> Iterator[str]:
+    """Block slugs that the flow takes where the deployment gives none."""
+    module, _, name = deployment["entrypoint"].rpartition(".")
+    flow = getattr(importlib.import_module(module), name)
+    given = deployment.get("parameters") or {}
+    for parameter, schema in flow.parameters.properties.items():
+        if parameter not in given:
+            yield from block_slugs(schema.get("default"))
 
 
 def test_module_names_say_what_is_inside():

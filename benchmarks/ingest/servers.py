@@ -63,7 +63,7 @@ def process(
 @contextmanager
 def gateway(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
     """The gateway as it is run, with its log and its durable inbox."""
-    (folder / "endpoints.yaml").write_text(_ENDPOINTS)
+    (folder / "integration.yaml").write_text(_ENDPOINTS)
     environment = {
         "INTEGRATIONS_ENDPOINTS": str(folder),
         "INTEGRATIONS_DATABASE_URL": f"sqlite:///{folder / 'inbox.db'}",

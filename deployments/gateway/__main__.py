@@ -166,7 +166,7 @@ def _callback_networks(environment: Mapping[str, str]) -> list[str]:
 def _show(endpoints: Sequence[Endpoint | UnusableEndpoint]) -> None:
     log = logging.getLogger("deployments.gateway")
     if not endpoints:
-        log.warning("no endpoint is declared; put an endpoints.yaml beside a flow")
+        log.warning("no endpoint is declared; declare one in an integration.yaml beside a flow")
     for each in endpoints:
         if isinstance(each, UnusableEndpoint):
             log.warning("%s answers 503: %s", each.name, each.reason)

@@ -29,7 +29,7 @@ from tasks.plain.inbox.operations import Selection
 # Prefect's own clients leave sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
-DECLARATION = Path(__file__).parents[2] / "flows" / "github_events" / "endpoints.yaml"
+DECLARATION = Path(__file__).parents[2] / "flows" / "github_events" / "integration.yaml"
 
 
 @pytest.fixture

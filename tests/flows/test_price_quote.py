@@ -89,7 +89,7 @@ def caller(place, tmp_path):
     """A caller of the gateway."""
     environment = {"QUOTES_API_KEY": "key", "INTEGRATIONS_CALLBACK_NETWORKS": "127.0.0.0/8"}
     database_url = place.engine.url.render_as_string(hide_password=False)
-    shutil.copy(FLOWS / "endpoints.yaml", tmp_path / "endpoints.yaml")
+    shutil.copy(FLOWS / "integration.yaml", tmp_path / "integration.yaml")
     with (
         running_gateway(tmp_path, tmp_path, database_url, environment) as gateway,
         httpx.Client(base_url=gateway.url, headers={"X-API-Key": "key"}, timeout=30) as client,

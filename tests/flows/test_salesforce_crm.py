@@ -45,7 +45,7 @@ def gateway(inbox, tmp_path, monkeypatch) -> Iterator[RunningGateway]:
     monkeypatch.setenv("SALESFORCE_USER", USER)
     monkeypatch.setenv("INTEGRATIONS_SECRETS_KEY", Fernet.generate_key().decode())
     with running_gateway(
-        FLOWS / "endpoints.yaml",
+        FLOWS / "integration.yaml",
         tmp_path,
         os.environ["INTEGRATIONS_DATABASE_URL"],
         {},

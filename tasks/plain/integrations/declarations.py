@@ -1,6 +1,11 @@
 """How integrations declare what they are made of: YAML files beside their flows, checked when read.
 
     integration: github_events
+    pattern: event-driven, one flow that branches by event type
+    summary: pushes, issues and pull requests become activities in the application
+    flows: [flow.github_events]
+    deployments: [github-events, activate-github-events, deactivate-github-events]
+    blocks: [http-api/github, http-api/own-app]
     endpoints:
       github:
         path: /webhooks/github
@@ -123,8 +128,8 @@ class EndpointDeclaration(Declaration):
 
     @model_validator(mode="after")
     def _one_request_has_one_answer(self) -> Self:
-        if self.synchronous is not None and self.is_batch:
-            raise ValueError("a batch has no answer: leave out synchronous or is_batch")
+        if self.synchronous is not None and (self.is_batch or self.events is not None):
+            raise ValueError("every request is answered by itself: leave out is_batch and events")
         return self
 
 

@@ -105,7 +105,7 @@ async def start(tmp_path: Path, engine: Engine) -> AsyncIterator[Callable[..., A
             fetch_certificate: Callable[[str], bytes] | None = None,
             **arguments: Any,
         ) -> Setup:
-            file = tmp_path / "endpoints.yaml"
+            file = tmp_path / "integration.yaml"
             file.write_text(yaml.safe_dump({"integration": "shop", "endpoints": endpoints}))
             rung: list[str] = []
             confirmed: list[str] = []

@@ -115,7 +115,7 @@ class Flow:
 def gateway_process(folder: Path, database_url: str) -> Iterator[RunningGateway]:
     """A gateway with the endpoints declared above."""
     folder.mkdir(exist_ok=True)
-    (folder / "endpoints.yaml").write_text(DECLARED)
+    (folder / "integration.yaml").write_text(DECLARED)
     environment = {
         "INTEGRATIONS_CALLBACK_NETWORKS": "127.0.0.2/32",
         "SECRET": "secret",
@@ -415,8 +415,10 @@ def test_an_allowed_callback_is_stored_when_the_caller_is_told_to_look_later(flo
     [delivery] = flow.wait_for(1)
     flow.settle(delivery, Answer.json(1))
     [callback] = flow.inbox.claim("callbacks", Claimer("run-2"), limit=10)
-    assert callback.json()["callback"]["url"] == "http://127.0.0.2:9/x"
-    assert callback.json()["request"] == flow.requests.of_delivery(delivery.id).id
+    request = flow.requests.of_delivery(delivery.id)
+    assert callback.json() == {"request": request.id}
+    assert request.callback.url == "http://127.0.0.2:9/x"
+    assert request.callback.location == f"/requests/{request.id}"
     flow.inbox.settle([Settlement(callback, "done")])
 
 

@@ -40,7 +40,7 @@ def write(folder: Path, name: str, text: str) -> Path:
 
 def test_every_field_can_be_declared(tmp_path):
     """A declaration that uses everything becomes an endpoint that says the same."""
-    declared = read_declarations([write(tmp_path, "endpoints.yaml", GOOD)])
+    declared = read_declarations([write(tmp_path, "integration.yaml", GOOD)])
     (endpoint,) = make_endpoints(declared, {"SHOP_SECRET": "s"})
     assert (endpoint.integration, endpoint.name) == ("shop_orders", "shop")
     assert endpoint.methods == {"POST", "PUT"}
@@ -53,7 +53,7 @@ def test_endpoints_of_one_integration_can_feed_several_flows(tmp_path):
     """Deliveries of an endpoint with a queue of its own wait there."""
     text = GOOD + "    queue: shop_orders_import\n"
     (endpoint,) = make_endpoints(
-        read_declarations([write(tmp_path, "endpoints.yaml", text)]), {"SHOP_SECRET": "s"}
+        read_declarations([write(tmp_path, "integration.yaml", text)]), {"SHOP_SECRET": "s"}
     )
     assert endpoint.integration == "shop_orders_import"
 
@@ -83,14 +83,14 @@ def test_endpoints_of_one_integration_can_feed_several_flows(tmp_path):
 )
 def test_mistakes_are_named_with_file_and_field(tmp_path, change, says):
     """The error names the file, the field and what may stand there."""
-    file = write(tmp_path, "endpoints.yaml", GOOD.replace(*change))
+    file = write(tmp_path, "integration.yaml", GOOD.replace(*change))
     with pytest.raises(MisconfiguredError, match=f"(?s){file}.*{says}"):
         read_declarations([file])
 
 
 def test_all_mistakes_are_told_at_once(tmp_path):
     """Nobody has to start the gateway once a mistake."""
-    files = [write(tmp_path, f"{n}.endpoints.yaml", "integration: 1") for n in range(2)]
+    files = [write(tmp_path, f"{n}.integration.yaml", "integration: 1") for n in range(2)]
     with pytest.raises(MisconfiguredError) as caught:
         read_declarations(files)
     assert all(str(file) in str(caught.value) for file in files)
@@ -107,9 +107,9 @@ def test_two_integrations_cannot_have_the_same_name_or_path(tmp_path):
 
 
 def test_each_integration_brings_its_own_file(tmp_path):
-    """A package has endpoints.yaml inside, a module has one beside it named after it."""
-    inside = write(tmp_path, "orders/endpoints.yaml", GOOD)
-    beside = write(tmp_path, "stock_updates.endpoints.yaml", GOOD)
+    """A package has integration.yaml inside, a module has one beside it named after it."""
+    inside = write(tmp_path, "orders/integration.yaml", GOOD)
+    beside = write(tmp_path, "stock_updates.integration.yaml", GOOD)
     write(tmp_path, "orders/other.yaml", GOOD)
     assert declaration_files(str(tmp_path)) == [inside, beside]
     assert declaration_files(os.pathsep.join(map(str, (beside, inside)))) == [beside, inside]

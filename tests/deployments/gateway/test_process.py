@@ -57,7 +57,7 @@ class Running:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    (folder / "endpoints.yaml").write_text(DECLARED)
+    (folder / "integration.yaml").write_text(DECLARED)
     return {
         **os.environ,
         "INTEGRATIONS_ENDPOINTS": str(folder),

@@ -28,7 +28,7 @@ def start_watching(start, secrets, tmp_path):
 
         def changed():
             if not watches:
-                declared = read_declarations([tmp_path / "endpoints.yaml"])
+                declared = read_declarations([tmp_path / "integration.yaml"])
                 watches.append(StoredSecretsWatch(declared, environment or {}, secrets))
             return watches[0].changed()
 
@@ -109,6 +109,6 @@ async def test_without_a_key_it_says_so(start, engine, secrets, tmp_path):
     """A gateway that cannot decrypt tells what to set, and serves the other endpoints."""
     secrets.put("hook", "one")
     await start({"github": STORED})
-    declared = read_declarations([tmp_path / "endpoints.yaml"])
+    declared = read_declarations([tmp_path / "integration.yaml"])
     (endpoint,) = StoredSecretsWatch(declared, {}, StoredSecrets(engine, [])).changed()
     assert "set INTEGRATIONS_SECRETS_KEY" in endpoint.reason
