@@ -266,7 +266,10 @@ class TwoWaySync:
             return self._records[side].read(record_id)
         made = self._records[side].find_made_for(pair.id)
         if made is not None:
-            _keep_id(pair, side, made.id)
+            taken = self._identities.find(side, made.id)
+            # people may have merged another record into it before we knew of it
+            if taken is None or taken.id == pair.id:
+                _keep_id(pair, side, made.id)
         return made
 
     def _meet(self, pair: HeldPair, found: dict[Side, Found | None], holding: ExitStack) -> None:

@@ -377,6 +377,22 @@ def test_merges_of_both_sides_in_opposite_directions(world):
     assert world.contents("left") == world.contents("right")
 
 
+def test_a_record_is_merged_into_one_whose_creation_was_not_seen_through(world):
+    """The process dies at a creation, and people merge another record into what it made."""
+    world.right.add({"email": None, "name": "Ada"})
+    world.left.crash = "after"
+    world.deliver()
+    [made] = world.left.records
+    other = world.left.add({"email": "b@x", "name": "Bea"})
+    world.deliver(-1)
+    world.left.merge(other, made)
+    world.deliver(-1)
+    world.deliver_all()
+    world.reconcile()
+    assert len(world.left.records) == len(world.right.records) == 1
+    assert world.contents("left") == world.contents("right")
+
+
 def test_an_id_that_was_merged_away_may_be_used_again(world):
     """A record that comes back under the id of a merged one is a record of its own."""
     first, second = merged_pair(world)
@@ -542,7 +558,7 @@ class History:
         self._check_deletions()
 
     def _check_values(self, pair):
-        mine = [e for e in self.edits if self._pair_of(e) == pair]
+        mine = [e for e in self.edits if self._belongs(e, pair)]
         nodes = {(e.side, e.record_id) for e in mine} | {("left", pair.left), ("right", pair.right)}
         there = {("left", pair.left), ("right", pair.right)} - self.removed
         # what a merge made of earlier changes was for those who merged to say
@@ -565,14 +581,14 @@ class History:
                     "an owner's change was lost"
                 )
 
-    def _pair_of(self, edit):
-        """Its record's pair, or that of the record that people merged it into."""
+    def _belongs(self, edit, pair):
+        """Whether its record is of the pair, or people merged it into one that is."""
         record_id = edit.record_id
-        while (pair := self.world.pair_of(edit.side, record_id)) is None:
+        while record_id is not None:
+            if self.world.pair_of(edit.side, record_id) == pair:
+                return True
             record_id = self.world.sides[edit.side].merged.get(record_id)
-            if record_id is None:
-                return None
-        return pair
+        return False
 
     def _check_deletions(self):
         for node, other, in_step_at in self.deletions:
