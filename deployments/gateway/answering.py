@@ -33,6 +33,7 @@ from tasks.plain.synchronous.answer import Answer
 from tasks.plain.synchronous.callback_address import check_address
 from tasks.plain.synchronous.preferences import Preference, read_idempotency_key
 from tasks.plain.synchronous.requests import (
+    PURGED_AT_A_TIME,
     CallbackTarget,
     Requests,
     new_request_id,
@@ -299,7 +300,8 @@ class Answering:
     async def _purge_now_and_then(self) -> None:
         while True:
             try:
-                await asyncio.to_thread(self.requests.purge)
+                while await asyncio.to_thread(self.requests.purge) >= PURGED_AT_A_TIME:
+                    pass
             except IntegrationError as exc:
                 _LOG.warning("old results stay for now: %s", exc)
             await asyncio.sleep(_PURGE_EVERY_S)

@@ -28,19 +28,21 @@ async def callback_sending(
     that refuses, redirects, is gone, or leads where it may not, parks the delivery.
 
     Args:
-        payload: A sample {"request": id, "callback": {…}} to send in place of what is waiting.
+        payload: A sample {"request": id} to send in place of what is waiting.
         draining: How the run goes about waiting deliveries.
     """
     signatures: dict[str, CallbackSignature] = {}
     engine = open_database()
     requests = Requests(engine)
 
-    async def handle(delivery: Delivery) -> Outcome | None:
-        wanted = delivery.parse(SendCallback)
-        slug = wanted.callback.signed_by
+    async def load_signature(slug: str) -> CallbackSignature:
         if slug not in signatures:
             signatures[slug] = await load_connection(slug, CallbackSignature)
-        return await send_result(requests, wanted, delivery.idempotency_key, signatures[slug])
+        return signatures[slug]
+
+    async def handle(delivery: Delivery) -> Outcome | None:
+        wanted = delivery.parse(SendCallback)
+        return await send_result(requests, wanted, delivery.idempotency_key, load_signature)
 
     try:
         return await handle_deliveries(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from decimal import Decimal
 from typing import Any
 
@@ -44,8 +45,9 @@ async def price_quote(
         payload: A sample request to answer in place of what is waiting.
         draining: How the run goes about waiting requests.
     """
-    app_block = await load_connection(application, HttpApi)
-    tax_block = await load_connection(tax_service, HttpApi)
+    app_block, tax_block = await asyncio.gather(
+        load_connection(application, HttpApi), load_connection(tax_service, HttpApi)
+    )
     patience = {"read_timeout_s": tax_patience_s, "total_timeout_s": tax_patience_s}
     with (
         # one attempt a call: somebody waits

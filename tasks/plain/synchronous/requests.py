@@ -23,7 +23,7 @@ from tasks.plain.synchronous.tables import SYNCHRONOUS_REQUESTS
 _COLUMNS = SYNCHRONOUS_REQUESTS.c
 _UNENDED = {"queued": "waiting", "received": "waiting", "claimed": "running", "failed": "waiting"}
 _REMEMBERED_S = 86_400  # how long an expired request is told from one that never was
-_CHUNK = 500
+PURGED_AT_A_TIME = 500
 _ENDED_SQLITE = (
     "SELECT id FROM synchronous_requests WHERE ended_at IS NOT NULL "
     "AND id IN (SELECT value FROM json_each(?))"
@@ -79,6 +79,7 @@ class RequestView:
         run_id: The flow run that took it last; None if none has.
         progress: As the flow told it last.
         answer: Once it has ended and until it expires.
+        callback: Where the result goes if its caller has hung up; None if nowhere.
     """
 
     id: str
@@ -90,6 +91,7 @@ class RequestView:
     run_id: str | None
     progress: Progress | None
     answer: Answer | None
+    callback: CallbackTarget | None = None
 
 
 def new_request_id() -> str:
@@ -223,7 +225,7 @@ class Requests:
                 )
 
     def purge(self) -> int:
-        """Forget results that have expired; returns how many.
+        """Forget results that have expired, at most so many at a time; returns how many.
 
         That there was a request is remembered for a day longer, so that its caller is told that
         the result is gone and not that it never was.
@@ -234,7 +236,7 @@ class Requests:
                 connection.execute(
                     select(_COLUMNS.id)
                     .where(_COLUMNS.expires_at <= now, _COLUMNS.status.is_not(None))
-                    .limit(_CHUNK)
+                    .limit(PURGED_AT_A_TIME)
                 ).scalars()
             )
             connection.execute(
@@ -242,17 +244,15 @@ class Requests:
                 .where(_COLUMNS.id.in_(expired))
                 .values(status=None, headers=None, body=None, progress=None, callback=None)
             )
-            forgotten = (
-                select(_COLUMNS.id)
-                .where(_COLUMNS.expires_at <= now - timedelta(seconds=_REMEMBERED_S))
-                .limit(_CHUNK)
+            forgotten = list(
+                connection.execute(
+                    select(_COLUMNS.id)
+                    .where(_COLUMNS.expires_at <= now - timedelta(seconds=_REMEMBERED_S))
+                    .limit(PURGED_AT_A_TIME)
+                ).scalars()
             )
-            connection.execute(
-                delete(SYNCHRONOUS_REQUESTS).where(
-                    _COLUMNS.id.in_(list(connection.execute(forgotten).scalars()))
-                )
-            )
-            return len(expired)
+            connection.execute(delete(SYNCHRONOUS_REQUESTS).where(_COLUMNS.id.in_(forgotten)))
+            return len({*expired, *forgotten})
 
     def _update(self, request_id: str, **values: Any) -> None:
         with storage_errors("update"), writing(self._engine) as connection:
@@ -296,7 +296,13 @@ def _view(row: Row[Any], now: datetime) -> RequestView:
         run_id=row.claimed_by,
         progress=None if row.progress is None else Progress(**orjson.loads(row.progress)),
         answer=answer,
+        callback=None if row.callback is None else _callback(row.callback),
     )
+
+
+def _callback(text: str) -> CallbackTarget:
+    fields = orjson.loads(text)
+    return CallbackTarget(**{**fields, "allowed_networks": tuple(fields["allowed_networks"])})
 
 
 def _answer(row: Row[Any]) -> Answer:
