@@ -42,7 +42,7 @@ from tasks.plain.synchronous.requests import (
 from tasks.plain.synchronous.tables import SYNCHRONOUS_REQUESTS
 
 _LOG = logging.getLogger(__name__)
-_RING_AGAIN_S = 2.0
+_RING_AGAIN_S = 5.0
 _LOOK_AGAIN_S = 1
 _BUSY_RETRY_AFTER_S = 1
 _NAME_SERVER_TIMEOUT_S = 3.0
@@ -127,6 +127,7 @@ class Answering:
         self.requests = Requests(engine)
         self.waiters = Waiters(engine, poll_s=poll_s)
         self._room = WaitingRoom()
+        self._rung_at: dict[str, float] = {}
         self._closing: asyncio.Event = asyncio.Event()
         self._purging: asyncio.Task[None] | None = None
 
@@ -266,7 +267,7 @@ class Answering:
                     return await self._after_leaving(wait)
                 if closing.done():
                     break
-                ring(wait.arrival.endpoint.integration)  # its run may have died
+                self._ring_again(wait.arrival.endpoint.integration, ring)
             return await self._hang_up(wait)
         except IntegrationError as exc:
             # what was asked is stored and will be done; only the answer cannot be had here
@@ -275,6 +276,13 @@ class Answering:
         finally:
             left.cancel()
             closing.cancel()
+
+    def _ring_again(self, integration: str, ring: Ring) -> None:
+        """The run that took the request may have died: once for all who wait."""
+        now = asyncio.get_running_loop().time()
+        if now - self._rung_at.get(integration, float("-inf")) >= _RING_AGAIN_S:
+            self._rung_at[integration] = now
+            ring(integration)
 
     async def _hang_up(self, wait: _Wait) -> Answered:
         if wait.waits_s > 0 and wait.has_callback:  # else there is nothing to change

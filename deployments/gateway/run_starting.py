@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 
 import httpx
 
@@ -17,6 +18,8 @@ from deployments.gateway.endpoints import Endpoint, UnusableEndpoint
 
 _LOG = logging.getLogger(__name__)
 _KNOWN_FOR_S = 60.0
+_STARTS_WITHIN_S = 120.0  # a run that has waited for longer may be stuck: one more is started
+_NOT_BEGUN = ("SCHEDULED", "PENDING")
 
 
 class PrefectRuns(PrefectEvents):
@@ -31,6 +34,7 @@ class PrefectRuns(PrefectEvents):
         super().__init__(environment)
         self._deployments = deployments
         self._known: dict[str, tuple[str | None, float]] = {}
+        self._started_at: dict[str, float] = {}
 
     async def post(self, integration: str) -> None:
         """Start a run for one integration, or send the event that starts one.
@@ -47,13 +51,35 @@ class PrefectRuns(PrefectEvents):
             id_ = await self._id(name)
             if id_ is None:
                 return False
+            if await self._is_under_way(id_):
+                return True
             url = f"{self._api}/deployments/{id_}/create_flow_run"
             (await self._client.post(url, json={})).raise_for_status()
+            self._started_at[id_] = time.monotonic()
         except (httpx.HTTPStatusError, KeyError, ValueError) as exc:
             self._known.pop(name, None)
             _LOG.warning("no run of %s could be started (%s): an event is sent", name, exc)
             return False
         return True
+
+    async def _is_under_way(self, id_: str) -> bool:
+        """Whether a run was started already that has not begun: workers may be behind."""
+        since = time.monotonic() - self._started_at.get(id_, float("-inf"))
+        if since > _STARTS_WITHIN_S:
+            return False
+        now = datetime.now(UTC)
+        waiting = {
+            "state": {"type": {"any_": _NOT_BEGUN}},
+            "expected_start_time": {
+                "after_": (now - timedelta(seconds=_STARTS_WITHIN_S)).isoformat(),
+                "before_": now.isoformat(),
+            },
+        }
+        response = await self._client.post(
+            f"{self._api}/flow_runs/count",
+            json={"deployments": {"id": {"any_": [id_]}}, "flow_runs": waiting},
+        )
+        return bool(response.raise_for_status().json())
 
     async def _id(self, name: str) -> str | None:
         """The deployment's id; None if there is none of that name, or several, or it is paused."""

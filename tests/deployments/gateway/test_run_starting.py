@@ -25,13 +25,21 @@ def asked(scripted_api):
 
 
 async def test_a_run_is_started_and_no_event_sent(prefect, scripted_api):
-    """The deployment is looked up once, by its name."""
-    scripted_api.answer(FOUND, Reply(status=201), Reply(status=201))
+    """The deployment is looked up once, by its name; a run that has begun is no obstacle."""
+    scripted_api.answer(FOUND, Reply(status=201), Reply(0), Reply(status=201))
     await prefect.post("quotes")
     await prefect.post("quotes")
     start = "deployments/d-1/create_flow_run"
-    assert asked(scripted_api) == ["deployments/filter", start, start]
+    assert asked(scripted_api) == ["deployments/filter", start, "flow_runs/count", start]
     assert b'"price-quote"' in scripted_api.requests[0].body
+
+
+async def test_no_second_run_is_started_beside_one_that_has_not_begun(prefect, scripted_api):
+    """When workers are behind, ringing again does not put them further behind."""
+    scripted_api.answer(FOUND, Reply(status=201), Reply(1))
+    await prefect.post("quotes")
+    await prefect.post("quotes")
+    assert asked(scripted_api)[2:] == ["flow_runs/count"]
 
 
 async def test_other_integrations_get_their_event(prefect, scripted_api):
