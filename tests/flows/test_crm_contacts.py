@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import random
+import time
 from pathlib import Path
 
 import pytest
+from cryptography.fernet import Fernet
 
 from blocks.errors import BadPayloadError, MisconfiguredError, TransientError
 from blocks.http_api import ApiKeyAuth, HttpApi
+from deployments.sandbox.gateway_process import running_gateway
 from flows.crm_contacts.contacts import (
     CRM,
     KIND,
@@ -26,6 +30,7 @@ from flows.crm_contacts.flow import (
     crm_contacts_initial_sync,
     crm_contacts_reconcile,
 )
+from flows.integration_activation.flow import activate_integration, deactivate_integration
 from tasks.api import open_api
 from tasks.plain.identity_map.pairs import IdentityMap
 from tasks.plain.inbox.delivery import Delivery
@@ -34,7 +39,8 @@ from tasks.two_way import find_all_unseen
 # Prefect's own clients leave sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
-SAMPLES = Path(__file__).parents[2] / "flows" / "crm_contacts" / "samples"
+FLOW = Path(__file__).parents[2] / "flows" / "crm_contacts"
+SAMPLES = FLOW / "samples"
 QUICK = {"draining": {"linger_s": 0, "retry_delays_s": [0.01], "concurrency": 4}}
 ADA = {"display_name": "Ada Okafor", "email_address": "ada@example.com", "phone_number": "1"}
 BEA = {"name": "Bea Satō", "email": "bea@example.com", "company": "Kestrel"}
@@ -365,6 +371,45 @@ def test_reconcile_deletes_nothing_when_a_whole_side_is_gone(place, both, runs, 
     assert len(both.own_app.records("contacts")) == 4
     assert runs.start(crm_contacts_reconcile, max_missing=4).is_completed()
     assert both.contents() == ([], [])
+
+
+def test_both_sides_call_once_it_is_activated(place, both, runs, inbox, tmp_path, monkeypatch):
+    """Registered at both sides, real signed events bring both in step, and then it is quiet."""
+    monkeypatch.setenv("INTEGRATIONS_SECRETS_KEY", Fernet.generate_key().decode())
+    [declaration] = FLOW.glob("*.yaml")
+    database_url = os.environ["INTEGRATIONS_DATABASE_URL"]
+    with running_gateway(declaration, tmp_path, database_url, {}) as gateway:
+        activate = {"integration": "crm_contacts", "public_url": gateway.url}
+        state = runs.start(activate_integration, **activate)
+        assert state.message.startswith("2 created"), state.message
+        made = both.crm.contacts.add(ADA)
+        both.put("K-1", **BEA)
+        _drain_until(runs, inbox, both, contacts=2)
+        both.crm.contacts.change(made["id"], {"phone_number": "7"})
+        both.patch("K-1", company="Zephyr")
+        _drain_until(runs, inbox, both, contacts=2)
+        both.remove("K-1")
+        _drain_until(runs, inbox, both, contacts=1)
+    statuses = list(inbox.statuses().values())
+    assert set(statuses) <= {"done", "ignored"}
+    assert "ignored" in statuses, "echoes and pings"
+    assert runs.start(deactivate_integration, integration="crm_contacts").is_completed()
+    assert both.crm.webhooks.all() == []
+
+
+def _drain_until(runs, inbox, both, *, contacts):
+    """Let the flows take what arrives until both sides are in step and all is quiet."""
+    deadline = time.monotonic() + 60
+    quiet = 0
+    while quiet < 3:
+        assert time.monotonic() < deadline, (both.contents(), inbox.statuses())
+        if {"received", "failed"}.isdisjoint(inbox.statuses().values()):
+            of_crm, of_own = both.contents()
+            quiet = quiet + 1 if of_crm == of_own and len(of_crm) == contacts else 0
+            time.sleep(0.2)
+            continue
+        for flow in (crm_contacts_import, crm_contacts_export):
+            assert runs.start(flow, **QUICK).is_completed()
 
 
 @pytest.mark.parametrize("seed", range(3))
