@@ -36,7 +36,7 @@ TICKET = {"ticket_no": "X-1", "title": "It breaks", "status": "open"}
 def test_activated_export_hears_of_changes(
     runs, own_app, inbox, tmp_path, monkeypatch, integration, resource, record
 ):
-    """Activation subscribes once and is pinged; changes then wait in the inbox; it can be undone."""
+    """Activation subscribes once and is pinged; changes then wait in the inbox; it is undone."""
     monkeypatch.setenv("INTEGRATIONS_SECRETS_KEY", Fernet.generate_key().decode())
     HttpApi(base_url=f"{own_app.base_url}/api/v1", auth=ApiKeyAuth(key=own_app.api_key)).save(
         "own-app", overwrite=True
