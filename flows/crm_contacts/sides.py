@@ -1,4 +1,8 @@
-"""The CRM and the application as the two sides that are kept in step, each by its own API."""
+"""The CRM and the application as the two sides that are kept in step, each by its own API.
+
+A write that may have been carried out is simply done again: it names the version, the external id
+or the new id that it is for, so the second time it is refused and both sides are read again.
+"""
 
 from __future__ import annotations
 
@@ -63,6 +67,7 @@ class CrmRecords:
                 f"contacts/{path_segment(found.id)}",
                 json={"properties": crm_properties(values)},
                 headers={"If-Match": found.version},
+                repeatable=True,
                 operation="update contact",
                 record=found.id,
             )
@@ -145,6 +150,7 @@ class OwnAppRecords:
                 f"contacts/{path_segment(found.id)}",
                 json=dict(values),
                 headers={"If-Match": found.version, **_SOURCE},
+                repeatable=True,
                 operation="update contact",
                 record=found.id,
             )

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -109,7 +110,7 @@ def contacts(blocks, inbox):
     crm_block, own_block = blocks
     once = own_block.model_copy(update={"max_attempts": 1})
     with open_api(crm_block) as crm_api, open_api(once) as own_api:
-        identities = IdentityMap(inbox.engine, KIND, lease_s=0.001)
+        identities = IdentityMap(inbox.engine, KIND)
         yield ContactSync(identities, crm_api, own_api, ContactRule().as_conflict_rule())
 
 
@@ -288,6 +289,45 @@ def test_a_creation_whose_answer_is_lost_is_not_repeated(contacts, both, fault):
     contacts.handle_own_event(sample(event))
     assert len(both.crm.contacts.all()) == 1
     assert both.are_equal()
+
+
+def test_a_change_whose_answer_is_lost_is_no_change_by_people(contacts, both):
+    """The CRM has taken a change whose answer got lost, and then the application changes again."""
+    crm_id, own_id = paired(contacts, both)
+    both.crm.fail_next.append(0)
+    with pytest.raises(TransientError):
+        contacts.handle_own_event(
+            sample(own_event("contact.updated", both.patch(own_id, phone="2")))
+        )
+    assert both.crm.contacts.get(crm_id)["properties"]["phone_number"] == "2"
+    changed = both.patch(own_id, phone="3")
+    outcome = contacts.handle_own_event(sample(own_event("contact.updated", changed)))
+    assert outcome.message == "CRM updated (phone)"
+    assert both.crm.contacts.get(crm_id)["properties"]["phone_number"] == "3"
+
+
+def test_many_runs_at_once_make_each_contact_once(contacts, both):
+    """Both sides meet the same new people at the same instant; each event comes twice."""
+    events = []
+    for number in range(6):
+        email = f"c{number}@example.com"
+        made = both.crm.contacts.add({**ADA, "email_address": email})
+        events.append((contacts.handle_crm_event, crm_event("contact.created", made)))
+        own = both.put(f"K-{number}", name="Ada Okafor", email=email)
+        events.append((contacts.handle_own_event, own_event("contact.created", own)))
+
+    def handle(event):
+        for _ in range(50):
+            try:
+                return event[0](sample(event[1]))
+            except TransientError:
+                time.sleep(0.05)
+        raise AssertionError("it never came to it")
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(handle, events * 2))
+    assert both.are_equal()
+    assert len(both.crm.contacts.all()) == 6
 
 
 def test_unknown_events_are_refused(contacts):
