@@ -75,16 +75,16 @@ async def working_on(
         public_url: Where third parties reach the gateway from now on; None leaves it.
 
     Raises:
-        IntegrationError: A block is missing, or another activation never ends.
+        IntegrationError: Another activation never ends, or a key for secrets is none.
     """
     engine = await asyncio.to_thread(open_database)
     try:
         ledger = Ledger(engine, run_id=str(runtime.flow_run.id))
-        registrations = [each.registration for each in wanted]
-        registrations += [entry.registration for entry in ledger.entries(integration)]
-        apis = await _load_apis(registrations)
         state = await _begun(ledger, integration, is_active=is_active, public_url=public_url)
         try:
+            registrations = [each.registration for each in wanted]
+            registrations += [entry.registration for entry in ledger.entries(integration)]
+            apis = await _load_apis(registrations)
             secrets = StoredSecrets.from_environment(engine)
             yield ActiveWork(ledger, Registering(ledger, secrets, _opening(apis)), state)
         finally:
@@ -283,15 +283,25 @@ async def _begun(
             waited_s += _LOOK_AGAIN_S
 
 
-async def _load_apis(registrations: Iterable[AnyRegistration]) -> dict[str, HttpApi]:
-    slugs = {each.connection for each in registrations}
-    return {slug: await load_connection(slug, HttpApi) for slug in sorted(slugs)}
+async def _load_apis(
+    registrations: Iterable[AnyRegistration],
+) -> dict[str, HttpApi | IntegrationError]:
+    """The blocks, or why there is none: a missing one must not keep the others from being used."""
+    apis: dict[str, HttpApi | IntegrationError] = {}
+    for slug in sorted({each.connection for each in registrations}):
+        try:
+            apis[slug] = await load_connection(slug, HttpApi)
+        except IntegrationError as error:
+            apis[slug] = error
+    return apis
 
 
-def _opening(apis: dict[str, HttpApi]) -> OpenRegistrar:
+def _opening(apis: dict[str, HttpApi | IntegrationError]) -> OpenRegistrar:
     @contextmanager
     def open_registrar(registration: AnyRegistration) -> Iterator[Registrar]:
         block = apis[registration.connection]
+        if isinstance(block, IntegrationError):
+            raise block
         with open_api(block) as api:
             if isinstance(registration, RestRegistration):
                 yield RestRegistrar(api, registration, base_url=block.base_url)

@@ -14,7 +14,7 @@ from prefect.client.orchestration import get_client
 from prefect.events.actions import RunDeployment
 from prefect.events.schemas.automations import EventTrigger, Posture
 
-from blocks.http_api import BearerAuth
+from blocks.http_api import BearerAuth, HttpApi
 from deployments.activate import main
 from deployments.sandbox.gateway_process import running_gateway
 from flows.github_events.flow import github_events
@@ -138,6 +138,19 @@ def test_what_cannot_be_registered_is_told_and_not_switched_on(runs, gateway, gi
     assert "wrong" not in state.message
     github.block().save("github", overwrite=True)
     assert runs.retry(activate_integration).message == "1 created; switched on: github-events"
+
+
+def test_a_missing_block_is_told_and_removes_nothing(runs, gateway, github):
+    """What is registered stays until the block is there again."""
+    activate(runs, gateway)
+    HttpApi.delete("github")
+    state = activate(runs, gateway)
+    assert "repository: Prefect: load block 'http-api/github': there is no such block" in (
+        state.message
+    )
+    assert len(github.hooks.hooks) == 1
+    github.block().save("github", overwrite=True)
+    assert runs.retry(activate_integration).message.startswith("1 kept; ")
 
 
 def test_a_ping_that_does_not_arrive_fails_the_activation(runs, gateway, github):

@@ -76,13 +76,17 @@ class Registering:
             wanted: All that is wanted.
         """
         kept = set()
+        unknown = set()
         for each in wanted:
-            with self._open(each.registration) as registrar:
-                kept.add((each.name, registrar.place))
+            try:
+                with self._open(each.registration) as registrar:
+                    kept.add((each.name, registrar.place))
+            except IntegrationError:  # told where it is registered; until then nothing is removed
+                unknown.add(each.name)
         return [
             entry
             for entry in self._ledger.entries(integration)
-            if (entry.name, entry.place) not in kept
+            if (entry.name, entry.place) not in kept and entry.name not in unknown
         ]
 
     def ensure(self, wanted: Wanted) -> Registered:
