@@ -414,7 +414,7 @@ RULES = (
     ConflictRule(owners={"phone": "right", "name": "left"}),
 )
 # more of them, and others each time: TWO_WAY_EXAMPLES=5000
-EXAMPLES = int(os.environ.get("TWO_WAY_EXAMPLES", "300"))
+EXAMPLES = int(os.environ.get("TWO_WAY_EXAMPLES", "160"))
 IS_USUAL = "TWO_WAY_EXAMPLES" not in os.environ
 
 
