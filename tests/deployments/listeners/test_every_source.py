@@ -57,6 +57,18 @@ async def test_what_is_published_is_in_the_inbox_once_and_gone_from_the_source(
     assert set(rung) == {"stream_intake"}
 
 
+@pytest.mark.parametrize("broker", ["imap"], indirect=True)
+async def test_a_mail_that_is_not_moved_yet_is_not_taken_twice(
+    broker, listening, inbox, eventually
+):
+    """While mails are stored no more are fetched: they would be the same."""
+    sent = orders(30)
+    await broker.publish(sent)
+    async with listening({**direct(broker), "batch": 3}) as listeners:
+        [status] = listeners.statuses
+        await eventually(lambda: dict(status.counts), {"new": 30})
+
+
 @every_kind
 async def test_a_crash_between_store_and_acknowledgement_doubles_nothing(
     broker, listening, inbox, eventually

@@ -63,6 +63,11 @@ def arn_of(broker):
     return found["Attributes"]["QueueArn"]
 
 
+def receive(broker, **options):
+    """What another consumer gets."""
+    return broker.client.receive_message(QueueUrl=broker.queue_url, **options)
+
+
 def declaration(broker, **fields):
     return {**broker.declaration(*broker.address), **fields}
 
@@ -147,8 +152,10 @@ async def test_a_fifo_queue_keeps_the_order_of_each_group(queue, listening, inbo
         assert mine == list(range(20))
 
 
-async def test_waiting_for_the_inbox_costs_no_receive(queue, listening, inbox, eventually):
-    """While the inbox is locked the message stays invisible: the dead-letter queue stays empty."""
+async def test_while_we_wait_for_the_inbox_nobody_else_gets_the_message(
+    queue, listening, inbox, eventually
+):
+    """While the inbox is locked the message stays invisible, and no receive is counted."""
     dead = queue()
     policy = json.dumps({"deadLetterTargetArn": arn_of(dead), "maxReceiveCount": "1"})
     broker = queue(attributes={"RedrivePolicy": policy})
@@ -159,15 +166,16 @@ async def test_waiting_for_the_inbox_costs_no_receive(queue, listening, inbox, e
         async with listening(declaration(broker, visibility_timeout_s=2)) as listeners:
             [status] = listeners.statuses
             await eventually(lambda: status.state, "waiting for the inbox")
-            await asyncio.sleep(4)  # twice the time for which the message is ours
+            for _ in range(10):  # twice the time for which the message is ours
+                await asyncio.sleep(0.4)
+                assert "Messages" not in receive(broker, VisibilityTimeout=0)
             assert status.state == "waiting for the inbox"
             lock.execute("ROLLBACK")
             await eventually(inbox.count, 1)
     finally:
         lock.close()
-    again = broker.client.receive_message(QueueUrl=broker.queue_url)  # would move it there
-    assert "Messages" not in again
-    assert "Messages" not in dead.client.receive_message(QueueUrl=dead.queue_url)
+    assert "Messages" not in receive(broker)  # which would move it there
+    assert "Messages" not in receive(dead)
 
 
 async def test_a_redrive_policy_works_as_ever(queue, listening, inbox, eventually):
@@ -181,5 +189,5 @@ async def test_a_redrive_policy_works_as_ever(queue, listening, inbox, eventuall
     async with listening(declaration(broker)):
         await eventually(inbox.count, 1)
     assert inbox.bodies() == [b'{"id": "good"}']
-    [message] = dead.client.receive_message(QueueUrl=dead.queue_url)["Messages"]
+    [message] = receive(dead)["Messages"]
     assert message["Body"] == '{"id": "poison"}'
