@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Literal
 
 import orjson
@@ -14,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from deployments.sandbox.kept_records import KeptRecords
 from deployments.sandbox.web_server import CutAnswer
 
 _LARGEST_PAGE = 100
@@ -38,6 +40,7 @@ class GithubIssues:
         self, repository: str, tell: Callable[[str, dict[str, Any]], None] = lambda *_: None
     ) -> None:
         self._tell = tell
+        self._kept = KeptRecords(None)
         self._path = f"/repos/{repository}/issues"
         self._repository = repository
         self.reset()
@@ -48,6 +51,11 @@ class GithubIssues:
         self.writes = 0
         self.lose_answers = 0
         self.refuse_with: Literal[403, 410, 422, 500, 503] | None = None
+
+    def keep_in(self, file: Path) -> None:
+        """Have the issues of earlier times, and keep them in this file from now on."""
+        self._kept = KeptRecords(file)
+        self.issues = {each["number"]: each for each in self._kept.load()}
 
     def routes(self) -> list[Route]:
         """Of the API."""
@@ -101,6 +109,7 @@ class GithubIssues:
         response: Response = carry_out(given)
         if response.status_code < 300:
             self.writes += 1
+            self._kept.keep(list(self.issues.values()))
             if self.lose_answers:
                 self.lose_answers -= 1
                 return CutAnswer()

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import count
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -21,6 +22,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from deployments.sandbox.kept_records import KeptRecords
 from deployments.sandbox.partner_api import PartnerApi, invalid, problem, serving
 
 _FIRST_ID = 7001
@@ -55,11 +57,12 @@ class HelpdeskSandbox(PartnerApi):
     name = "helpdesk"
     base_path = "/api/v2"
 
-    def __init__(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+    def __init__(self, kept: KeptRecords) -> None:
         super().__init__()
-        self.tickets: dict[int, dict[str, Any]] = {}
-        self.clock = clock
-        self._ids = count(_FIRST_ID)
+        self.clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self.tickets: dict[int, dict[str, Any]] = {each["id"]: each for each in kept.load()}
+        self._kept = kept
+        self._ids = count(max(self.tickets, default=_FIRST_ID - 1) + 1)
 
     def add(self, **fields: Any) -> dict[str, Any]:
         """A ticket that somebody opened at the helpdesk, by mail or telephone."""
@@ -129,6 +132,7 @@ class HelpdeskSandbox(PartnerApi):
     def _delete(self, request: Request, _body: bytes) -> Response:
         if self.tickets.pop(request.path_params["id"], None) is None:
             return _unknown()
+        self._kept.keep(list(self.tickets.values()))
         return Response(status_code=204)
 
     def _store(self, id_: int, ticket: HelpdeskTicket) -> dict[str, Any]:
@@ -136,13 +140,14 @@ class HelpdeskSandbox(PartnerApi):
         created_at = self.tickets[id_]["created_at"] if id_ in self.tickets else now
         shown = {"id": id_, **ticket.model_dump(), "created_at": created_at, "updated_at": now}
         self.tickets[id_] = shown
+        self._kept.keep(list(self.tickets.values()))
         return shown
 
 
 @contextmanager
-def start(*, port: int = 0) -> Iterator[HelpdeskSandbox]:
-    """Serve until the block ends."""
-    sandbox = HelpdeskSandbox()
+def start(*, port: int = 0, file: Path | None = None) -> Iterator[HelpdeskSandbox]:
+    """Serve until the block ends; what it has is kept in the file, if one is given."""
+    sandbox = HelpdeskSandbox(KeptRecords(file))
     with serving(sandbox, port=port):
         yield sandbox
 

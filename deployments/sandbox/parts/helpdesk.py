@@ -31,7 +31,7 @@ def run(sandbox: Sandbox) -> Iterator[None]:
     application = sandbox.blocks["http-api/own-app"]
     assert isinstance(application, HttpApi)  # noqa: S101 - the sandbox made it
     numbers = count()
-    with helpdesk_api.start() as helpdesk:
+    with helpdesk_api.start(file=sandbox.data / "helpdesk.json") as helpdesk:
         sandbox.blocks["http-api/helpdesk"] = helpdesk.block()
 
         def ask() -> None:
