@@ -1,6 +1,6 @@
 """Imports from a marketplace again and again, killed one step later each time.
 
-    python kill_import.py DIRECTORY retry|next-run MARKETPLACE_BLOCK_JSON
+    python kill_import.py DIRECTORY retry|next-run MARKETPLACE_BLOCK_JSON [SLICES_FROM]
 
 Run as a process of its own, since it forks. Prints one JSON line a kill point: which orders the
 application has, what was rejected, and where the cursor is.
@@ -32,7 +32,15 @@ from tasks.plain.records.validation import RecordValidator
 from tasks.plain.state.database import open_database
 
 
-def run(directory: Path, source: HttpApi, owner: str, *, at: datetime, kill_at: int = 0) -> None:
+def run(
+    directory: Path,
+    source: HttpApi,
+    owner: str,
+    *,
+    at: datetime,
+    slices_from: datetime | None,
+    kill_at: int = 0,
+) -> None:
     switch = KillSwitch(kill_at)
     application = Application(directory / "application.db")
     switch.around(application, "send")
@@ -47,17 +55,19 @@ def run(directory: Path, source: HttpApi, owner: str, *, at: datetime, kill_at: 
         if not statement.lstrip().startswith(("SELECT", "PRAGMA")):
             switch.step()
 
+    options = {"slice_s": 1, "at_once": 3} if slices_from else {"slice_s": None, "at_once": 1}
     with open_api(source) as client:
         job = ImportJob(
             stream="orders",
             owner=owner,
             cursors=Cursors(engine, lease_s=60, clock=lambda: at),
             source=client,
-            listing=ORDERS.model_copy(update={"params": {"limit": 2}}),
+            listing=ORDERS.model_copy(update={"params": {"limit": 2}, **options}),
             sink=application,
             model=Order,
             validator=RecordValidator(Order),
             reshape=order_of,
+            start_at=slices_from,
         )
         import_changes(job)
 
@@ -65,15 +75,21 @@ def run(directory: Path, source: HttpApi, owner: str, *, at: datetime, kill_at: 
 def main() -> None:
     base, after = Path(sys.argv[1]), sys.argv[2]
     source = HttpApi(**json.loads(sys.argv[3]))
-    now = datetime.now(UTC)
+    slices_from = datetime.fromisoformat(sys.argv[4]) if len(sys.argv) > 4 else None
+    # a window of slices ends where it is opened: soon after it begins
+    now = slices_from + timedelta(seconds=4) if slices_from else datetime.now(UTC)
     open_database(f"sqlite:///{base / 'migrated.db'}").dispose()
-    for kill_at in range(1, 500):
+    for kill_at in range(1, 500, 3 if slices_from else 1):
         directory = base / f"{after}-{kill_at}"
         directory.mkdir(parents=True)
         shutil.copy(base / "migrated.db", directory / "state.db")
-        ended = in_child(lambda: run(directory, source, "first", at=now, kill_at=kill_at))  # noqa: B023
+
+        def attempt(owner: str, at: datetime, kill_at: int = 0) -> None:
+            run(directory, source, owner, at=at, slices_from=slices_from, kill_at=kill_at)  # noqa: B023
+
+        ended = in_child(lambda: attempt("first", now, kill_at))  # noqa: B023
         owner, at = ("first", now) if after == "retry" else ("next", now + timedelta(hours=1))
-        assert in_child(lambda: run(directory, source, owner, at=at))  # noqa: B023
+        assert in_child(lambda: attempt(owner, at))  # noqa: B023
         engine = open_database(f"sqlite:///{directory / 'state.db'}")
         cursors = Cursors(engine)
         batches = Application(directory / "application.db").db.execute("SELECT rows FROM batches")
