@@ -45,9 +45,7 @@ ENDPOINTS_VARIABLE = "INTEGRATIONS_ENDPOINTS"
 RESERVED_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 REQUESTS_PATH = "/requests/"  # below it callers find what became of their requests
 _FLOWS = Path(__file__).resolve().parents[3] / "flows"
-_PATTERNS = tuple(
-    f"{place}{name}.yaml" for name in ("integration", "endpoints") for place in ("*/", "*.", "")
-)
+_PATTERNS = ("*/integration.yaml", "*.integration.yaml", "integration.yaml")
 _LARGEST_BODY_BYTES = 25 * 1024 * 1024  # what GitHub sends at most, and the inbox takes
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
 _PATH = re.compile(r"(/([A-Za-z0-9._~-]|\$\{[A-Z0-9_]+\})+)+/?", re.ASCII)
@@ -182,7 +180,7 @@ def declaration_files(places: str | None = None) -> list[Path]:
     Args:
         places: Files and folders separated like PATH; None for `INTEGRATIONS_ENDPOINTS`, and
             without that the flows' own: `flows/<integration>/integration.yaml` and
-            `flows/<integration>.integration.yaml`, or `endpoints.yaml` in their place.
+            `flows/<integration>.integration.yaml`.
 
     Raises:
         MisconfiguredError: A place does not exist.
