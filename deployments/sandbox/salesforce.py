@@ -22,8 +22,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from deployments.sandbox.salesforce_messages import SalesforceMessages, ToolingError
+from deployments.sandbox.salesforce_messages import SalesforceMessages
 from deployments.sandbox.salesforce_records import QueryError, SalesforceRecords
+from deployments.sandbox.salesforce_tooling import ToolingError, ToolingObjects
 from deployments.sandbox.web_server import CutAnswer, WebServer
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ class SalesforceSandbox:
 
     Attributes:
         records: What is in it; its users change them.
-        messages: What is told of that, and to whom.
+        tooling: What is told of that, and to whom.
+        messages: What was told.
         faults: What goes wrong.
         api_calls: How many were made so far.
         max_api_calls: More are refused, as after a day's allowance.
@@ -64,7 +66,10 @@ class SalesforceSandbox:
 
     def __init__(self, port: int, client_secret: str, first_wait_s: float) -> None:
         self.records = SalesforceRecords()
-        self.messages = SalesforceMessages(ORGANIZATION_ID, self.records.fields, first_wait_s)
+        self.tooling = ToolingObjects()
+        self.messages = SalesforceMessages(
+            ORGANIZATION_ID, self.tooling, self.records.fields, first_wait_s
+        )
         self.records.on_change = self.messages.happened
         self.faults = SalesforceFaults()
         self.api_calls = 0
@@ -123,6 +128,7 @@ class SalesforceSandbox:
     def reset(self) -> None:
         """Forget everything and every fault; tokens stay."""
         self.records.reset()
+        self.tooling.reset()
         self.messages.reset()
         self.faults = SalesforceFaults()
         self.api_calls = 0
@@ -201,7 +207,7 @@ class SalesforceSandbox:
         asked = _TOOLING_QUERY.fullmatch(request.query_params.get("q", ""))
         if asked is None:
             raise QueryError("unexpected token")
-        found = self.messages.query(dict(_EQUALS.findall(asked[2])), asked[1])
+        found = self.tooling.query(dict(_EQUALS.findall(asked[2])), asked[1])
         return JSONResponse({"size": len(found), "done": True, "records": found})
 
     async def _make(self, request: Request) -> Response:
@@ -209,19 +215,19 @@ class SalesforceSandbox:
         if self._lost() == "not taken":
             return CutAnswer()
         lost = self._lost(forget=True)
-        id_ = self.messages.create(request.path_params["kind"], document)
+        id_ = self.tooling.create(request.path_params["kind"], document)
         answer = JSONResponse({"id": id_, "success": True, "errors": []}, 201)
         return CutAnswer() if lost else answer
 
     async def _show(self, request: Request) -> Response:
-        return JSONResponse(self.messages.show(**_which(request)))
+        return JSONResponse(self.tooling.show(**_which(request)))
 
     async def _change(self, request: Request) -> Response:
-        self.messages.change(**_which(request), document=await request.json())
+        self.tooling.change(**_which(request), document=await request.json())
         return Response(status_code=204)
 
     async def _remove(self, request: Request) -> Response:
-        self.messages.remove(**_which(request))
+        self.tooling.remove(**_which(request))
         return Response(status_code=204)
 
     def _lost(self, *, forget: bool = False) -> str | None:

@@ -1,7 +1,6 @@
-"""Salesforce's outbound messages: made by the Tooling API, sent as SOAP until acknowledged.
+"""Salesforce's outbound messages: sent as SOAP, again and again until they are acknowledged.
 
-Source: developer.salesforce.com, Tooling API: WorkflowOutboundMessage, WorkflowRule; SOAP API:
-outbound messaging.
+Source: developer.salesforce.com, SOAP API: outbound messaging.
 """
 
 from __future__ import annotations
@@ -18,22 +17,12 @@ from xml.sax.saxutils import escape
 import httpx
 from lxml import etree
 
-from deployments.sandbox.salesforce_records import Change, QueryError, record_id
+from deployments.sandbox.salesforce_records import Change, record_id
+from deployments.sandbox.salesforce_tooling import Metadata, ToolingObjects
 
 MAX_NOTIFICATIONS = 100
 _TIMEOUT_S = 10
 _ACK = ".//{http://soap.sforce.com/2005/09/outbound}Ack"
-_KINDS = {"WorkflowOutboundMessage": "04k", "WorkflowRule": "01Q"}
-_OWNERS = {"WorkflowOutboundMessage": "EntityDefinitionId", "WorkflowRule": "TableEnumOrId"}
-
-
-class ToolingError(Exception):
-    """What the API refuses, with its error code."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
 
 
 @dataclass
@@ -72,33 +61,21 @@ class _Notification:
 
 
 @dataclass
-class _Metadata:
-    kind: str
-    full_name: str
-    metadata: dict[str, Any]
-
-    @property
-    def object_type(self) -> str:
-        return self.full_name.partition(".")[0]
-
-    @property
-    def name(self) -> str:
-        return self.full_name.partition(".")[2]
-
-
-@dataclass
 class SalesforceMessages:
-    """The outbound messages of one organisation, and the rules that send them.
+    """Sends the outbound messages of one organisation.
 
     Attributes:
         organization_id: Of 18 characters.
+        tooling: Which messages are sent for what.
         read: Gives fields of a record as it is when a message is sent.
         first_wait_s: Until what was not acknowledged is sent again; doubled each time.
+        gather_s: How long notifications are gathered for one message.
         sent: Every attempt, oldest first.
         faults: What goes wrong.
     """
 
     organization_id: str
+    tooling: ToolingObjects
     read: Callable[[str, str, Sequence[str]], dict[str, Any]]
     first_wait_s: float = 0.2
     gather_s: float = 0.05
@@ -108,8 +85,6 @@ class SalesforceMessages:
 
     def __post_init__(self) -> None:
         """Start the courier."""
-        self._objects: dict[str, _Metadata] = {}
-        self._lock = threading.RLock()
         self._numbers = itertools.count(1)
         self._waiting: queue.Queue[tuple[str, _Notification] | None] = queue.Queue()
         self._stopping = threading.Event()
@@ -117,125 +92,17 @@ class SalesforceMessages:
         self._courier.start()
 
     def happened(self, change: Change) -> None:
-        """Note a notification for every active rule that the change meets."""
-        with self._lock:
-            for rule in self._of_kind("WorkflowRule"):
-                if rule.object_type == change.object_type and _is_met(rule.metadata, change):
-                    for action in rule.metadata.get("actions", []):
-                        message_id = self._id_of("WorkflowOutboundMessage", rule, action["name"])
-                        if message_id is not None:
-                            note = _Notification(
-                                record_id("04l", next(self._numbers)), change.object_type, change.id
-                            )
-                            self._waiting.put((message_id, note))
-
-    def create(self, kind: str, document: dict[str, Any]) -> str:
-        """Make an outbound message or a rule.
-
-        Raises:
-            ToolingError: There is one of that name, or it does not fit.
-        """
-        full_name, metadata = str(document.get("FullName", "")), document.get("Metadata")
-        if "." not in full_name or not isinstance(metadata, dict):
-            raise ToolingError(400, "REQUIRED_FIELD_MISSING", "FullName, Metadata")
-        made = _Metadata(kind, full_name, metadata)
-        with self._lock:
-            if any(each.full_name == full_name for each in self._of_kind(kind)):
-                raise ToolingError(400, "DUPLICATE_DEVELOPER_NAME", f"{full_name} is taken")
-            self._check(made)
-            id_ = record_id(_KINDS[kind], next(self._numbers))
-            self._objects[id_] = made
-        return id_
-
-    def show(self, kind: str, id_: str) -> dict[str, Any]:
-        """One of them, whole.
-
-        Raises:
-            ToolingError: There is none.
-        """
-        with self._lock:
-            found = self._existing(kind, id_)
-            return {
-                "attributes": {"type": kind},
-                "Id": id_,
-                "FullName": found.full_name,
-                "Name": found.name,
-                "Metadata": dict(found.metadata),
-            }
-
-    def change(self, kind: str, id_: str, document: dict[str, Any]) -> None:
-        """Replace one's metadata.
-
-        Raises:
-            ToolingError: There is none, or it does not fit.
-        """
-        with self._lock:
-            found = self._existing(kind, id_)
-            changed = _Metadata(kind, found.full_name, dict(document.get("Metadata") or {}))
-            self._check(changed)
-            self._objects[id_] = changed
-
-    def remove(self, kind: str, id_: str) -> None:
-        """Remove one.
-
-        Raises:
-            ToolingError: There is none, or a rule still sends it.
-        """
-        with self._lock:
-            found = self._existing(kind, id_)
-            if kind == "WorkflowOutboundMessage":
-                for rule in self._of_kind("WorkflowRule"):
-                    actions = [action["name"] for action in rule.metadata.get("actions", [])]
-                    if rule.object_type == found.object_type and found.name in actions:
-                        raise ToolingError(400, "DEPENDENCY_EXISTS", "a workflow rule uses it")
-            del self._objects[id_]
-
-    def query(self, conditions: dict[str, str], kind: str) -> list[dict[str, Any]]:
-        """Ids of those of a name and an object type.
-
-        Raises:
-            QueryError: There is no such kind.
-        """
-        if kind not in _KINDS:
-            raise QueryError(f"sObject type '{kind}' is not supported")
-        with self._lock:
-            return [
-                {"attributes": {"type": kind}, "Id": id_}
-                for id_, each in self._objects.items()
-                if each.kind == kind
-                and conditions.get("Name", each.name) == each.name
-                and conditions.get(_OWNERS[kind], each.object_type) == each.object_type
-            ]
-
-    def registered(self) -> dict[str, str]:
-        """Full name of each outbound message that an active rule sends, to the URL it calls."""
-        with self._lock:
-            ruled = {
-                f"{rule.object_type}.{action['name']}"
-                for rule in self._of_kind("WorkflowRule")
-                if rule.metadata.get("active")
-                for action in rule.metadata.get("actions", [])
-            }
-            messages = self._of_kind("WorkflowOutboundMessage")
-            return {
-                each.full_name: each.metadata["endpointUrl"]
-                for each in messages
-                if each.full_name in ruled
-            }
-
-    def objects(self) -> list[str]:
-        """Kind and full name of everything there is, also of what is only half made."""
-        with self._lock:
-            return sorted(f"{each.kind} {each.full_name}" for each in self._objects.values())
+        """Note a notification for every outbound message that is sent for the change."""
+        for action_id in self.tooling.sent_for(change):
+            id_ = record_id("04l", next(self._numbers))
+            self._waiting.put((action_id, _Notification(id_, change.object_type, change.id)))
 
     def reset(self) -> None:
-        """Forget everything, and what waits to be sent."""
-        with self._lock:
-            self._objects.clear()
-            self.sent.clear()
-            self.faults = MessageFaults()
-            while not self._waiting.empty():
-                self._waiting.get_nowait()
+        """Forget what was sent and what waits for it, and every fault."""
+        self.sent.clear()
+        self.faults = MessageFaults()
+        while not self._waiting.empty():
+            self._waiting.get_nowait()
 
     def close(self) -> None:
         """Send nothing any more."""
@@ -277,8 +144,7 @@ class SalesforceMessages:
         ]
 
     def _deliver(self, http: httpx.Client, action_id: str, notes: list[_Notification]) -> bool:
-        with self._lock:
-            message = self._objects.get(action_id)
+        message = self.tooling.message(action_id)
         if message is None:
             return True  # it was removed meanwhile, and what waited with it
         status, acknowledged = None, False
@@ -298,7 +164,7 @@ class SalesforceMessages:
         self.sent.append(Sent(action_id, [note.id for note in notes], status, acknowledged))
         return acknowledged
 
-    def _envelope(self, action_id: str, message: _Metadata, notes: list[_Notification]) -> bytes:
+    def _envelope(self, action_id: str, message: Metadata, notes: list[_Notification]) -> bytes:
         told = "".join(self._notification(message, note) for note in notes)
         return (
             '<?xml version="1.0" encoding="UTF-8"?>'
@@ -313,7 +179,7 @@ class SalesforceMessages:
             f"{told}</notifications></soapenv:Body></soapenv:Envelope>"
         ).encode()
 
-    def _notification(self, message: _Metadata, note: _Notification) -> str:
+    def _notification(self, message: Metadata, note: _Notification) -> str:
         names = message.metadata.get("fields") or ["Id"]
         values = {**self.read(note.object_type, note.record_id, names), "Id": note.record_id}
         fields = "".join(
@@ -327,43 +193,6 @@ class SalesforceMessages:
             'xmlns:sf="urn:sobject.enterprise.soap.sforce.com">'
             f"{fields}</sObject></Notification>"
         )
-
-    def _of_kind(self, kind: str) -> list[_Metadata]:
-        return [each for each in self._objects.values() if each.kind == kind]
-
-    def _existing(self, kind: str, id_: str) -> _Metadata:
-        found = self._objects.get(id_)
-        if found is None or found.kind != kind:
-            raise ToolingError(404, "NOT_FOUND", "The requested resource does not exist")
-        return found
-
-    def _id_of(self, kind: str, rule: _Metadata, name: str) -> str | None:
-        wanted = f"{rule.object_type}.{name}"
-        return next(
-            (
-                id_
-                for id_, each in self._objects.items()
-                if each.kind == kind and each.full_name == wanted
-            ),
-            None,
-        )
-
-    def _check(self, made: _Metadata) -> None:
-        if made.kind == "WorkflowOutboundMessage":
-            if not str(made.metadata.get("endpointUrl", "")).startswith(("http://", "https://")):
-                raise ToolingError(400, "FIELD_INTEGRITY_EXCEPTION", "endpointUrl")
-            return
-        for action in made.metadata.get("actions", []):
-            if self._id_of("WorkflowOutboundMessage", made, action["name"]) is None:
-                raise ToolingError(400, "FIELD_INTEGRITY_EXCEPTION", f"action {action['name']}")
-
-
-def _is_met(rule: dict[str, Any], change: Change) -> bool:
-    if not rule.get("active"):
-        return False
-    if rule.get("triggerType") == "onCreateOnly":
-        return change.is_new
-    return not (change.is_new and rule.get("formula") == "NOT(ISNEW())")
 
 
 def _is_ack(body: bytes) -> bool:

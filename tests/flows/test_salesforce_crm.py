@@ -159,11 +159,11 @@ def test_a_spent_allowance_is_waited_for(activated, runs, inbox, own_app):
 
 def test_what_nobody_registered_is_tried_again_later(activated, runs, inbox):
     """A message that is not ours, or not recorded yet, is not guessed at."""
-    activated.messages.create(
+    activated.tooling.create(
         "WorkflowOutboundMessage",
         {"FullName": "Contact.stranger", "Metadata": {"endpointUrl": url_of(activated)}},
     )
-    activated.messages.create(
+    activated.tooling.create(
         "WorkflowRule",
         {
             "FullName": "Contact.stranger",
@@ -188,13 +188,13 @@ def test_activation_tells_no_secret_path(activated, runs, gateway):
     (artifact,) = runs.artifacts()
     assert "${SALESFORCE_PATH_TOKEN}" in str(artifact.data)
     assert "nobody-guesses" not in str(artifact.data)
-    assert set(activated.messages.registered().values()) == {
+    assert set(activated.tooling.registered().values()) == {
         f"{gateway.url}/webhooks/salesforce/nobody-guesses"
     }
     assert runs.tasks()["register salesforce_crm/contact-created"] == "Completed"
     state = runs.start(deactivate_integration, integration="salesforce-crm")
     assert state.message == "3 removed; switched off: nothing"
-    assert activated.messages.objects() == []
+    assert activated.tooling.objects() == []
 
 
 def test_the_samples_are_what_salesforce_sends_and_the_flows_take(activated, runs, own_app):
@@ -221,4 +221,4 @@ def test_the_samples_are_what_salesforce_sends_and_the_flows_take(activated, run
 
 
 def url_of(salesforce) -> str:
-    return next(iter(salesforce.messages.registered().values()))
+    return next(iter(salesforce.tooling.registered().values()))

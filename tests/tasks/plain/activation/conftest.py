@@ -106,7 +106,7 @@ class Activations:
             self.own_app.http.delete(f"/api/v1/webhooks/{each['id']}")
         foreign = {"url": "https://elsewhere.example/own-app", "events": ["order.created"]}
         self.own_app.http.post("/api/v1/webhooks", json=foreign)
-        self.salesforce.messages.create(
+        self.salesforce.tooling.create(
             "WorkflowOutboundMessage",
             {
                 "FullName": "Contact.foreign",
@@ -154,8 +154,8 @@ class Activations:
         return {
             "github": sorted([hook.config["url"], *sorted(hook.events)] for hook in hooks),
             "own app": sorted([each["url"], *each["events"]] for each in webhooks),
-            "salesforce": sorted(self.salesforce.messages.registered().items()),
-            "salesforce objects": self.salesforce.messages.objects(),
+            "salesforce": sorted(self.salesforce.tooling.registered().items()),
+            "salesforce objects": self.salesforce.tooling.objects(),
         }
 
     def expected(self, *names: str) -> dict[str, list[Any]]:

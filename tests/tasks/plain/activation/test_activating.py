@@ -105,16 +105,16 @@ def test_drift_is_mended(activations, what):
 def test_a_rule_that_is_gone_is_made_again(activations):
     """An outbound message without its rule sends nothing, so it counts as differing."""
     activations.run()
-    messages = activations.salesforce.messages
-    rules = messages.query({}, "WorkflowRule")
-    messages.remove("WorkflowRule", rules[0]["Id"])
+    tooling = activations.salesforce.tooling
+    rules = tooling.query({}, "WorkflowRule")
+    tooling.remove("WorkflowRule", rules[0]["Id"])
     assert sorted(activations.became().values()) == ["changed", "kept", "kept", "kept"]
     assert activations.registered() == activations.expected(*ALL)
 
 
 def test_a_message_of_another_installation_is_left_alone(activations):
     """One of our name that calls somebody else is told, not taken."""
-    activations.salesforce.messages.create(
+    activations.salesforce.tooling.create(
         "WorkflowOutboundMessage",
         {
             "FullName": "Contact.shop_contact_created",
