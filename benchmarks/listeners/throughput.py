@@ -7,10 +7,13 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+import uuid
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import yaml
 
 from deployments.listeners.declarations import read_declarations
@@ -112,12 +115,26 @@ BARE: dict[str, Callable[[Any], Awaitable[float | None]]] = {
 }
 
 
+@contextmanager
+def inbox_url(directory: str) -> Iterator[str]:
+    """An empty inbox: in a file, or with --postgresql in a database of its own."""
+    if "--postgresql" not in sys.argv:
+        yield f"sqlite:///{directory}/state.db"
+        return
+    server = "postgresql://postgres@127.0.0.1:5432"
+    name = f"bench_{uuid.uuid4().hex[:8]}"
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name}")
+        yield f"{server}/{name}"
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
 async def listen(broker: Broker) -> float:
     fields = broker.declaration(*(broker.address or ("", 0)))
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory() as directory, inbox_url(directory) as url:
         file = Path(directory) / "sources.yaml"
         file.write_text(yaml.safe_dump({"integration": "bench", "sources": {"bench": fields}}))
-        engine = open_database(f"sqlite:///{directory}/state.db")
+        engine = open_database(url)
         listeners = Listeners(
             engine,
             read_declarations([file], {}),
@@ -172,5 +189,6 @@ async def compare(kind: str) -> None:
 
 
 if __name__ == "__main__":
-    for each in sys.argv[1:] or ("rabbitmq", "nats", "redis", "kafka"):
+    kinds = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
+    for each in kinds or ("rabbitmq", "nats", "redis", "kafka"):
         asyncio.run(compare(each))
