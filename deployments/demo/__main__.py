@@ -23,7 +23,7 @@ from deployments.demo.supervisor import ProcessEndedError, Supervisor
 _FIRST_RUN_TAG = "demo"  # of deployments that run once at the start
 _EVENTS_TAG = "demo-events"  # of deployments that the sandbox's events start
 _OURS = ("prefect", "gateway", "listeners")  # the other ports are the sandbox's
-_RUNS_AT_ONCE = 4  # what Prefect's SQLite database bears without "database is locked"
+_RUNS_AT_ONCE = 6  # what Prefect's SQLite database bears without "database is locked"
 _ROUTINE = re.compile(r" submitting flow run | submitted to infrastructure| - View at ")
 _LOUD = re.compile(r"\| (WARNING|ERROR|CRITICAL) +\|")
 

@@ -39,7 +39,7 @@ class DrainSettings(BaseModel):
 
     concurrency: int = Field(16, ge=1, le=200, description="Deliveries handled at once.")
     linger_s: float = Field(
-        30.0, ge=0, description="Seconds to wait for more once the inbox is empty."
+        10.0, ge=0, description="Seconds to wait for more once the inbox is empty."
     )
     max_run_s: float = Field(
         900.0, gt=0, description="After so many seconds the run ends and another carries on."
