@@ -10,7 +10,7 @@ from deployments.sandbox import github_api
 from deployments.sandbox.parts import Sandbox
 from deployments.send_sample import read_sample
 
-_PUSH_EVERY_S = 90
+_PUSH_EVERY_S = 180
 
 
 @contextmanager

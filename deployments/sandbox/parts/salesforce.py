@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from deployments.sandbox import salesforce
 from deployments.sandbox.parts import Sandbox
 
-_SELL_EVERY_S = 60
+_SELL_EVERY_S = 120
 _COMPANIES = ("Northwind", "Blue Harbour", "Kestrel & Sons", "Zephyr", "Ostrava Steel")
 _PEOPLE = (("Ada", "Okafor"), ("Bruno", "Marques"), ("Chloé", "Lefèvre"), ("Haruka", "Satō"))
 
