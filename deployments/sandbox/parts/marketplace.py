@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from deployments.sandbox import marketplace_api
 from deployments.sandbox.parts import Sandbox
 
-_ORDERS_OF_YESTERDAY = 300
+_ORDERS_OF_YESTERDAY = 60
 _BUSINESS_EVERY_S = 20
 
 
