@@ -153,6 +153,7 @@ def listening(declare: Declare, inbox: InboxView) -> Callable[..., Any]:
             pace=FAST,
         )
         until = asyncio.Event()
+        of_others = asyncio.all_tasks()
         running = asyncio.create_task(listeners.run(until))
         try:
             yield listeners
@@ -160,7 +161,7 @@ def listening(declare: Declare, inbox: InboxView) -> Callable[..., Any]:
             if crash:
                 while not running.done():  # clients swallow one, and a group cancels only once
                     running.cancel()
-                    for task in asyncio.all_tasks():
+                    for task in asyncio.all_tasks() - of_others:
                         if task.get_name() == "orders":
                             task.cancel()
                     await asyncio.wait({running}, timeout=0.5)
