@@ -86,7 +86,7 @@ class Stack:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._commands = {
             "server": [
-                *(*_PYTHON, "prefect", "server", "start", "--host", "127.0.0.1"),
+                *(*_PYTHON, "deployments.prefect_on_sqlite", "--host", "127.0.0.1"),
                 *("--port", str(self.places.ports["prefect"])),
             ],
             "gateway": [*_PYTHON, "deployments.gateway", f"--port={self.places.ports['gateway']}"],

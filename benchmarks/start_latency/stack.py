@@ -154,7 +154,8 @@ async def running_stack(database_url: str | None) -> AsyncIterator[Stack]:
     with temporary_settings({PREFECT_API_URL: api_url}), _cleaned(folder):
         async with PrefectClient(api_url) as client:
             stack = Stack(client, environment, folder)
-            stack.spawn("server", ["-m", "prefect", "server", "start", f"--port={port}"])
+            # for both workers alike: with Prefect's own command SQLite stands still now and then
+            stack.spawn("server", ["-m", "deployments.prefect_on_sqlite", f"--port={port}"])
             try:
                 await _wait_for_server(api_url)
                 await stack.deploy()

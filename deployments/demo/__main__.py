@@ -95,7 +95,7 @@ def _start(supervisor: Supervisor, places: Places) -> None:
     prefect_port = str(places.ports["prefect"])
     supervisor.start(
         "server",
-        [*python, "prefect", "server", "start", "--host", "127.0.0.1", "--port", prefect_port],
+        [*python, "deployments.prefect_on_sqlite", "--host", "127.0.0.1", "--port", prefect_port],
         environment,
     )
     ports = [f"--{name}-port={port}" for name, port in places.ports.items() if name not in _OURS]

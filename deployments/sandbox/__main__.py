@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import signal
 import threading
 from collections.abc import Sequence
@@ -34,6 +35,7 @@ _API_KEY = "sandbox-own-app-key"
 _BUCKET = "marketplace"
 _GOOD_EVENTS = ("inventory_update", "push", "issues", "pull_request", "order-placed")
 _BAD_EVENT = "inventory_update_unknown_item"  # is parked, to be looked at in the UI
+_BAD_EVERY = 3  # times
 _STOCK = {"widgets": 1_000, "gadgets": 100_000}  # what the events are about
 # which block leads to the place where a partner drops
 _PLACES = {
@@ -59,15 +61,16 @@ def main() -> None:
         unfinished = data / "blocks.yaml.part"
         unfinished.write_text(yaml.safe_dump(documents, sort_keys=False))
         unfinished.replace(data / "blocks.yaml")
-        events: tuple[str, ...] = _GOOD_EVENTS
         _let_partners_drop(sandbox.blocks)
         if arguments.gateway:
             _wait_until_there(arguments.gateway, stopping)
         running.enter_context(sandbox.living(stopping))
-        while not stopping.is_set():
+        for count in itertools.count(1):
+            if stopping.is_set():
+                break
             if arguments.gateway:
-                _let_partners_send(arguments.gateway, events)
-            events = (*_GOOD_EVENTS, _BAD_EVENT)
+                is_bad = count % _BAD_EVERY == 0
+                _let_partners_send(arguments.gateway, (*_GOOD_EVENTS, *[_BAD_EVENT] * is_bad))
             if not stopping.wait(arguments.drop_every_s):
                 _let_partners_drop(sandbox.blocks)
 
