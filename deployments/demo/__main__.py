@@ -26,6 +26,8 @@ _OURS = ("prefect", "gateway", "listeners")  # the other ports are the sandbox's
 _RUNS_AT_ONCE = 6  # what Prefect's SQLite database bears without "database is locked"
 _ROUTINE = re.compile(r" submitting flow run | submitted to infrastructure| - View at ")
 _LOUD = re.compile(r"\| (WARNING|ERROR|CRITICAL) +\|")
+# Prefect's SQLite takes one writer at a time; a heartbeat that is not noted is followed by others.
+_HARMLESS = re.compile(r"Worker channel heartbeat persistence failed")
 
 
 class _StopRequestedError(Exception):
@@ -176,7 +178,7 @@ def _shown(name: str, line: str) -> str | None:
     """What an operator wants to see: what runs do and what goes wrong, not how servers start."""
     if name == "worker" and "|" in line:
         return None if _ROUTINE.search(line) else line
-    if name == "sandbox" or _LOUD.search(line):
+    if name == "sandbox" or (_LOUD.search(line) and not _HARMLESS.search(line)):
         return f"{name}: {line}"
     return None
 

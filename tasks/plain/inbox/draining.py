@@ -1,6 +1,6 @@
 """Drains the inbox: handles what is due, many at once, each on its own, until told to stop.
 
-A drain that finds nothing lingers, so that steady traffic meets a running flow. It does not
+A drain that finds nothing more lingers, so that steady traffic meets a running flow. It does not
 linger once something failed, and under load it ends soon after a failure, so that a failure
 never hides in a run that looks healthy; the next run carries on.
 """
@@ -296,7 +296,10 @@ class Drain:
             return math.inf
         if await asyncio.to_thread(self._drains.is_spare, self._integration, self._claimer):
             return 0.0
-        return math.inf if is_standing_by else self._settings.linger_s
+        if is_standing_by:
+            return math.inf
+        # who finds nothing was rung for while another run took it all: its place is for others
+        return self._settings.linger_s if self._report.counts else 0.0
 
     async def _claim(self) -> list[Delivery]:
         room = min(4 * self._settings.concurrency, 500) - len(self._held)

@@ -123,11 +123,12 @@ async def test_lingering_meets_what_arrives(setup, drains, named):
         arrived.set()
         return Settlement(delivery, "done")
 
+    await setup.store(named("a"))
     running = asyncio.create_task(drains.drain(handle, linger_s=5).run())
-    for key in ("a", "b"):
-        arrived.clear()
-        await setup.store(named(key))
-        await arrived.wait()
+    await arrived.wait()
+    arrived.clear()
+    await setup.store(named("b"))
+    await arrived.wait()
     await until(lambda: not setup.inbox.unfinished_of_run("run-1"))
     assert not running.done()
     while not running.done():
@@ -142,6 +143,12 @@ async def test_only_one_of_several_lingers(setup, drains, named):
     await setup.store(named("a"))
     report = await drains.drain(linger_s=1e6).run()
     assert report.counts == {"done": 1}
+
+
+async def test_a_run_for_nothing_does_not_linger(drains):
+    """A drain that finds nothing at all ends: another one has taken what it was rung for."""
+    report = await drains.drain(linger_s=1e6).run()
+    assert report.counts == {}
 
 
 async def test_failure_does_not_linger(setup, drains, named):
