@@ -14,6 +14,7 @@ from prefect import State, task
 from prefect.artifacts import acreate_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
+from prefect.states import Completed
 from pydantic import BaseModel
 from sqlalchemy import Engine
 
@@ -102,7 +103,24 @@ async def import_changes(what: DataImport) -> ImportOutcome | State[ImportOutcom
         return failed(str(exc), data=exc)
 
 
-async def import_with_retries(
+async def import_and_show(what: DataImport, *, retries: int, retry_delay_s: float) -> State[Any]:
+    """Bring in what changed, and show what was done and what was rejected.
+
+    Args:
+        what: Everything that describes the import.
+        retries: How often it is tried again while what interrupted it may pass.
+        retry_delay_s: Seconds before that.
+
+    Returns:
+        The state for the flow to return.
+    """
+    outcome = await _import_with_retries(what, retries=retries, retry_delay_s=retry_delay_s)
+    await _show(outcome)
+    good, message = _summarize(outcome)
+    return Completed(message=message) if good else failed(message)
+
+
+async def _import_with_retries(
     what: DataImport, *, retries: int, retry_delay_s: float
 ) -> ImportOutcome:
     """Bring in what changed, again if what interrupted it may pass; a failure is an outcome."""
@@ -115,7 +133,7 @@ async def import_with_retries(
     return ImportOutcome(what.stream, "failed", reason=reason)
 
 
-async def show_import(outcome: ImportOutcome) -> None:
+async def _show(outcome: ImportOutcome) -> None:
     """Put a table of what was done, and one of all rejects, into the Prefect UI."""
     key = f"data-import-{_dashed(outcome.stream)}"
     counts = outcome.counts
@@ -155,7 +173,7 @@ async def show_import(outcome: ImportOutcome) -> None:
         )
 
 
-def summarize(outcome: ImportOutcome) -> tuple[bool, str]:
+def _summarize(outcome: ImportOutcome) -> tuple[bool, str]:
     """Whether the run is good, and what it did in one sentence."""
     if outcome.result == "failed":
         return False, outcome.reason or ""

@@ -6,7 +6,6 @@ from typing import Any
 
 from prefect import State, flow
 from prefect.runtime import flow_run
-from prefect.states import Completed
 from pydantic import AwareDatetime
 
 from blocks.http_api import HttpApi
@@ -15,11 +14,8 @@ from tasks.connections import load_connection
 from tasks.data_import import (
     DataImport,
     backfill_range,
-    import_with_retries,
-    show_import,
-    summarize,
+    import_and_show,
 )
-from tasks.outcomes import failed
 from tasks.plain.application_records import Order
 from tasks.plain.data_import.source import IncrementalList
 
@@ -68,9 +64,4 @@ async def orders_import(
         start_at=start_at,
         backfill=backfill_range(backfill_from, backfill_until),
     )
-    outcome = await import_with_retries(
-        what, retries=import_retries, retry_delay_s=import_retry_delay_s
-    )
-    await show_import(outcome)
-    good, message = summarize(outcome)
-    return Completed(message=message) if good else failed(message)
+    return await import_and_show(what, retries=import_retries, retry_delay_s=import_retry_delay_s)

@@ -7,7 +7,6 @@ from typing import Any
 
 from prefect import State, flow
 from prefect.runtime import flow_run
-from prefect.states import Completed
 from pydantic import AwareDatetime
 from sqlalchemy import Engine
 
@@ -20,13 +19,10 @@ from tasks.connections import load_connection
 from tasks.data_import import (
     DataImport,
     backfill_range,
-    import_with_retries,
-    show_import,
-    summarize,
+    import_and_show,
 )
 from tasks.deliveries import handle_deliveries, name_run
 from tasks.exports import published_events
-from tasks.outcomes import failed
 from tasks.plain.data_import.source import IncrementalList
 from tasks.plain.http.client import ApiClient
 from tasks.plain.identity_map.pairs import IdentityMap
@@ -120,12 +116,7 @@ async def support_tickets_import(
         backfill=backfill_range(backfill_from, backfill_until),
         sink=_sink,
     )
-    outcome = await import_with_retries(
-        what, retries=import_retries, retry_delay_s=import_retry_delay_s
-    )
-    await show_import(outcome)
-    good, message = summarize(outcome)
-    return Completed(message=message) if good else failed(message)
+    return await import_and_show(what, retries=import_retries, retry_delay_s=import_retry_delay_s)
 
 
 def _sink(engine: Engine, application: ApiClient) -> TicketSink:
