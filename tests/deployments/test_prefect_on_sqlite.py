@@ -1,9 +1,20 @@
-"""The server whose event loop collects no garbage."""
+"""The server that takes turns at its database, and whose event loop collects no garbage."""
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from prefect.server.database.dependencies import (
+    provide_database_interface,
+    temporary_database_config,
+)
+
+from deployments.prefect_on_sqlite import SqliteInTurn, take_turns
 
 CYCLES = """
 import gc, threading, time
@@ -19,6 +30,100 @@ while not collected_by and time.monotonic() < deadline:
     time.sleep(0.01)
 assert collected_by == {"garbage"}, collected_by
 """
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> SqliteInTurn:
+    """A SQLite file of its own."""
+    return SqliteInTurn(f"sqlite+aiosqlite:///{tmp_path / 'server.db'}")
+
+
+async def count_up(database: SqliteInTurn) -> int:
+    """Read, then write, in a transaction; returns what was read."""
+    engine = await database.engine()
+    async with await database.session(engine) as session, database.begin_transaction(session):
+        count: int = await session.scalar(sa.text("SELECT max(n) FROM counts"))
+        await asyncio.sleep(0)  # others want to write as well
+        await session.execute(sa.text(f"INSERT INTO counts VALUES ({count + 1})"))
+        return count
+
+
+def test_who_reads_before_it_writes_is_never_locked_out(database: SqliteInTurn):
+    """However many transactions there are at once, each sees what the one before has written."""
+
+    async def all_at_once() -> list[int]:
+        engine = await database.engine()
+        async with engine.begin() as connection:
+            await connection.execute(sa.text("CREATE TABLE counts AS SELECT 0 AS n"))
+        return await asyncio.gather(*(count_up(database) for _ in range(20)))
+
+    assert asyncio.run(all_at_once()) == list(range(20))
+
+
+def test_a_transaction_within_another_does_not_wait_for_it(database: SqliteInTurn):
+    """What reads within a transaction goes on, also in tasks of its own; others still wait."""
+    finished: list[str] = []
+
+    async def read(name: str, *, in_transaction: bool = True) -> None:
+        engine = await database.engine()
+        async with await database.session(engine) as session:
+            if not in_transaction:
+                await session.execute(sa.text("SELECT 1"))
+            else:
+                async with database.begin_transaction(session):
+                    await session.execute(sa.text("SELECT 1"))
+        finished.append(name)
+
+    async def outer() -> None:
+        engine = await database.engine()
+        async with await database.session(engine) as session, database.begin_transaction(session):
+            other.set()
+            await read("within")
+            await read("plainly", in_transaction=False)
+            await asyncio.create_task(read("its own task"))
+        finished.append("outer")
+
+    async def outsider() -> None:
+        await other.wait()
+        await read("outsider")
+
+    async def both() -> None:
+        await asyncio.wait_for(asyncio.gather(outsider(), outer()), timeout=30)
+
+    other = asyncio.Event()
+    asyncio.run(both())
+    assert finished == ["within", "plainly", "its own task", "outer", "outsider"]
+
+
+def test_what_outlives_a_transaction_waits_for_its_turn(database: SqliteInTurn):
+    """Tasks started within a transaction take turns of their own once it has ended."""
+
+    async def later(ended: asyncio.Event) -> int:
+        await ended.wait()
+        return await count_up(database)
+
+    async def start_many() -> list[int]:
+        engine = await database.engine()
+        ended = asyncio.Event()
+        async with await database.session(engine) as session, database.begin_transaction(session):
+            await session.execute(sa.text("CREATE TABLE counts AS SELECT 0 AS n"))
+            started = [asyncio.create_task(later(ended)) for _ in range(20)]
+        ended.set()
+        return await asyncio.gather(*started)
+
+    assert asyncio.run(start_many()) == list(range(20))
+
+
+@pytest.mark.parametrize(
+    ("database_url", "in_turn"),
+    [("sqlite+aiosqlite:////nowhere/server.db", True), ("postgresql+asyncpg://nowhere/x", False)],
+)
+def test_only_sqlite_takes_turns(database_url: str, in_turn: bool):
+    """Prefect's server uses what is set here; PostgreSQL stays as it is."""
+    with temporary_database_config(None):
+        take_turns(database_url)
+        config = provide_database_interface().database_config
+        assert isinstance(config, SqliteInTurn) == in_turn
 
 
 def test_garbage_is_never_collected_where_the_server_works():
