@@ -1,5 +1,8 @@
 """Runs the gateway: `python -m deployments.gateway [--host …] [--port …] [--check]`.
 
+With `--metrics-port` health, readiness and metrics are served on a port of their own, by default
+of this machine only, and no longer beside the endpoints.
+
 Environment:
     INTEGRATIONS_ENDPOINTS        files and folders with endpoint declarations; else flows/
     INTEGRATIONS_DATABASE_URL     where the inbox is; else a SQLite file in the user's home
@@ -62,32 +65,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _show(endpoints)
         if options.check:
             return int(any(isinstance(each, UnusableEndpoint) for each in endpoints))
-        return _serve(options.host, options.port, endpoints, engine, watch, os.environ)
+        return _serve(options, endpoints, engine, watch, os.environ)
     except IntegrationError as exc:
         print(exc, file=sys.stderr)
         return 1
 
 
 def _serve(
-    host: str,
-    port: int,
+    options: argparse.Namespace,
     endpoints: Sequence[Endpoint | UnusableEndpoint],
     engine: Engine,
     watch: StoredSecretsWatch,
     environment: Mapping[str, str],
 ) -> int:
     answering = Answering(engine, callback_networks=_callback_networks(environment))
+    forwarding = _forwarding(environment)
+    listeners = [_listen(options.host, options.port)]
+    operation_port = None
+    if options.metrics_port is not None:
+        listeners.append(_listen(options.metrics_host, options.metrics_port))
+        operation_port = listeners[1].getsockname()[1]
     gateway = Gateway(
         endpoints,
         writer=InboxWriter(engine),
         post_doorbell=PrefectRuns(environment, answering_deployments(endpoints)).post,
         count_runs=Drains(engine).at_work,
-        forwarding=_forwarding(environment),
+        forwarding=forwarding,
         access_log=AccessLog(sys.stdout.buffer),
         changed_endpoints=watch.changed,
         answering=answering,
+        operation_port=operation_port,
     )
-    listener = _listen(host, port)
     server = _AnnouncedServer(
         uvicorn.Config(
             gateway,
@@ -105,7 +113,7 @@ def _serve(
         ),
         at_stop=answering.stop_waiting,
     )
-    server.run(sockets=[listener])
+    server.run(sockets=listeners)
     return 0 if server.started else 1
 
 
@@ -121,10 +129,11 @@ class _AnnouncedServer(uvicorn.Server):
         gc.collect()
         gc.freeze()
         gc.set_threshold(_GC_THRESHOLD)
-        for listener in sockets or []:
+        told = ("gateway listens on", "gateway tells its health and metrics on")
+        for words, listener in reversed(list(zip(told, sockets or [], strict=False))):
             host, port = listener.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
-            print(f"gateway listens on http://{shown}:{port}", file=sys.stderr, flush=True)
+            print(f"{words} http://{shown}:{port}", file=sys.stderr, flush=True)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._at_stop()
@@ -180,6 +189,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8080, help="0 for any free one")
+    parser.add_argument(
+        "--metrics-port",
+        type=int,
+        help="serve /healthz, /readyz and /metrics on this port and not on the other",
+    )
+    parser.add_argument("--metrics-host", default="127.0.0.1", help="address of the metrics port")
     parser.add_argument("--check", action="store_true", help="check the declarations and stop")
     return parser
 

@@ -50,6 +50,8 @@ class Gateway:
         changed_endpoints: As `StoredSecretsWatch.changed`.
         answering: Has the requests answered whose callers wait; without it, synchronous
             endpoints cannot be served. Started and closed with the application.
+        operation_port: The port that health, readiness and metrics are served on, and nothing
+            else; without it, they are served wherever the endpoints are.
     """
 
     def __init__(
@@ -65,7 +67,9 @@ class Gateway:
         limits: Limits = Limits(),  # noqa: B008 - frozen
         changed_endpoints: Callable[[], Made | None] = lambda: None,
         answering: Answering | None = None,
+        operation_port: int | None = None,
     ) -> None:
+        self._operation_port = operation_port
         self._access_log = access_log
         self._metrics = Metrics()
         self._writer = writer
@@ -97,7 +101,7 @@ class Gateway:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve what ASGI servers bring."""
-        if scope["type"] != "http" or scope["path"] in RESERVED_PATHS:
+        if scope["type"] != "http" or self._is_operation(scope):
             await self._operation(scope, receive, send)
             return
         endpoint = self._endpoints.get(scope["path"])
@@ -137,6 +141,11 @@ class Gateway:
             outcome=outcome,
             reason=None if unusable is None else unusable.reason,
         )
+
+    def _is_operation(self, scope: Scope) -> bool:
+        if self._operation_port is None:
+            return scope["path"] in RESERVED_PATHS
+        return bool(scope["server"][1] == self._operation_port)
 
     def _use(self, endpoints: Sequence[Endpoint | UnusableEndpoint]) -> None:
         self._endpoints = {each.path: each for each in endpoints if isinstance(each, Endpoint)}

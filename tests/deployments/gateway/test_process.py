@@ -68,13 +68,16 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def running(tmp_path: Path, empty_database: Path) -> Iterator[Running]:
-    """A gateway on a free port."""
+def running(
+    request: pytest.FixtureRequest, tmp_path: Path, empty_database: Path
+) -> Iterator[Running]:
+    """A gateway on a free port, with the options that the test gives."""
+    options = getattr(request, "param", [])
     (tmp_path / "state.db").write_bytes(empty_database.read_bytes())
     said = tmp_path / "said.log"
     with (tmp_path / "access.log").open("wb") as log, said.open("wb") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "deployments.gateway", "--port", "0"],
+            [sys.executable, "-m", "deployments.gateway", "--port", "0", *options],
             env=environment(tmp_path),
             stdout=log,
             stderr=errors,
@@ -147,6 +150,20 @@ def test_a_body_that_is_too_large_is_answered_while_it_is_sent(running):
     """A sender of 50 MB hears 413 and not a broken connection."""
     answer = httpx.post(f"{running.url}/github", content=bytes(50_000_000), timeout=30)
     assert answer.status_code == 413
+
+
+@pytest.mark.parametrize("running", [["--metrics-port", "0"]], indirect=True)
+def test_metrics_can_have_a_port_of_their_own(running, sign):
+    """Then health, readiness and metrics are served there and not beside the endpoints."""
+    said = (running.folder / "said.log").read_text()
+    [private] = re.findall(r"health and metrics on (http://127\.0\.0\.1:\d+)", said)
+    body = b'{"n":1}'
+    assert httpx.post(f"{running.url}/github", content=body, headers=sign(body)).status_code == 202
+    for path in ("/healthz", "/readyz", "/metrics"):
+        assert httpx.get(private + path).status_code == 200
+        assert httpx.get(running.url + path).status_code == 404
+    assert httpx.post(f"{private}/github", content=body, headers=sign(body)).status_code == 404
+    assert "gateway_deliveries_total" in httpx.get(f"{private}/metrics").text
 
 
 async def _accepted_until_killed(running: Running, sign, kill_after: int) -> set[bytes]:
