@@ -87,7 +87,7 @@ def _serve(
         operation_port = listeners[1].getsockname()[1]
     gateway = Gateway(
         endpoints,
-        writer=InboxWriter(engine),
+        writer=InboxWriter(engine, in_own_process=True),
         post_doorbell=PrefectRuns(environment, answering_deployments(endpoints)).post,
         count_runs=Drains(engine).at_work,
         forwarding=forwarding,

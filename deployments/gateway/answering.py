@@ -26,7 +26,7 @@ from deployments.gateway import replies
 from deployments.gateway.endpoints import Endpoint
 from deployments.gateway.replies import Reply
 from deployments.gateway.waiting import Waiters, WaitingRoom
-from tasks.plain.inbox.writer import NewDelivery, StoredDelivery, delivery_id
+from tasks.plain.inbox.new_delivery import NewDelivery, StoredDelivery, delivery_id
 from tasks.plain.integrations.declarations import REQUESTS_PATH
 from tasks.plain.integrations.synchronous import CallbackDeclaration, SynchronousDeclaration
 from tasks.plain.synchronous.answer import Answer

@@ -23,7 +23,8 @@ from deployments.gateway.forwarding import Forwarding
 from deployments.gateway.metrics import Metrics
 from deployments.gateway.patience import Patience
 from deployments.gateway.replies import Reply
-from tasks.plain.inbox.writer import InboxWriter, NewDelivery, StoredDelivery
+from tasks.plain.inbox.new_delivery import NewDelivery, StoredDelivery
+from tasks.plain.inbox.writer import InboxWriter
 from tasks.plain.synchronous.preferences import read_preference, request_digest
 from tasks.plain.webhooks.reading import digest
 from tasks.plain.webhooks.request import ReceivedEvent, VerifiedRequest, WebhookRequest

@@ -24,7 +24,7 @@ from typing import Protocol, TypeVar
 
 from blocks.errors import IntegrationError, PermanentError
 from deployments.listeners.status import SourceStatus
-from tasks.plain.inbox.writer import NewDelivery, StoredDelivery
+from tasks.plain.inbox.new_delivery import NewDelivery, StoredDelivery
 from tasks.plain.message_sources.message import Message, MessageSource
 from tasks.plain.message_sources.reading import MessageReader
 

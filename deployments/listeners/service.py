@@ -44,7 +44,10 @@ class Listeners:
     ) -> None:
         self.metrics = ListenerMetrics()
         self._writer = InboxWriter(
-            engine, max_body_bytes=_MAX_BODY_BYTES, max_waiting_bytes=_MAX_WAITING_BYTES
+            engine,
+            max_body_bytes=_MAX_BODY_BYTES,
+            max_waiting_bytes=_MAX_WAITING_BYTES,
+            in_own_process=True,
         )
         self._unusable = [each for each in declared if isinstance(each, UnusableSource)]
         self._listeners = [

@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 import pytest
 
 from deployments.inbox import main
+from tasks.plain.inbox.new_delivery import NewDelivery
 from tasks.plain.inbox.rows import Claimer
 from tasks.plain.inbox.settlement import Settlement
 from tasks.plain.inbox.store import Inbox
-from tasks.plain.inbox.writer import InboxWriter, NewDelivery
+from tasks.plain.inbox.writer import InboxWriter
 from tasks.plain.state.database import open_database
 
 

@@ -30,8 +30,9 @@ from sqlalchemy import Engine
 
 from deployments.sandbox.own_app.serving import RunningOwnApp
 from deployments.sandbox.scripted_api import Reply, ScriptedApi
+from tasks.plain.inbox.new_delivery import NewDelivery
 from tasks.plain.inbox.operations import InboxOperations, Selection
-from tasks.plain.inbox.writer import InboxWriter, NewDelivery
+from tasks.plain.inbox.writer import InboxWriter
 from tasks.plain.state.database import open_database
 
 

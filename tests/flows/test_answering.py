@@ -15,9 +15,10 @@ from sqlalchemy import text
 from blocks.errors import UpstreamBusyError
 from tasks.answering import answer_requests, report_progress
 from tasks.plain.inbox.draining import DrainSettings
+from tasks.plain.inbox.new_delivery import NewDelivery, delivery_id
 from tasks.plain.inbox.rows import Claimer
 from tasks.plain.inbox.store import Inbox
-from tasks.plain.inbox.writer import InboxWriter, NewDelivery, delivery_id
+from tasks.plain.inbox.writer import InboxWriter
 from tasks.plain.synchronous.answer import Answer
 from tasks.plain.synchronous.requests import Requests, new_request_id, request_row
 from tasks.plain.synchronous.tables import SYNCHRONOUS_REQUESTS

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from blocks.errors import BadPayloadError, MisconfiguredError
-from tasks.plain.inbox.writer import NewDelivery
+from tasks.plain.inbox.new_delivery import NewDelivery
 from tasks.plain.message_sources.decoding import Decoder
 from tasks.plain.message_sources.message import Message
 

@@ -14,7 +14,8 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, Row, bindparam, select, text, update
 
-from tasks.plain.inbox.writer import NewDelivery, insert_deliveries
+from tasks.plain.inbox.committing import insert_deliveries
+from tasks.plain.inbox.new_delivery import NewDelivery
 from tasks.plain.synchronous.answer import Answer
 from tasks.plain.synchronous.tables import SYNCHRONOUS_REQUESTS
 

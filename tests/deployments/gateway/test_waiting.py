@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 import pytest
 
 from deployments.gateway.waiting import Waiters, WaitingRoom
+from tasks.plain.inbox.new_delivery import NewDelivery, delivery_id
 from tasks.plain.inbox.rows import Claimer
 from tasks.plain.inbox.settlement import Settlement
 from tasks.plain.inbox.store import Inbox
-from tasks.plain.inbox.writer import InboxWriter, NewDelivery, delivery_id
+from tasks.plain.inbox.writer import InboxWriter
 from tasks.plain.synchronous.answer import Answer
 from tasks.plain.synchronous.requests import request_row
 from tasks.plain.synchronous.tables import SYNCHRONOUS_REQUESTS

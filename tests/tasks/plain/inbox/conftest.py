@@ -12,11 +12,12 @@ import pytest
 from sqlalchemy import Engine, delete, text
 
 from tasks.plain.inbox.drains import Drains
+from tasks.plain.inbox.new_delivery import NewDelivery, StoredDelivery
 from tasks.plain.inbox.operations import InboxOperations
 from tasks.plain.inbox.rows import Claimer
 from tasks.plain.inbox.store import Inbox
 from tasks.plain.inbox.tables import DELIVERIES, DRAINS, PAYLOADS, REQUESTS
-from tasks.plain.inbox.writer import InboxWriter, NewDelivery, StoredDelivery
+from tasks.plain.inbox.writer import InboxWriter
 from tasks.plain.state.database import open_database
 
 

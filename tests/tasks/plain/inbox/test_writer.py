@@ -13,9 +13,11 @@ import pytest
 from sqlalchemy import Engine, text
 
 from blocks.errors import BadPayloadError, IntegrationError, UpstreamBusyError
+from tasks.plain.inbox.committing import Committer
+from tasks.plain.inbox.new_delivery import delivery_id
 from tasks.plain.inbox.rows import Claimer
 from tasks.plain.inbox.store import Inbox
-from tasks.plain.inbox.writer import InboxWriter, delivery_id
+from tasks.plain.inbox.writer import InboxWriter
 from tasks.plain.state.database import open_database
 
 
@@ -204,21 +206,23 @@ async def test_locked_sqlite(tmp_path: Path, new):
     await writer.close()
 
 
-async def test_full_sqlite(tmp_path: Path, new):
+def test_full_sqlite(tmp_path: Path, new):
     """A full disk makes calls fail as busy, nothing half stored, and later calls succeed."""
     engine = open_database(f"sqlite:///{tmp_path / 'full.db'}")
-    writer = InboxWriter(engine)
-    await writer.start()
-    connection = writer._sqlite
+    committer = Committer(engine, busy_timeout_s=1)
+    committer.connect()
+    connection = committer._sqlite
     assert connection is not None
     pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
     connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 4}")
-    with pytest.raises(UpstreamBusyError, match="SQLITE_FULL"):
-        await writer.store([new("small"), new("big", body=b"x" * 200_000)])
+    [refused] = committer.commit([[new("small"), new("big", body=b"x" * 200_000)]])
+    assert isinstance(refused, UpstreamBusyError)
+    assert "SQLITE_FULL" in str(refused)
     assert rows(engine, "inbox_deliveries") == rows(engine, "inbox_requests") == 0
     connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
-    assert (await writer.store([new("big", body=b"x" * 200_000)]))[0].is_new
-    await writer.close()
+    [[stored]] = committer.commit([[new("big", body=b"x" * 200_000)]])
+    assert stored.is_new
+    committer.close()
 
 
 def test_killed_gateway_loses_nothing_it_acknowledged(state_database: Engine):
@@ -226,7 +230,8 @@ def test_killed_gateway_loses_nothing_it_acknowledged(state_database: Engine):
     code = (
         "import asyncio, sys\n"
         "from datetime import UTC, datetime\n"
-        "from tasks.plain.inbox.writer import InboxWriter, NewDelivery\n"
+        "from tasks.plain.inbox.new_delivery import NewDelivery\n"
+        "from tasks.plain.inbox.writer import InboxWriter\n"
         "from tasks.plain.state.database import open_database\n"
         "async def main():\n"
         "    writer = InboxWriter(open_database())\n"

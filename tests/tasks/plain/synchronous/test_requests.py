@@ -9,10 +9,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from tasks.plain.inbox.new_delivery import NewDelivery, delivery_id
 from tasks.plain.inbox.rows import Claimer
 from tasks.plain.inbox.settlement import Settlement
 from tasks.plain.inbox.store import ClaimLostError, Inbox
-from tasks.plain.inbox.writer import InboxWriter, NewDelivery, delivery_id
+from tasks.plain.inbox.writer import InboxWriter
 from tasks.plain.synchronous.answer import Answer
 from tasks.plain.synchronous.ending import CALLBACKS
 from tasks.plain.synchronous.requests import (
