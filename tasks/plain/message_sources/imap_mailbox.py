@@ -205,10 +205,11 @@ class ImapMailbox:
     def _fetch(self, uids: Sequence[str]) -> Iterator[Message]:
         heads = self._fetched(uids, f"BODY.PEEK[HEADER]<0.{_HEAD_BYTES}>")
         size_bytes = 0
+        wanted: list[str] = []
         for uid, head in heads.items():
             size_bytes += head.size
             if size_bytes > _MAX_BATCH_BYTES and size_bytes > head.size:
-                return
+                break
             refusal = self._refusal(head.content)
             if refusal is not None:
                 receipt = _Receipt(uid, self._rules.refused_folder)
@@ -220,25 +221,24 @@ class ImapMailbox:
                     f"the whole mail is in the folder {self._rules.error_folder}"
                 )
             else:
-                yield from self._whole(uid)
+                wanted.append(uid)
+        if wanted:  # in one question, since each is a round trip
+            # one that is not in the answer was taken away by somebody else meanwhile
+            for uid, mail in self._fetched(wanted, "BODY.PEEK[]").items():
+                yield self._whole(uid, mail.content)
 
-    def _whole(self, uid: str) -> Iterator[Message]:
-        raw = self._fetched([uid], "BODY.PEEK[]")
-        if uid not in raw:  # somebody else took it away meanwhile
-            return
-        body = raw[uid].content
+    def _whole(self, uid: str, body: bytes) -> Message:
         try:
             mail = read_mail(body)
         except BadPayloadError as error:
             receipt = _Receipt(uid, self._rules.error_folder)
-            yield self._message(uid, body, receipt)._replace(defect=error.message)
-            return
+            return self._message(uid, body, receipt)._replace(defect=error.message)
         headers = [
             ("from", mail.sender),
             ("subject", mail.subject),
             ("message-id", mail.message_id),
         ]
-        yield self._message(uid, body, _Receipt(uid, self._rules.archive_folder))._replace(
+        return self._message(uid, body, _Receipt(uid, self._rules.archive_folder))._replace(
             headers=headers, content=mail.as_json()
         )
 
