@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from datetime import UTC, datetime
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from prefect import State, Task, get_run_logger, runtime
 from prefect.artifacts import acreate_table_artifact
@@ -17,6 +17,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import TaskRun
 from prefect.events import emit_event
 from prefect.states import Cancelled, Completed
+from prefect.task_engine import run_task_async
+from prefect.utilities.annotations import quote
 
 from blocks.errors import IntegrationError, TransientError
 from tasks.outcomes import failed
@@ -181,7 +183,7 @@ def _as_task_runs(
     )
 
     async def run(delivery: Delivery) -> Settlement:
-        state: State[Any] = await handling(delivery, return_state=True)  # type: ignore[misc]
+        state = await _run_task(handling, delivery)
         settlement = settled.pop(delivery.id, None)
         if settlement is None:  # Prefect itself failed before the handler was called
             reason = f"its task run ended {state.name}; see its log"
@@ -189,6 +191,17 @@ def _as_task_runs(
         return conclude(settlement)
 
     return run
+
+
+async def _run_task(handling: Task[..., Any], delivery: Delivery) -> State[Any]:
+    # Quoted, so that Prefect does not search every field for results of other runs. Made here,
+    # since a run that the engine makes itself tells of Pending, too: a third of all events.
+    parameters = {"delivery": quote(delivery)}
+    made = await handling.create_local_run(parameters=parameters)
+    state = await run_task_async(
+        handling, task_run=made, parameters=parameters, return_type="state"
+    )
+    return cast("State[Any]", state)
 
 
 async def _may_help_soon(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:

@@ -61,6 +61,10 @@ class Runs:
         """Names of the last run's task runs, and the names of their states."""
         return {run.name: run.state_name or "" for run in asyncio.run(self._tasks())}
 
+    def histories(self) -> dict[str, list[str]]:
+        """Names of the last run's task runs, and of all states that each went through."""
+        return asyncio.run(self._histories())
+
     def artifacts(self) -> list[Artifact]:
         """The last run's artifacts, oldest first."""
         return asyncio.run(self._artifacts())
@@ -99,6 +103,15 @@ class Runs:
                 expected = found
                 await asyncio.sleep(0.1)
             return found
+
+    async def _histories(self) -> dict[str, list[str]]:
+        runs = await self._tasks()
+        async with get_client() as client:
+            states = {run.name: await client.read_task_run_states(run.id) for run in runs}
+        return {
+            name: [state.name or "" for state in sorted(each, key=lambda state: state.timestamp)]
+            for name, each in states.items()
+        }
 
     async def _artifacts(self) -> list[Artifact]:
         assert self.last is not None

@@ -45,6 +45,24 @@ def test_plain_functions_run_side_by_side_in_threads(runs, inbox):
     assert [inbox.reason(id_) for id_ in ids] == ["met", "met"]
 
 
+def test_task_run_tells_each_attempt(runs, inbox):
+    """The history of a delivery's task run is its attempts, waits and outcome, nothing else."""
+    calls = []
+
+    async def handle(delivery):
+        calls.append(delivery.id)
+        if calls == [busy]:
+            raise UpstreamBusyError("come back", **BUSY)
+
+    busy = inbox.deliver("orders", {}, event="created", ordering_key="first")
+    good = inbox.deliver("orders", {}, event="created", ordering_key="first")
+    assert not runs.start(drain(handle)).is_failed()
+    assert runs.histories() == {
+        f"created {busy}": ["Running", "AwaitingRetry", "Retrying", "Completed"],
+        f"created {good}": ["Running", "Completed"],
+    }
+
+
 def test_bug_in_a_handler_parks_its_delivery_only(runs, inbox, caplog):
     """A bug is told with its traceback and stops no other delivery."""
 
