@@ -11,6 +11,7 @@ import argparse
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from operator import sub
 from pathlib import Path
 from statistics import median_low
 from subprocess import Popen
@@ -45,8 +46,9 @@ def _measure(name: str, folder: Path, options: argparse.Namespace) -> load.Resul
             load.run(port, file, size, count, seconds=2)
         before_s = servers.processor_s(server)
         result = load.run(port, file, size, count, seconds=options.seconds)
-        took_s = servers.processor_s(server) - before_s
-        print(f"{name}: {took_s / result.requests * 1e6:.0f} µs of processor a request")
+        took_s = map(sub, servers.processor_s(server), before_s)
+        each_us = " + ".join(f"{seconds / result.requests * 1e6:.0f}" for seconds in took_s)
+        print(f"{name}: {each_us} µs of processor a request")
         return result
 
 

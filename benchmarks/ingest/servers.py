@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 from benchmarks.ingest.load import SECRET
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -105,17 +107,19 @@ def empty_handler(folder: Path, port: int, app: str) -> Iterator[subprocess.Pope
 
 
 def resident_mb(server: subprocess.Popen[bytes]) -> float:
-    """The memory a process holds."""
-    for line in Path(f"/proc/{server.pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError("the kernel does not say")
+    """The memory that a process and those below it hold."""
+    return float(sum(each.memory_info().rss for each in _with_children(server)) / 2**20)
 
 
-def processor_s(server: subprocess.Popen[bytes]) -> float:
-    """Seconds of processor time that a process has taken, all its threads together."""
-    fields = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def processor_s(server: subprocess.Popen[bytes]) -> list[float]:
+    """Seconds of processor time that a process has taken, and each of those below it."""
+    times = [each.cpu_times() for each in _with_children(server)]
+    return [time.user + time.system for time in times]
+
+
+def _with_children(server: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    process = psutil.Process(server.pid)
+    return [process, *process.children(recursive=True)]
 
 
 def _wait(url: str, server: subprocess.Popen[bytes], log: Path, timeout_s: float) -> None:
