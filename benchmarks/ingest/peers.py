@@ -11,9 +11,10 @@ import shutil
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.cookiejar import CookieJar
+from itertools import pairwise
 from pathlib import Path
 from subprocess import Popen
 from typing import Any
@@ -78,8 +79,10 @@ def node_red(home: Path, folder: Path, port: int) -> Iterator[Popen[bytes]]:
 
 
 @contextmanager
-def n8n(home: Path, folder: Path, port: int) -> Iterator[Popen[bytes]]:
-    """n8n with an active workflow of one webhook node that responds immediately."""
+def n8n(
+    home: Path, folder: Path, port: int, *, nodes: Sequence[dict[str, Any]] = ()
+) -> Iterator[Popen[bytes]]:
+    """n8n with an active workflow: a webhook node that responds immediately, then these nodes."""
     environment = {
         "N8N_USER_FOLDER": str(folder / "n8n"),
         "N8N_PORT": str(port),
@@ -102,12 +105,12 @@ def n8n(home: Path, folder: Path, port: int) -> Iterator[Popen[bytes]]:
         timeout_s=_START_TIMEOUT_S,
     ) as server:
         _wait_for_rest(base)
-        _activate_workflow(base)
+        _activate_workflow(base, nodes)
         _wait_for_post(f"{base}{PATHS['n8n']}")
         yield server
 
 
-def _activate_workflow(base: str) -> None:
+def _activate_workflow(base: str, nodes: Sequence[dict[str, Any]]) -> None:
     opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(CookieJar()))
 
     def call(method: str, path: str, content: dict[str, Any]) -> dict[str, Any]:
@@ -132,7 +135,16 @@ def _activate_workflow(base: str) -> None:
         "webhookId": "22222222-2222-4222-8222-222222222222",
         "parameters": {"httpMethod": "POST", "path": "github", "responseMode": "onReceived"},
     }
-    workflow = {"name": "ingest", "nodes": [webhook], "connections": {}, "settings": {}}
+    chain = [webhook, *nodes]
+    workflow = {
+        "name": "benchmark",
+        "nodes": chain,
+        "connections": {
+            before["name"]: {"main": [[{"node": after["name"], "type": "main", "index": 0}]]}
+            for before, after in pairwise(chain)
+        },
+        "settings": {},
+    }
     made = call("POST", "/workflows", {**workflow, "active": False})
     call("PATCH", f"/workflows/{made['id']}", {"active": True, "versionId": made["versionId"]})
 
