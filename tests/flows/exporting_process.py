@@ -5,22 +5,23 @@
 KIND is the integration, SETTINGS a JSON object with the state database and how to reach both
 sides. Steps are counted before and after each call of an API and each change of the identity map;
 step 0 never comes. Each payload is handled by a process that dies at its step, and then by one
-that lives. Run as a process of its own, since it forks. Prints how the dying ones ended, as JSON.
+that lives. Run as a process of its own, since it forks. Prints which of the dying ones
+came to their end, as a list of JSON.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable
-from itertools import count
+from pathlib import Path
 from typing import Any
 
 import orjson
+
+sys.path.append(str(Path(__file__).parents[1]))
+from killed import KillSwitch, in_child
 
 from blocks.errors import TransientError
 from blocks.http_api import HttpApi
@@ -39,45 +40,16 @@ from tasks.plain.state.database import open_database
 
 LEASE_S = 0.3
 ATTEMPTS = 50
-steps = count(1)
+switch = KillSwitch()
 
 
-class Killed:
-    """When this process kills itself."""
-
-    at = 0
-
-
-def step() -> None:
-    """Die here if it is time."""
-    if next(steps) == Killed.at:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def dying(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Before and after it."""
-
-    def called(*arguments: Any, **options: Any) -> Any:
-        step()
-        result = call(*arguments, **options)
-        step()
-        return result
-
-    return called
-
-
-class KilledApi(ApiClient):
-    """Dies before or after a call."""
-
-    call = dying(ApiClient.call)
-
-
-HeldPair.keep = dying(HeldPair.keep)  # type: ignore[method-assign]
+switch.around(ApiClient, "call")
+switch.around(HeldPair, "keep")
 
 
 def api(document: dict[str, Any]) -> ApiClient:
     block = HttpApi(**document)
-    return KilledApi(block.get_client(), system=block.system)
+    return ApiClient(block.get_client(), system=block.system)
 
 
 def handler(kind: str, settings: dict[str, Any]) -> Callable[[str, Any], object]:
@@ -115,18 +87,14 @@ def handle(kind: str, settings: dict[str, Any], id_: str, payload: Any) -> None:
     raise SystemExit("it does not succeed")
 
 
-def in_a_process(at: int, *arguments: Any) -> int:
-    """How a process ended that dies at this step: 0, or minus the signal."""
-    pid = os.fork()
-    if pid == 0:
-        Killed.at = at
-        try:
-            handle(*arguments)
-        except BaseException:  # noqa: BLE001 - a fork must not go on with the parent's work
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+def in_a_process(at: int, *arguments: Any) -> bool:
+    """Whether it came to its end in a process that dies at this step."""
+
+    def work() -> None:
+        switch.at = at
+        handle(*arguments)
+
+    return in_child(work)
 
 
 def main() -> None:
@@ -135,8 +103,7 @@ def main() -> None:
     for number, case in enumerate(json.load(sys.stdin)):
         arguments = (kind, settings, f"delivery-{number}", case["payload"])
         ended.append(in_a_process(case["step"], *arguments))
-        if in_a_process(0, *arguments) != 0:
-            raise SystemExit(f"case {number} failed")
+        assert in_a_process(0, *arguments)
     print(json.dumps(ended))
 
 

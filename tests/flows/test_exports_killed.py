@@ -52,8 +52,8 @@ def killed(own_app, migrated_sqlite, tmp_path):
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         ended = json.loads(done.stdout)
-        deaths = ended.count(-9)
-        assert ended == [-9] * deaths + [0] * (STEPS - deaths)
+        deaths = ended.count(False)
+        assert ended == [False] * deaths + [True] * (STEPS - deaths)
         assert 0 < deaths < STEPS
         return deaths
 

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import sqlite3
 import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import httpx
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine
+
+sys.path.append(str(Path(__file__).parents[3]))
+from killed import KillSwitch
 
 from blocks.errors import IntegrationError
 from tasks.plain.activation.activating import Registered, Registering, failed_registration
@@ -41,38 +43,17 @@ from tasks.plain.stored_secrets.store import StoredSecrets
 PLACES: dict[str, dict[str, Any]] = {}
 
 
-class KillSwitch:
-    """Kills this process at the n-th step; 0 for never."""
+def watch(switch: KillSwitch, engine: Engine) -> None:
+    switch.after_statements(engine, lambda statement: statement == "COMMIT")
+    exchange: Callable[..., Any] = ApiClient._exchange
 
-    def __init__(self, at: int) -> None:
-        self.left = at
+    def watched(client: ApiClient, request: httpx.Request, where: Where) -> Any:
+        answer = exchange(client, request, where)
+        if request.method != "GET" and "token" not in request.url.path:
+            switch.step()
+        return answer
 
-    def step(self) -> None:
-        self.left -= 1
-        if self.left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def watch(self, engine: Engine) -> None:
-        event.listen(engine, "connect", _hurry)
-
-        @event.listens_for(engine, "after_cursor_execute")
-        def _count(_c: object, _cursor: object, statement: str, *_: object) -> None:
-            if statement == "COMMIT":
-                self.step()
-
-        exchange: Callable[..., Any] = ApiClient._exchange
-
-        def watched(client: ApiClient, request: httpx.Request, where: Where) -> Any:
-            answer = exchange(client, request, where)
-            if request.method != "GET" and "token" not in request.url.path:
-                self.step()
-            return answer
-
-        ApiClient._exchange = watched  # type: ignore[method-assign]
-
-
-def _hurry(connection: sqlite3.Connection, _record: object) -> None:
-    connection.execute("PRAGMA synchronous=OFF")  # processes die here, not machines
+    ApiClient._exchange = watched  # type: ignore[method-assign]
 
 
 @contextmanager
@@ -121,7 +102,7 @@ def in_a_process(command: dict[str, Any]) -> dict[str, Any]:
         os.close(reading)
         PLACES.update(command["places"])
         engine = open_database(command["database"])
-        KillSwitch(command.get("kill_at", 0)).watch(engine)
+        watch(KillSwitch(command.get("kill_at", 0)), engine)
         try:
             answer: Any = {"done": [asdict(each) for each in activate(engine, command)]}
         except IntegrationError as error:

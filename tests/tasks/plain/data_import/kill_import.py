@@ -10,15 +10,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import sqlite3
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import event
-
-sys.path.append(str(Path(__file__).parents[1] / "file_import"))
-from kill_points import Application, KillSwitch, in_child
+sys.path.append(str(Path(__file__).parents[3]))
+from killed import Application, KillSwitch, changes_something, in_child
 
 from blocks.http_api import HttpApi
 from flows.orders_import.orders import ORDERS, order_of
@@ -45,16 +42,7 @@ def run(
     application = Application(directory / "application.db")
     switch.around(application, "send")
     engine = open_database(f"sqlite:///{directory / 'state.db'}")
-
-    @event.listens_for(engine, "connect")
-    def _hurry(connection: sqlite3.Connection, _record: object) -> None:
-        connection.execute("PRAGMA synchronous=OFF")  # processes die here, not machines
-
-    @event.listens_for(engine, "after_cursor_execute")
-    def _count(_c: object, _cursor: object, statement: str, *_: object) -> None:
-        if not statement.lstrip().startswith(("SELECT", "PRAGMA")):
-            switch.step()
-
+    switch.after_statements(engine, changes_something)
     options = {"slice_s": 1, "at_once": 3} if slices_from else {"slice_s": None, "at_once": 1}
     with open_api(source) as client:
         job = ImportJob(
@@ -92,11 +80,10 @@ def main() -> None:
         assert in_child(lambda: attempt(owner, at))  # noqa: B023
         engine = open_database(f"sqlite:///{directory / 'state.db'}")
         cursors = Cursors(engine)
-        batches = Application(directory / "application.db").db.execute("SELECT rows FROM batches")
         outcome = {
             "kill_at": kill_at,
             "ended": ended,
-            "orders": sorted(o["order_no"] for (rows,) in batches for o in json.loads(rows)),
+            "orders": Application(directory / "application.db").taken("order_no"),
             "rejects": [r.id for _, r in Windows(cursors).latest_rejects(limit=10)],
             "cursor": cursors.streams()[0].value,
             "windows": cursors.streams()[0].open_windows,

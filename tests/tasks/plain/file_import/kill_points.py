@@ -9,24 +9,21 @@ application has, and where the file is.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import sqlite3
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pydantic import BaseModel, Field
-from sqlalchemy import event
+
+sys.path.append(str(Path(__file__).parents[3]))
+from killed import Application, KillSwitch, changes_something, in_child
 
 from tasks.plain.file_import.importing import import_file
 from tasks.plain.file_import.job import ImportJob
 from tasks.plain.file_import.ledger import Ledger
 from tasks.plain.file_import.pick_up import PickUp, find_ready_files
 from tasks.plain.file_import.put_away import PutAway
-from tasks.plain.file_import.sink import Sent
 from tasks.plain.file_import.work_list import plan_work
 from tasks.plain.records.validation import RecordValidator
 from tasks.plain.remote_folders.local import LocalFiles
@@ -42,48 +39,6 @@ class Item(BaseModel):
     quantity: int = Field(ge=0)
 
 
-class Application:
-    """Takes a batch once a key, durably; each row it takes is one more row."""
-
-    def __init__(self, path: Path) -> None:
-        self.db = sqlite3.connect(path, isolation_level=None)
-        self.db.execute("CREATE TABLE IF NOT EXISTS batches (key TEXT PRIMARY KEY, rows TEXT)")
-
-    def send(self, records: bytes, *, count: int, idempotency_key: str) -> Sent:
-        assert len(json.loads(records)) == count
-        self.db.execute(
-            "INSERT OR IGNORE INTO batches VALUES (?, ?)", (idempotency_key, records.decode())
-        )
-        return Sent(created=count)
-
-    def rows(self) -> list[str]:
-        batches = self.db.execute("SELECT rows FROM batches").fetchall()
-        return sorted(item["sku"] for (rows,) in batches for item in json.loads(rows))
-
-
-class KillSwitch:
-    """Kills this process at the n-th step; a step is told before and after it happens."""
-
-    def __init__(self, at: int) -> None:
-        self.left = at
-
-    def step(self) -> None:
-        self.left -= 1
-        if self.left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def around(self, target: object, name: str) -> None:
-        inner: Callable[..., object] = getattr(target, name)
-
-        def call(*args: object, **kwargs: object) -> object:
-            self.step()
-            result = inner(*args, **kwargs)
-            self.step()
-            return result
-
-        setattr(target, name, call)
-
-
 def run(directory: Path, owner: str, *, at: datetime, kill_at: int = 0) -> None:
     switch = KillSwitch(kill_at)
     folder = LocalFiles(directory / "place", system="test://")
@@ -92,16 +47,7 @@ def run(directory: Path, owner: str, *, at: datetime, kill_at: int = 0) -> None:
         for name in names:
             switch.around(target, name)
     engine = open_database(f"sqlite:///{directory / 'state.db'}")
-
-    @event.listens_for(engine, "connect")
-    def _hurry(connection: sqlite3.Connection, _record: object) -> None:
-        connection.execute("PRAGMA synchronous=OFF")  # processes die here, not machines
-
-    @event.listens_for(engine, "after_cursor_execute")
-    def _count(_c: object, _cursor: object, statement: str, *_: object) -> None:
-        if not statement.lstrip().startswith(("SELECT", "PRAGMA")):
-            switch.step()
-
+    switch.after_statements(engine, changes_something)
     ledger = Ledger(
         engine, importer="items", place=folder.system, owner=owner, lease_s=60, clock=lambda: at
     )
@@ -123,17 +69,6 @@ def run(directory: Path, owner: str, *, at: datetime, kill_at: int = 0) -> None:
         import_file(job, item.file, original=item.original)
 
 
-def in_child(work: Callable[[], None]) -> bool:
-    """Run in a forked child; whether it came to its end."""
-    child = os.fork()
-    if child == 0:
-        work()
-        os._exit(0)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert status in (0, -signal.SIGKILL), status
-    return status == 0
-
-
 def main() -> None:
     base, after, kind = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
     open_database(f"sqlite:///{base / 'migrated.db'}").dispose()
@@ -150,7 +85,7 @@ def main() -> None:
             for path in (directory / "place").rglob("*")
             if path.is_file()
         )
-        rows = Application(directory / "application.db").rows()
+        rows = Application(directory / "application.db").taken("sku")
         print(json.dumps({"kill_at": kill_at, "ended": ended, "rows": rows, "files": files}))
         if ended:
             return

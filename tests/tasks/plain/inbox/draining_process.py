@@ -11,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import sys
 import time
-from itertools import count
+from pathlib import Path
 
 import httpx
+
+sys.path.append(str(Path(__file__).parents[3]))
+from killed import KillSwitch, in_child
 
 from tasks.plain.inbox.draining import Drain, DrainSettings
 from tasks.plain.inbox.drains import Drains
@@ -25,51 +27,26 @@ from tasks.plain.inbox.store import Inbox
 from tasks.plain.state.database import open_database
 
 LEASE_S = 0.5
-steps = count(1)
 
 
-class Killed:
-    """When this process kills itself."""
-
-    at = 0
-
-
-def step() -> None:
-    """Die here if it is time."""
-    if next(steps) == Killed.at:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-class KilledInbox(Inbox):
-    """Dies before or after a transaction."""
-
-    def claim(self, *arguments, **options):
-        step()
-        claimed = super().claim(*arguments, **options)
-        step()
-        return claimed
-
-    def settle(self, settlements):
-        step()
-        super().settle(settlements)
-        step()
-
-
-async def drain() -> None:
+async def drain(kill_at: int) -> None:
+    switch = KillSwitch(kill_at)
     url, own_app, api_key = sys.argv[1:4]
     engine = open_database(url)
-    inbox = KilledInbox(engine)
+    inbox = Inbox(engine)
+    for name in ("claim", "settle"):
+        switch.around(inbox, name)
     async with httpx.AsyncClient(base_url=own_app, headers={"X-API-Key": api_key}) as http:
 
         async def handle(delivery):
-            step()
+            switch.step()
             response = await http.post(
                 "/api/v1/inventory/widgets/adjustments",
                 json={"action": "add", "quantity": 1},
                 headers={"Idempotency-Key": delivery.idempotency_key},
             )
             response.raise_for_status()
-            step()
+            switch.step()
             return Settlement(delivery, "done")
 
         async def ring(_integration):
@@ -93,12 +70,8 @@ async def drain() -> None:
 
 def main() -> None:
     for number in sys.argv[4:]:
-        child = os.fork()
-        if child == 0:
-            Killed.at = int(number)
-            asyncio.run(drain())
-            os._exit(0)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        ended = in_child(lambda: asyncio.run(drain(int(number))))  # noqa: B023
+        print("ended" if ended else "killed")
         # until then a dead drain counts as at work, and the next may leave the waiting to it
         time.sleep(1.5 * LEASE_S)
 
