@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import uuid
@@ -38,6 +39,21 @@ def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
         connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
     engine.dispose()
     return path
+
+
+@pytest.fixture(scope="session")
+def _prefect_server_process() -> Iterator[None]:
+    from prefect.testing.utilities import prefect_test_harness  # takes seconds
+
+    with prefect_test_harness(server_startup_timeout=60):
+        yield
+
+
+@pytest.fixture
+def prefect_server(_prefect_server_process: None) -> Iterator[None]:
+    """A real Prefect server on SQLite in a directory of its own, the same for all tests."""
+    yield
+    gc.collect()  # Prefect's own clients leave sockets to it: not to the tests that follow
 
 
 @pytest.fixture(scope="session")

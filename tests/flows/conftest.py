@@ -1,9 +1,8 @@
-"""One Prefect server for all flow tests, and runs that are made, watched and retried on it."""
+"""Runs of flows that are made, watched and retried on a Prefect server, and what they work on."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import shutil
 import time
@@ -25,7 +24,6 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import Artifact, FlowRun, State, TaskRun
 from prefect.flow_engine import run_flow
 from prefect.states import AwaitingRetry, Pending
-from prefect.testing.utilities import prefect_test_harness
 from sqlalchemy import Engine
 
 from deployments.sandbox.own_app.serving import RunningOwnApp
@@ -34,13 +32,6 @@ from tasks.plain.inbox.new_delivery import NewDelivery
 from tasks.plain.inbox.operations import InboxOperations, Selection
 from tasks.plain.inbox.writer import InboxWriter
 from tasks.plain.state.database import open_database
-
-
-@pytest.fixture(scope="session")
-def prefect_server() -> Iterator[None]:
-    """A real server on SQLite in a directory of its own."""
-    with prefect_test_harness(server_startup_timeout=60):
-        yield
 
 
 class Runs:
@@ -223,7 +214,6 @@ def own_app_events(
 
 
 @pytest.fixture
-def runs(prefect_server: None) -> Iterator[Runs]:
+def runs(prefect_server: None) -> Runs:
     """Runs flows on a real Prefect server."""
-    yield Runs()
-    gc.collect()  # Prefect's own clients leave sockets to it: not to the tests that follow
+    return Runs()

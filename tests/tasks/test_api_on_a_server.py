@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 
 import pytest
 from prefect import flow, task
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
-from prefect.testing.utilities import prefect_test_harness
 
 from blocks.errors import MisconfiguredError, UpstreamBusyError, UpstreamFailedError
 from blocks.http_api import ApiKeyAuth, HttpApi, OAuth2RefreshToken
@@ -28,13 +26,6 @@ def contact(number):
     return {"contact_id": f"C-{number}", "name": "Ann", "email": "ann@example.com"}
 
 
-@pytest.fixture(autouse=True)
-def _collect_sockets():
-    """Let those sockets be found here, not in the tests that follow."""
-    yield
-    gc.collect()
-
-
 @pytest.fixture
 def api(own_app):
     """The block for own app, in a hurry."""
@@ -43,13 +34,6 @@ def api(own_app):
         auth=ApiKeyAuth(key=own_app.api_key),
         first_wait_s=0.001,
     )
-
-
-@pytest.fixture(scope="module")
-def prefect_server():
-    """A real server on SQLite in a directory of its own."""
-    with prefect_test_harness(server_startup_timeout=60):
-        yield
 
 
 def test_retries_of_a_task_end_at_the_first_permanent_error(prefect_server, api, own_app):

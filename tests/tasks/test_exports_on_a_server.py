@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 
 import pytest
 from prefect import flow
-from prefect.testing.utilities import prefect_test_harness
 
 from blocks.errors import UpstreamRejectedError
 from deployments.sandbox import fulfilment_api
@@ -26,20 +24,6 @@ SHIP = RequestTemplate(
     },
     response={"shipment": "id"},
 )  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _collect_sockets():
-    """Let those sockets be found here, not in the tests that follow."""
-    yield
-    gc.collect()
-
-
-@pytest.fixture(scope="module")
-def prefect_server():
-    """A real server on SQLite in a directory of its own."""
-    with prefect_test_harness(server_startup_timeout=60):
-        yield
 
 
 def test_declared_request_is_retried_by_class(prefect_server):

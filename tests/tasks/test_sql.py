@@ -19,15 +19,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def prefect_server():
-    """A real server on SQLite in a directory of its own."""
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness(server_startup_timeout=60):
-        yield
-
-
 def run(task, *arguments, **options):
     """Call a task in a flow; returns the type of its state."""
     seen: list[str] = []
