@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from blocks.errors import IntegrationError
+from deployments.state_commands import run_command
 from tasks.plain.inbox.operations import (
     STATUSES,
     UNEVENTFUL,
@@ -16,22 +16,11 @@ from tasks.plain.inbox.operations import (
     InboxOperations,
     Selection,
 )
-from tasks.plain.state.database import open_database
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 if it did what was asked, 1 if not, 2 if it was not understood."""
-    options = _parser().parse_args(arguments)
-    try:
-        engine = open_database(options.database)
-        try:
-            options.command(InboxOperations(engine), options)
-        finally:
-            engine.dispose()
-    except IntegrationError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    return run_command(_parser().parse_args(arguments), InboxOperations)
 
 
 def _list(inbox: InboxOperations, options: argparse.Namespace) -> None:
