@@ -7,11 +7,8 @@ from typing import Any
 
 from prefect import State, flow
 
-from blocks.http_api import HttpApi
 from flows.salesforce_crm.application import put_contact
-from flows.salesforce_crm.notifications import Contact, completing
-from tasks.api import open_api
-from tasks.connections import load_connection
+from flows.salesforce_crm.notifications import Contact, both_sides
 from tasks.deliveries import handle_deliveries, name_run
 from tasks.plain.inbox.delivery import Delivery, Outcome, ignored
 from tasks.plain.inbox.draining import DrainSettings
@@ -34,21 +31,17 @@ async def contact_created(
         payload: A sample notification to handle in place of what is waiting.
         draining: How the run goes about waiting deliveries.
     """
-    # one attempt a call: retries are the delivery's own, so that they are seen
-    block = (await load_connection(application, HttpApi)).model_copy(update={"max_attempts": 1})
-    source = await load_connection(salesforce, HttpApi)
-    with open_api(block) as api:
-        async with completing(source, "Contact", Contact.fields()) as completion:
+    async with both_sides(application, salesforce, Contact) as (api, completion):
 
-            async def handle(delivery: Delivery) -> Outcome | None:
-                contact = await completion.complete(delivery, Contact)
-                if isinstance(contact, Outcome):
-                    return contact
-                if contact.email is None:
-                    return ignored("the contact has no e-mail address")
-                await asyncio.to_thread(put_contact, api, contact)
-                return None
+        async def handle(delivery: Delivery) -> Outcome | None:
+            contact = await completion.complete(delivery, Contact)
+            if isinstance(contact, Outcome):
+                return contact
+            if contact.email is None:
+                return ignored("the contact has no e-mail address")
+            await asyncio.to_thread(put_contact, api, contact)
+            return None
 
-            return await handle_deliveries(
-                "salesforce_contact_created", handle, settings=draining, payload=payload
-            )
+        return await handle_deliveries(
+            "salesforce_contact_created", handle, settings=draining, payload=payload
+        )

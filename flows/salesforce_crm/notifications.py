@@ -5,7 +5,7 @@ Source: SOAP API: outbound messaging; object reference: Opportunity, Contact.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from functools import partial
@@ -16,7 +16,9 @@ from pydantic import AwareDatetime, BaseModel, Field, StringConstraints, Validat
 from blocks.errors import BadPayloadError
 from blocks.http_api import HttpApi
 from tasks.api import open_api
+from tasks.connections import load_connection
 from tasks.plain.http.batch_loading import BatchLoader
+from tasks.plain.http.client import ApiClient
 from tasks.plain.inbox.delivery import Delivery, Outcome, ignored, parked
 from tasks.plain.salesforce.records import MAX_IDS, Fetched, checked_id, fetch_by_id
 
@@ -120,19 +122,28 @@ class Completion:
 
 
 @asynccontextmanager
-async def completing(
-    block: HttpApi, object_type: str, fields: Sequence[str]
-) -> AsyncIterator[Completion]:
-    """What completes notifications about one type of object, while a run drains them.
+async def both_sides(
+    application: str, salesforce: str, model: type[SalesforceRecord]
+) -> AsyncIterator[tuple[ApiClient, Completion]]:
+    """The application, and what completes notifications, while a run drains them.
+
+    A call is attempted once: retries are the delivery's own, so that they are seen.
 
     Args:
-        block: Salesforce.
-        object_type: E.g. "Opportunity".
-        fields: What to fetch of each record.
+        application: Its block.
+        salesforce: Its block.
+        model: What the notifications are about, named as at Salesforce.
     """
-    with open_api(block.model_copy(update={"max_attempts": 1})) as api:
-        fetch = partial(fetch_by_id, api, object_type, fields)
-        yield Completion(BatchLoader(fetch, max_keys=MAX_IDS), object_type)
+    with (
+        open_api(await _load_for_one_attempt(application)) as api,
+        open_api(await _load_for_one_attempt(salesforce)) as source,
+    ):
+        fetch = partial(fetch_by_id, source, model.__name__, model.fields())
+        yield api, Completion(BatchLoader(fetch, max_keys=MAX_IDS), model.__name__)
+
+
+async def _load_for_one_attempt(block: str) -> HttpApi:
+    return (await load_connection(block, HttpApi)).model_copy(update={"max_attempts": 1})
 
 
 def _faults(exc: ValidationError) -> str:

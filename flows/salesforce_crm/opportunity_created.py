@@ -7,11 +7,8 @@ from typing import Any
 
 from prefect import State, flow
 
-from blocks.http_api import HttpApi
 from flows.salesforce_crm.application import add_activity
-from flows.salesforce_crm.notifications import Opportunity, completing
-from tasks.api import open_api
-from tasks.connections import load_connection
+from flows.salesforce_crm.notifications import Opportunity, both_sides
 from tasks.deliveries import handle_deliveries, name_run
 from tasks.plain.inbox.delivery import Delivery, Outcome
 from tasks.plain.inbox.draining import DrainSettings
@@ -35,20 +32,16 @@ async def opportunity_created(
         payload: A sample notification to handle in place of what is waiting.
         draining: How the run goes about waiting deliveries.
     """
-    # one attempt a call: retries are the delivery's own, so that they are seen
-    block = (await load_connection(application, HttpApi)).model_copy(update={"max_attempts": 1})
-    source = await load_connection(salesforce, HttpApi)
-    with open_api(block) as api:
-        async with completing(source, "Opportunity", Opportunity.fields()) as completion:
+    async with both_sides(application, salesforce, Opportunity) as (api, completion):
 
-            async def handle(delivery: Delivery) -> Outcome | None:
-                opportunity = await completion.complete(delivery, Opportunity)
-                if isinstance(opportunity, Outcome):
-                    return opportunity
-                key = delivery.idempotency_key
-                await asyncio.to_thread(add_activity, api, opportunity, key=key)
-                return None
+        async def handle(delivery: Delivery) -> Outcome | None:
+            opportunity = await completion.complete(delivery, Opportunity)
+            if isinstance(opportunity, Outcome):
+                return opportunity
+            key = delivery.idempotency_key
+            await asyncio.to_thread(add_activity, api, opportunity, key=key)
+            return None
 
-            return await handle_deliveries(
-                "salesforce_opportunity_created", handle, settings=draining, payload=payload
-            )
+        return await handle_deliveries(
+            "salesforce_opportunity_created", handle, settings=draining, payload=payload
+        )
