@@ -5,13 +5,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import orjson
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict
 
+from tasks.plain.application_records import Order
 from tasks.plain.http.client import ApiClient
 from tasks.plain.inbox.delivery import Delivery, Outcome, done, ignored, parked
 from tasks.plain.message_sources.received_mail import Attachment, read_mail
@@ -22,29 +22,6 @@ from tasks.plain.records.validation import RecordValidator
 _EVENTS = ("order.placed", "order.changed")
 _MAX_REASONS = 5
 _BATCH = 500
-
-Key = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
-Money = Annotated[Decimal, Field(ge=0, max_digits=14, decimal_places=4)]
-
-
-class OrderLine(BaseModel):
-    """How much of an item was ordered, at which price."""
-
-    sku: Key
-    quantity: int = Field(gt=0)
-    unit_price: Money
-
-
-class Order(BaseModel):
-    """What a customer ordered."""
-
-    order_no: Key
-    customer: str = Field(min_length=1)
-    ordered_at: AwareDatetime
-    status: str = "new"
-    total: Money
-    currency: Annotated[str, StringConstraints(pattern="^[A-Z]{3}$")]
-    lines: list[OrderLine] = []
 
 
 class OrderEvent(BaseModel):
