@@ -1,10 +1,13 @@
 """Runs Prefect's server on SQLite: `python -m deployments.prefect_on_sqlite [--host …] [--port …]`.
 
-It is `prefect server start` with two differences.
+It is `prefect server start` with three differences.
 
 Its transactions take turns. Left to themselves, all of them wait for SQLite's one write lock by
 trying again after up to 100 ms, whoever is lucky gets it, and one that has read before it writes
 fails with "database is locked": a burst of flow runs took four times as long.
+
+Only requests count among the hundred that it serves at once, not websockets. Each flow run holds
+two of them for as long as it runs, so with fifty runs no request was ever answered again.
 
 Its garbage is collected by a thread of its own. Left to itself, Python collects wherever it
 happens to be, which may be the server's event loop; and a forgotten cursor among the garbage
@@ -25,10 +28,12 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from weakref import WeakKeyDictionary
 
+from prefect.server.api import server as prefect_server
 from prefect.server.database.configurations import SQLITE_BEGIN_MODE, AioSqliteConfiguration
 from prefect.server.database.dependencies import set_database_config
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
+from starlette.types import Receive, Scope, Send
 
 _YOUNG_EVERY_S = 0.5
 _OLD_AFTER = 60  # times
@@ -39,6 +44,7 @@ def main() -> None:
     """Serve until SIGTERM or SIGINT, with the options of `prefect server start`."""
     collect_in_a_thread()
     take_turns(PREFECT_API_DATABASE_CONNECTION_URL.value())
+    prefect_server.RequestLimitMiddleware = RequestLimit  # type: ignore[misc]
     sys.argv = ["prefect", "server", "start", *sys.argv[1:]]
     runpy.run_module("prefect", run_name="__main__", alter_sys=True)
 
@@ -98,6 +104,17 @@ class _Turn:
 
 
 _TURN: ContextVar[_Turn | None] = ContextVar("_TURN", default=None)
+
+
+class RequestLimit(prefect_server.RequestLimitMiddleware):
+    """Prefect's limit of requests at once on SQLite, for requests only."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let what is no request pass."""
+        if scope["type"] == "http":
+            await super().__call__(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
 
 
 def collect_in_a_thread() -> threading.Thread:

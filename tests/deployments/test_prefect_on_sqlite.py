@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
+import httpx
 import pytest
 import sqlalchemy as sa
+import websockets
 from prefect.server.database.dependencies import (
     provide_database_interface,
     temporary_database_config,
@@ -130,6 +137,47 @@ def test_garbage_is_never_collected_where_the_server_works():
     """However much garbage there is, another thread collects it."""
     done = subprocess.run([sys.executable, "-c", CYCLES], check=False, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
+
+
+@pytest.fixture
+def server_url(tmp_path: Path) -> Iterator[str]:
+    """A running server with a database of its own."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "deployments.prefect_on_sqlite", f"--port={port}"]
+    environment = {n: v for n, v in os.environ.items() if not n.startswith("PREFECT_")} | {
+        "PREFECT_HOME": str(tmp_path),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    }
+    with (tmp_path / "log").open("wb") as log:
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    try:
+        while not _is_up(f"127.0.0.1:{port}/api"):
+            time.sleep(0.2)
+        yield f"127.0.0.1:{port}/api"
+    finally:
+        server.kill()
+        server.wait()
+
+
+def test_websockets_do_not_keep_requests_waiting(server_url: str):
+    """However many runs are connected, requests are answered."""
+
+    async def connect_many_and_ask() -> int:
+        async with AsyncExitStack() as stack, httpx.AsyncClient() as client:
+            for _ in range(110):  # Prefect's limit is 100
+                url = f"ws://{server_url}/events/in"
+                await stack.enter_async_context(websockets.connect(url, open_timeout=60))
+            return (await client.get(f"http://{server_url}/health", timeout=60)).status_code
+
+    assert asyncio.run(connect_many_and_ask()) == 200
+
+
+def _is_up(server_url: str) -> bool:
+    try:
+        return httpx.get(f"http://{server_url}/health").is_success
+    except httpx.TransportError:
+        return False
 
 
 def test_it_is_prefects_server():
