@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from prefect import State, task
+from prefect import State, runtime, task
 from prefect.blocks.core import Block
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed
@@ -23,20 +24,25 @@ from blocks.sqs_queue import SqsQueue as SqsQueueBlock
 from tasks.api import is_transient, open_api
 from tasks.outcomes import ended_as, failed
 from tasks.plain.file_import.http_sink import HttpSink
+from tasks.plain.http.client import ApiClient
+from tasks.plain.inbox.rows import Claimer
+from tasks.plain.inbox.store import Inbox
 from tasks.plain.inbox.writer import InboxWriter
 from tasks.plain.message_sources.decoding import AnyBytes
 from tasks.plain.message_sources.message import Message, MessageSource
 from tasks.plain.message_sources.rabbitmq import RabbitMqQueue
 from tasks.plain.message_sources.reading import MessageReader, MessageReading
 from tasks.plain.message_sources.redis_streams import RedisStream
+from tasks.plain.message_sources.replayed_messages import ReplayedMessages
 from tasks.plain.message_sources.sqs import SqsQueue
-from tasks.plain.message_sources.waiting_messages import take_waiting
+from tasks.plain.message_sources.waiting_messages import Park, Sink, take_waiting
 from tasks.plain.record_import.importing import Entry, EntryReject, RecordImporter
 from tasks.plain.records.formats import FileFormat
 from tasks.plain.state.database import open_database
 from tasks.rejects import show_rejects
 
 _MAX_REJECTS = 100
+_LEASE_S = 60  # extended every ten while the application works
 
 QUEUE_BLOCKS = (SqsQueueBlock, RabbitMqBroker, RedisServer)
 
@@ -124,8 +130,8 @@ async def import_messages(
 
     A message that is no such record, that the application refuses, or of whose file something
     is not taken, is kept in the inbox as parked, where it is seen and can be looked at; the
-    others go on. The run then fails. With a transient error, what was not imported is back in the
-    queue.
+    others go on. The run then fails. Those of this queue that were replayed since are imported
+    first. With a transient error, what was not imported is back in the queue, or in the inbox.
 
     Args:
         what: Everything that describes the import.
@@ -165,6 +171,32 @@ async def import_messages_of_queue(what: QueueImport) -> State[MessagesImported]
 
 
 async def _import_messages(what: QueueImport) -> tuple[MessagesImported, str]:
+    imported = MessagesImported()
+    async with _inbox(what) as (replayed, park):
+        with open_api(what.application) as api:
+            sink = _sink(what, _importer(what, api), imported)
+            again = await take_waiting(
+                replayed, sink, replayed.park, limit=what.limit, batch=what.batch_size
+            )
+            taken = await take_waiting(
+                what.source,
+                sink,
+                park,
+                limit=what.limit - again.imported - again.parked,
+                batch=what.batch_size,
+            )
+    imported.messages = again.imported + taken.imported
+    imported.parked = again.parked + taken.parked
+    reasons = [*(again.reasons or ()), *(taken.reasons or ())]
+    told = f"{imported.messages} messages imported"
+    told += f", {imported.records} records" if what.file else ""
+    told += f", {imported.parked} parked: {'; '.join(reasons[:5])}" if imported.parked else ""
+    return imported, told if taken.is_empty else f"{told}; that is the limit for one run"
+
+
+@asynccontextmanager
+async def _inbox(what: QueueImport) -> AsyncIterator[tuple[ReplayedMessages, Park]]:
+    """What was replayed of this queue, and where bad messages go."""
     engine = await asyncio.to_thread(open_database)
     writer = InboxWriter(engine)
     reader = MessageReader(
@@ -172,45 +204,47 @@ async def _import_messages(what: QueueImport) -> tuple[MessagesImported, str]:
             integration=what.integration, endpoint=what.source.system, decoder=AnyBytes()
         )
     )
-    imported = MessagesImported()
 
     async def park(message: Message, reason: str) -> None:
         defective = message._replace(defect=reason)
         await writer.store([await reader.delivery(defective, received_at=datetime.now(UTC))])
 
-    with open_api(what.application) as api:
-        importer = RecordImporter(
-            HttpSink(api, what.resource),
-            what.model,
-            system=what.source.system,
-            columns=what.columns,
-            decimal_comma=what.decimal_comma,
-            empty_texts=what.empty_texts,
-            holds_files=what.file is not None,
-            file_format=what.file.file_format if what.file else None,
-            batch_size=what.batch_size,
-        )
+    inbox = await asyncio.to_thread(Inbox, engine)
+    claimer = Claimer(str(runtime.flow_run.id), lease_s=_LEASE_S)
+    replayed = ReplayedMessages(
+        inbox, claimer, integration=what.integration, endpoint=what.source.system
+    )
+    await writer.start()
+    try:
+        yield replayed, park
+    finally:
+        await writer.close()
+        await asyncio.to_thread(inbox.close)
 
-        async def sink(messages: Sequence[Message]) -> Mapping[int, str]:
-            entries = [_entry(message, what.file) for message in messages]
-            taken = await asyncio.to_thread(importer.take, entries)
-            imported.records += taken.records
-            imported.rejects += taken.rejects[: _MAX_REJECTS - len(imported.rejects)]
-            return taken.bad
 
-        await writer.start()
-        try:
-            taken = await take_waiting(
-                what.source, sink, park, limit=what.limit, batch=what.batch_size
-            )
-        finally:
-            await writer.close()
-            await asyncio.to_thread(engine.dispose)
-    imported.messages, imported.parked = taken.imported, taken.parked
-    told = f"{taken.imported} messages imported"
-    told += f", {imported.records} records" if what.file else ""
-    told += f", {taken.parked} parked: {'; '.join(taken.reasons or ())}" if taken.parked else ""
-    return imported, told if taken.is_empty else f"{told}; that is the limit for one run"
+def _importer(what: QueueImport, api: ApiClient) -> RecordImporter:
+    return RecordImporter(
+        HttpSink(api, what.resource),
+        what.model,
+        system=what.source.system,
+        columns=what.columns,
+        decimal_comma=what.decimal_comma,
+        empty_texts=what.empty_texts,
+        holds_files=what.file is not None,
+        file_format=what.file.file_format if what.file else None,
+        batch_size=what.batch_size,
+    )
+
+
+def _sink(what: QueueImport, importer: RecordImporter, imported: MessagesImported) -> Sink:
+    async def sink(messages: Sequence[Message]) -> Mapping[int, str]:
+        entries = [_entry(message, what.file) for message in messages]
+        taken = await asyncio.to_thread(importer.take, entries)
+        imported.records += taken.records
+        imported.rejects += taken.rejects[: _MAX_REJECTS - len(imported.rejects)]
+        return taken.bad
+
+    return sink
 
 
 def _entry(message: Message, file: FileMessages | None) -> Entry:

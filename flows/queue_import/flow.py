@@ -37,8 +37,8 @@ async def queue_import(
 ) -> State[Any]:
     """Import what waits in one queue: take it, check it, send it, then acknowledge it.
 
-    A bad message is parked in the inbox with the reason, and the others go in. Retry takes what
-    is still in the queue.
+    A bad message is parked in the inbox with the reason, and the others go in. When it is
+    replayed, the next run takes it. Retry takes what is still in the queue.
 
     Args:
         queue: The block that leads to it, as type/name: sqs-queue/…, rabbitmq-broker/… or

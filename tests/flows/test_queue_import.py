@@ -70,6 +70,10 @@ def item(sku, quantity):
     return {"sku": sku, "name": "x", "quantity": quantity}
 
 
+def foreign(sku, quantity):
+    return {"item": sku, "name": "x", "quantity": quantity}
+
+
 def stock(own_app):
     return {record["sku"]: record["quantity"] for record in own_app.records("inventory")}
 
@@ -118,3 +122,33 @@ def test_a_limit_leaves_the_rest_for_the_next_run(queue, runs, own_app):
     assert state.message == "3 messages imported; that is the limit for one run"
     assert runs.start(queue_import, **queue.parameters).message == "2 messages imported"
     assert len(stock(own_app)) == 5
+
+
+def test_a_replayed_message_is_imported_by_the_next_run(queue, runs, inbox, own_app):
+    """What was parked and is replayed goes in with what waits, once; else it is parked again."""
+    queue.put(foreign("A", 1), foreign("bad", -1))
+    assert runs.start(queue_import, **queue.parameters).is_failed()
+    inbox.operations.replay(Selection(statuses=("parked",)), dry_run=False)
+    queue.put(foreign("B", 2))
+    mended = {**queue.parameters, "columns": {"item": "sku"}}
+    state = runs.start(queue_import, **mended)
+    assert state.is_failed()
+    assert state.message.startswith("2 messages imported, 1 parked: quantity: ")
+    assert stock(own_app) == {"A": 1, "B": 2}
+    assert {each.status for each in inbox.operations.select(Selection())} == {"done", "parked"}
+    again = runs.start(queue_import, **mended)
+    assert (again.is_completed(), again.message) == (True, "0 messages imported")
+
+
+@pytest.mark.parametrize("queue", ["redis"], indirect=True)
+def test_an_application_that_fails_leaves_replayed_messages_for_retry(queue, runs, inbox, own_app):
+    """The run fails and gives back what it took from the inbox; Retry imports it."""
+    queue.put(foreign("A", 1))
+    assert runs.start(queue_import, **queue.parameters).is_failed()
+    inbox.operations.replay(Selection(statuses=("parked",)), dry_run=False)
+    own_app.behave("error", status=503, remaining=1)
+    mended = {**queue.parameters, "columns": {"item": "sku"}}
+    assert runs.start(queue_import, **mended, retries=0).is_failed()
+    assert stock(own_app) == {}
+    assert runs.retry(queue_import).message == "1 messages imported"
+    assert stock(own_app) == {"A": 1}

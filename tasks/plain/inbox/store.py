@@ -97,6 +97,7 @@ class Inbox:
         limit: int,
         max_bytes: int = 32 * 1024 * 1024,
         may_be_lapsed: bool = True,
+        endpoint: str | None = None,
     ) -> list[Delivery]:
         """Claim what is due, the longest due first.
 
@@ -109,12 +110,15 @@ class Inbox:
             limit: At most so many, 1 to 500.
             max_bytes: Stop before the payloads together exceed this; the first always goes.
             may_be_lapsed: The caller holds no other delivery.
+            endpoint: Only what came in there.
         """
         if not self.has_due(integration):
             return []
         now = self._clock()
         with storage_errors("claim"), writing(self._engine) as connection:
             statement = _due(integration, now, limit).with_for_update(skip_locked=True)
+            if endpoint is not None:
+                statement = statement.where(_COLUMNS.endpoint == endpoint)
             chosen: list[Row[Any]] = []
             size_bytes = 0
             for row in connection.execute(statement):

@@ -103,7 +103,7 @@ class MessageReader:
             ordering_key=None if order is None else _key(order),
             headers=_headers(message),
             body=body,
-            payload=payload if defect is None else None,
+            payload=payload if defect is None else message.content,
             content_type=_storable(message.content_type),
             received_at=received_at,
             park_reason=None if defect is None else _UNSTORABLE.sub("?", defect),
