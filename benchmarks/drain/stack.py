@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 from deployments.demo.places import PROJECT, Places, choose_places
@@ -30,13 +31,6 @@ from deployments.sandbox.own_app.serving import RunningOwnApp, running_own_app
 from deployments.send_sample import Sample, endpoint_of, signed_headers
 
 PREFECT_FILE = Path(__file__).with_name("prefect.yaml")
-# Prefect records each task run in a transaction of its own unless told otherwise.
-SERVER_SETTINGS = {
-    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
-    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
-    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "200",
-    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "2",
-}
 _PYTHON = [sys.executable, "-m"]
 _START_TIMEOUT_S = 120
 _PREPARE = """
@@ -78,7 +72,6 @@ class Stack:
         self.environment = self.places.environment() | {
             "INVENTORY_WEBHOOK_SECRET": "whsec_" + secrets.token_hex(16),
             "PREFECT_LOGGING_LEVEL": "WARNING",
-            **SERVER_SETTINGS,
         }
         if database_url:
             self.environment["INTEGRATIONS_DATABASE_URL"] = database_url
@@ -249,8 +242,16 @@ class Stack:
 
     def processor_s(self) -> float:
         """Seconds of processor time that all parts have taken, the application included."""
-        ticks = sum(map(_processor_ticks, {*self._our_processes(), os.getpid()}))
-        return ticks / os.sysconf("SC_CLK_TCK")
+        return sum(self.processor_by_part_s().values())
+
+    def processor_by_part_s(self) -> dict[str, float]:
+        """The same by part, each with all that it started."""
+        parts = {
+            name: [root := psutil.Process(process.pid), *root.children(recursive=True)]
+            for name, process in self._running.items()
+        }
+        parts["own app and senders"] = [psutil.Process()]
+        return {name: sum(map(_processor_s, processes)) for name, processes in parts.items()}
 
     def wait_until(
         self, condition: Callable[[], bool], otherwise: str, timeout_s: float = _START_TIMEOUT_S
@@ -300,11 +301,12 @@ def running_stack(
             stack.stop()
 
 
-def _processor_ticks(pid: int) -> int:
-    with contextlib.suppress(OSError):
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return sum(map(int, fields[11:15]))  # its own, and that of its children that have ended
-    return 0
+def _processor_s(process: psutil.Process) -> float:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        times = process.cpu_times()
+        own: float = times.user + times.system
+        return own + times.children_user + times.children_system  # those that have ended
+    return 0.0
 
 
 def _executes_a_flow_run(pid: int) -> bool:

@@ -69,6 +69,11 @@ class Places:
             # On SQLite, marking a run late whose deployment is at its limit locks itself out, with
             # a traceback every five seconds; runs start all the same.
             "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
+            # else each state of each task run is recorded in a transaction of its own
+            "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
+            "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+            "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "200",
+            "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "2",
             "INTEGRATIONS_DATABASE_URL": f"sqlite:///{self.home / 'state.db'}",
             "INTEGRATIONS_LISTENERS": self.listeners_url,
             # encrypts what activation agrees on with third parties; a real one is made by
