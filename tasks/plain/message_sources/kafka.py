@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from confluent_kafka import Message as KafkaMessage
 
 _TIMEOUT_S = 10.0
+_LOOK_S = 0.5
 
 
 class KafkaTopics:
@@ -59,6 +61,7 @@ class KafkaTopics:
         self._paused: list[TopicPartition] = []
         self._arrived_on_hold: list[KafkaMessage] = []
         self._trouble: KafkaError | None = None
+        self._cause: KafkaError | None = None
 
     @property
     def system(self) -> str:
@@ -105,7 +108,7 @@ class KafkaTopics:
     def _open(self) -> None:
         from confluent_kafka import Consumer, KafkaException
 
-        self._trouble = None
+        self._trouble = self._cause = None
         try:
             consumer = Consumer(
                 {
@@ -130,15 +133,32 @@ class KafkaTopics:
         with self._errors("connect"):
             for topic in self._topics:
                 if not topic.startswith("^"):
-                    found = consumer.list_topics(topic, timeout=_TIMEOUT_S).topics[topic]
-                    if found.error is not None:
-                        raise KafkaException(found.error)
+                    self._look_for(topic)
             consumer.subscribe(
                 list(self._topics),
                 on_assign=self._note_assigned,
                 on_revoke=self._note_revoked,
                 on_lost=self._note_revoked,
             )
+
+    def _look_for(self, topic: str) -> None:
+        """Wait for the cluster to tell of a topic, or until it is known why it does not."""
+        from confluent_kafka import KafkaException
+
+        until_s = time.monotonic() + _TIMEOUT_S
+        while True:
+            try:
+                found = self._open_consumer.list_topics(topic, timeout=_LOOK_S).topics[topic]
+            except KafkaException:
+                self._open_consumer.poll(0)  # tells what went wrong before
+                if self._cause is not None:
+                    raise _exception(self._cause) from None
+                if time.monotonic() > until_s:
+                    raise
+            else:
+                if found.error is not None:
+                    raise _exception(found.error)
+                return
 
     def _receive(self, limit: int, wait_s: float) -> list[Message]:
         consumer = self._open_consumer
@@ -155,8 +175,8 @@ class KafkaTopics:
                 if found and limit > 1:
                     found += consumer.consume(limit - 1, 0.0)
             if not found and self._trouble is not None:
-                raise _exception(self._trouble)
-            self._trouble = None
+                raise _exception(self._cause or self._trouble)
+            self._trouble = self._cause = None
             for each in found:
                 error = each.error()
                 if error is not None:
@@ -249,6 +269,8 @@ class KafkaTopics:
     def _note_trouble(self, error: KafkaError) -> None:
         from confluent_kafka import KafkaError
 
+        if _tells_why(error):
+            self._cause = error
         # librdkafka reconnects single brokers by itself
         if error.fatal() or error.code() in {
             KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001 - librdkafka's own codes begin so
@@ -280,8 +302,17 @@ class KafkaTopics:
             return MisconfiguredError(
                 f"the cluster refused us ({name}); check login and permissions", **where
             )
-        if name in {"_ALL_BROKERS_DOWN", "_TRANSPORT", "_RESOLVE", "_TIMED_OUT", "_SSL"}:
-            return UnreachableError(f"no broker answers ({name})", **where)
+        if _is_distrust(error):
+            return MisconfiguredError(
+                "nobody that we trust vouches for the broker's certificate; check ca_file", **where
+            )
+        if name == "_SSL":
+            return MisconfiguredError("no TLS with the broker; check security and files", **where)
+        if name in {"_ALL_BROKERS_DOWN", "_TRANSPORT", "_RESOLVE", "_TIMED_OUT"}:
+            return UnreachableError(
+                f"no broker answers ({name}); if it runs, check security, login and certificate",
+                **where,
+            )
         if error.retriable() or error.fatal() or name in _PASSING:
             return UpstreamFailedError(f"the cluster did not do it ({name})", **where)
         return PermanentError(f"the cluster refused ({name})", **where)
@@ -296,6 +327,15 @@ _PASSING = {
     "NOT_COORDINATOR",
     "REBALANCE_IN_PROGRESS",
 }
+
+
+def _is_distrust(error: KafkaError) -> bool:
+    # librdkafka says it in an error of one kind or another, as it happens
+    return "certificate verify failed" in error.str()
+
+
+def _tells_why(error: KafkaError) -> bool:
+    return error.name() in {"_SSL", "_AUTHENTICATION"} or _is_distrust(error)
 
 
 def _exception(error: KafkaError) -> Exception:

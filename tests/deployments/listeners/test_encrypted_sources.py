@@ -7,13 +7,15 @@ import json
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import time
+import uuid
 from contextlib import contextmanager
 
 import pytest
 
-from deployments.sandbox import imap_server, tls_proxy
+from deployments.sandbox import imap_server, kafka_gate, tls_proxy
 from deployments.sandbox.certificate import loopback_certificate, server_tls
 from deployments.sandbox.message_brokers import Mailbox, RabbitMq
 from deployments.sandbox.order_mail import order_mail
@@ -197,7 +199,54 @@ def imap(certificate):
         yield Encrypted(fields, deliver)
 
 
-KINDS = ("redis", "nats", "mqtt", "rabbitmq", "imap")
+class SecuredKafka:
+    """The stand-in cluster behind a gate, with one topic.
+
+    Attributes:
+        connection: How to reach it: login by default, and our certificate.
+    """
+
+    def __init__(self, gate, certificate, cluster) -> None:
+        file, key = loopback_certificate(certificate)
+        self.topic = f"test-{uuid.uuid4().hex[:12]}"
+        cluster.create_topic(self.topic, 1)
+        self.connection = {
+            "bootstrap_servers": f"127.0.0.1:{gate.port}", "security": "sasl_ssl",
+            "username": "app", "password": "s3cret", "ca_file": str(file),
+            "certificate_file": str(file), "key_file": str(key),
+            "properties": {"session.timeout.ms": "1500", "heartbeat.interval.ms": "300"},
+        }  # fmt: skip
+
+    def fields(self, **changes):
+        connection = self.connection | changes
+        return {"kind": "kafka", "connection": connection, "topics": [self.topic]}
+
+    async def publish(self, **changes):
+        from blocks.connections.kafka import KafkaConnection
+
+        producer = KafkaConnection(**self.connection | changes).get_producer()
+        producer.produce(self.topic, BODY)
+        assert await asyncio.to_thread(producer.flush, 10) == 0
+
+
+@pytest.fixture
+def secured_kafka(certificate, kafka):
+    """A cluster that wants a client's certificate and a login."""
+    tls = server_tls(certificate)
+    tls.verify_mode = ssl.CERT_REQUIRED
+    tls.load_verify_locations(loopback_certificate(certificate)[0])
+    passwords = {"app": "s3cret"}
+    with kafka_gate.start(kafka.bootstrap_servers, tls=tls, passwords=passwords) as gate:
+        yield SecuredKafka(gate, certificate, kafka)
+
+
+@pytest.fixture
+def encrypted_kafka(secured_kafka):
+    """The same as the other kinds are seen."""
+    return Encrypted(secured_kafka.fields(), secured_kafka.publish)
+
+
+KINDS = ("redis", "nats", "mqtt", "rabbitmq", "imap", "encrypted_kafka")
 
 
 @pytest.fixture(params=KINDS)
@@ -227,7 +276,7 @@ async def test_a_server_that_nobody_vouches_for_is_not_talked_to(
     assert "s3cret" not in status.last_error
 
 
-@pytest.mark.parametrize("encrypted", ["redis", "nats", "mqtt"], indirect=True)
+@pytest.mark.parametrize("encrypted", ["redis", "nats", "mqtt", "encrypted_kafka"], indirect=True)
 async def test_a_wrong_password_is_told(encrypted, listening, eventually):
     """The refused login is named as what is to be mended."""
     await encrypted.publish()
@@ -237,3 +286,42 @@ async def test_a_wrong_password_is_told(encrypted, listening, eventually):
         await eventually(lambda: status.last_error is not None, True)
     assert "wr0ng" not in status.last_error
     assert any(word in status.last_error for word in ("refused", "login"))
+
+
+@pytest.mark.parametrize("mechanism", kafka_gate.MECHANISMS)
+async def test_each_way_to_log_in_to_kafka_works(
+    secured_kafka, mechanism, listening, inbox, eventually
+):
+    """Consumer and producer log in by the block's mechanism; a wrong password is refused."""
+    await secured_kafka.publish(sasl_mechanism=mechanism)
+    async with listening(secured_kafka.fields(sasl_mechanism=mechanism)):
+        await eventually(inbox.count, 1)
+    wrong = secured_kafka.fields(sasl_mechanism=mechanism, password="wr0ng")
+    async with listening(wrong) as listeners:
+        [status] = listeners.statuses
+        await eventually(lambda: "the cluster refused us" in (status.last_error or ""), True)
+    assert "wr0ng" not in status.last_error
+
+
+async def test_a_kafka_broker_of_another_authority_is_named(
+    secured_kafka, tmp_path, listening, eventually
+):
+    """It is told that the broker's certificate is at fault and which setting to look at."""
+    other, _ = loopback_certificate(tmp_path / "other")
+    async with listening(secured_kafka.fields(ca_file=str(other))) as listeners:
+        [status] = listeners.statuses
+        await eventually(lambda: "check ca_file" in (status.last_error or ""), True)
+
+
+@pytest.mark.parametrize(
+    "missing", [{"certificate_file": None, "key_file": None}, {"security": "ssl"}]
+)
+async def test_kafka_takes_nothing_from_who_lacks_a_certificate_or_a_login(
+    secured_kafka, missing, listening, inbox, eventually
+):
+    """The gate demands both, so that the other tests prove that both are given."""
+    await secured_kafka.publish()
+    async with listening(secured_kafka.fields(**missing)) as listeners:
+        [status] = listeners.statuses
+        await eventually(lambda: "check security, login" in (status.last_error or ""), True)
+    assert inbox.count() == 0
