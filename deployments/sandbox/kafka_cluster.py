@@ -1,8 +1,8 @@
 """A Kafka cluster on the loopback: the mock cluster that librdkafka brings for its own tests.
 
 It speaks the real protocol to clients of any process: groups, rebalances, commits, transactions.
-It keeps messages in memory and has neither SASL nor TLS (`kafka_gate` puts both before it). It runs in a process of its own, since
-librdkafka has crashed the one that it was in.
+It keeps messages in memory and has neither SASL nor TLS: `kafka_gate` puts both before it. It
+runs in a process of its own, since librdkafka has crashed the one that it was in.
 """
 
 from __future__ import annotations
