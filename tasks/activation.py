@@ -162,12 +162,12 @@ async def show_registrations(integration: str, done: Sequence[Registered]) -> No
         table=[
             {
                 "Registration": each.name,
-                "At": each.place,
-                "Calls": each.calls,
+                "Became": each.became,
                 "Events": ", ".join(each.events),
                 "Id": each.remote_id or "",
-                "Became": each.became,
                 "Told": each.told,
+                "Calls": each.calls,
+                "At": each.place,
             }
             for each in done
         ],

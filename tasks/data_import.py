@@ -142,18 +142,18 @@ async def _show(outcome: ImportOutcome) -> None:
         description=f"Import of {outcome.stream}",
         table=[
             {
-                "result": outcome.result,
-                "from": _shown(outcome.since_at) or "the beginning",
-                "cursor": outcome.cursor or "",
-                "pages": outcome.pages,
-                "records": counts.records,
-                "created": counts.created,
-                "updated": counts.updated,
-                "unchanged": counts.unchanged,
-                "known already": counts.known,
-                "rejected": counts.rejected,
-                "resumed": "yes" if outcome.is_resumed else "",
-                "why": outcome.reason or "",
+                "Result": outcome.result,
+                "Records": counts.records,
+                "Created": counts.created,
+                "Updated": counts.updated,
+                "Unchanged": counts.unchanged,
+                "Known already": counts.known,
+                "Rejected": counts.rejected,
+                "From": _shown(outcome.since_at) or "the beginning",
+                "Cursor": outcome.cursor or "",
+                "Pages": outcome.pages,
+                "Resumed": "yes" if outcome.is_resumed else "",
+                "Why": outcome.reason or "",
             }
         ],
     )
@@ -163,10 +163,10 @@ async def _show(outcome: ImportOutcome) -> None:
             description=f"Records of {outcome.stream} not imported",
             table=[
                 {
-                    "record": reject.id,
-                    "changed at": _shown(reject.changed_at),
-                    "field": reject.field,
-                    "reason": reject.reason,
+                    "Record": reject.id,
+                    "Changed at": _shown(reject.changed_at),
+                    "Field": reject.field,
+                    "Why": reject.reason,
                 }
                 for reject in outcome.rejects
             ],
@@ -180,7 +180,8 @@ def _summarize(outcome: ImportOutcome) -> tuple[bool, str]:
     if outcome.result == "busy":
         return True, f"nothing to do: {outcome.reason}"
     counts = outcome.counts
-    told = f"{counts.records:,} records in {outcome.pages:,} pages"
+    pages = "1 page" if outcome.pages == 1 else f"{outcome.pages:,} pages"
+    told = f"{counts.records:,} records in {pages}"
     if not counts.records and not counts.rejected:
         told = "nothing new"
     if counts.rejected:

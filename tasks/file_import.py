@@ -154,19 +154,19 @@ async def show_outcomes(source: str, found: FilesFound, outcomes: Sequence[Outco
     """Put a table of all files, and one of all rejected rows, into the Prefect UI."""
     key = f"file-import-{source.partition('/')[2]}"
     rows = [_outcome_row(outcome) for outcome in outcomes]
-    rows += [{"file": w.file.path, "result": "waiting", "why": w.reason} for w in found.waiting]
+    rows += [{"File": w.file.path, "Result": "waiting", "Why": w.reason} for w in found.waiting]
     if rows:
         await acreate_table_artifact(
             table=rows, key=key, description=f"Files of {source} and what became of them"
         )
     rejects = [
         {
-            "file": outcome.path,
-            "page": reject.page or "",
-            "line": reject.line,
-            "column": reject.column,
-            "reason": reject.reason,
-            "all rejects": outcome.rejects_at,
+            "File": outcome.path,
+            "Page": reject.page or "",
+            "Line": reject.line,
+            "Column": reject.column,
+            "Why": reject.reason,
+            "All rejects": outcome.rejects_at,
         }
         for outcome in outcomes
         for reject in outcome.rejects
@@ -263,16 +263,16 @@ def _run_id() -> str:
 
 def _outcome_row(outcome: Outcome) -> dict[str, Any]:
     return {
-        "file": outcome.path,
-        "result": outcome.result,
-        "rows imported": outcome.rows_imported,
-        "created": outcome.sent.created,
-        "updated": outcome.sent.updated,
-        "unchanged": outcome.sent.unchanged,
-        "rows rejected": outcome.rows_rejected,
-        "now at": outcome.now_at or "",
-        "rejects at": outcome.rejects_at or "",
-        "why": outcome.reason or "",
+        "File": outcome.path,
+        "Result": outcome.result,
+        "Rows imported": outcome.rows_imported,
+        "Created": outcome.sent.created,
+        "Updated": outcome.sent.updated,
+        "Unchanged": outcome.sent.unchanged,
+        "Rows rejected": outcome.rows_rejected,
+        "Why": outcome.reason or "",
+        "Now at": outcome.now_at or "",
+        "Rejects at": outcome.rejects_at or "",
     }
 
 

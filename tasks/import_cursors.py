@@ -48,14 +48,14 @@ async def show_streams(streams: Sequence[StreamState]) -> None:
         description="How far data imports have come",
         table=[
             {
-                "stream": each.stream,
-                "cursor": each.value or "",
-                "moved at": _shown(each.advanced_at),
-                "run at it": each.owner or "",
-                "under way": ", ".join(name or "what is new" for name in each.open_windows),
-                "pages read of it": each.pages,
-                "records remembered": each.taken,
-                "rejects of 30 days": each.rejected,
+                "Stream": each.stream,
+                "Cursor": each.value or "",
+                "Moved at": _shown(each.advanced_at),
+                "Run at it": each.owner or "",
+                "Under way": ", ".join(name or "what is new" for name in each.open_windows),
+                "Pages read of it": each.pages,
+                "Records remembered": each.taken,
+                "Rejects of 30 days": each.rejected,
             }
             for each in streams
         ],
@@ -72,11 +72,11 @@ async def show_rejects_of_streams(limit: int) -> None:
         description="Records that data imports did not take, the latest first",
         table=[
             {
-                "stream": stream,
-                "record": reject.id,
-                "changed at": _shown(reject.changed_at),
-                "field": reject.field,
-                "reason": reject.reason,
+                "Stream": stream,
+                "Record": reject.id,
+                "Changed at": _shown(reject.changed_at),
+                "Field": reject.field,
+                "Why": reject.reason,
             }
             for stream, reject in rejects
         ],

@@ -8,6 +8,7 @@ from typing import Any
 from prefect import State, flow
 from prefect.states import Completed
 
+from tasks.deliveries import name_run
 from tasks.inbox_operations import (
     Status,
     list_deliveries,
@@ -38,10 +39,10 @@ async def replay_deliveries(
 
     Args:
         ids: Delivery ids, as task run names show them.
-        integration: Whose deliveries.
-        endpoint: Where they came in.
+        integration: Whose deliveries, e.g. github_events; empty for all.
+        endpoint: Where they came in, as it is declared, e.g. github; empty for all.
         statuses: What became of them; without ids and statuses: parked.
-        received_from: The earliest arrival.
+        received_from: The earliest arrival; empty: as old as there are.
         received_until: The first arrival that is not meant any more.
         limit: At most so many, the oldest.
         dry_run: Only list what would be replayed.
@@ -103,7 +104,7 @@ async def list_parked_deliveries(
     return Completed(message=f"{len(parked)} deliveries are parked")
 
 
-@flow(name="sweep-inbox")
+@flow(name="sweep-inbox", flow_run_name=name_run)
 async def sweep_inbox(behind_after_s: float = 60) -> State[Any]:
     """Ring again for what is waiting: lost doorbells, retries that are due, lapsed leases.
 

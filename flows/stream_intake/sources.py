@@ -69,7 +69,7 @@ def _row(source: dict[str, Any]) -> dict[str, Any]:
         "Integration": source["integration"],
         "State": source["state"],
         "Waiting there": "" if source.get("lag") is None else source["lag"],
-        "A minute": source.get("per_minute", ""),
+        "Per minute": source.get("per_minute", ""),
         "New": counts.get("new", 0),
         "Duplicate": counts.get("duplicate", 0),
         "Parked": counts.get("parked", 0),

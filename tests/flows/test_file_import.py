@@ -58,11 +58,11 @@ def test_files_are_imported_and_told_in_the_ui(place, runs, own_app):
         "b.jsonl",
     ]
     files, rejects = [json.loads(a.data) for a in runs.artifacts()]
-    assert [(f["file"], f["result"], f["rows imported"]) for f in files] == [
+    assert [(f["File"], f["Result"], f["Rows imported"]) for f in files] == [
         ("incoming/a.csv", "imported", 2),
         ("incoming/b.jsonl", "imported", 1),
     ]
-    assert [(r["file"], r["line"], r["column"]) for r in rejects] == [
+    assert [(r["File"], r["Line"], r["Column"]) for r in rejects] == [
         ("incoming/a.csv", 3, "quantity")
     ]
     assert "minus" not in json.dumps(rejects)

@@ -66,10 +66,10 @@ def test_orders_are_imported_and_told_in_the_ui(marketplace, runs, own_app, at):
     assert len(stored[first]["lines"]) == len(shown["items"])
     found = tables(runs)
     [row] = found["data-import-marketplace-orders"]
-    assert (row["records"], row["rejected"], row["from"]) == (2, 1, "the beginning")
-    assert row["cursor"] == f"{at(1):%Y-%m-%dT%H:%M:%S.000000Z}"
+    assert (row["Records"], row["Rejected"], row["From"]) == (2, 1, "the beginning")
+    assert row["Cursor"] == f"{at(1):%Y-%m-%dT%H:%M:%S.000000Z}"
     [reject] = found["data-import-marketplace-orders-rejects"]
-    assert (reject["record"], reject["field"]) == (bad, "total")
+    assert (reject["Record"], reject["Field"]) == (bad, "total")
     assert "a lot" not in json.dumps(found)
 
 
@@ -89,7 +89,7 @@ def test_retry_resumes_at_the_page_that_failed(marketplace, runs, own_app, at):
     state = runs.start(orders_import, **PAGES_OF_THREE)
     assert state.is_failed()
     assert "503" in state.message
-    assert tables(runs)["data-import-marketplace-orders"][0]["result"] == "failed"
+    assert tables(runs)["data-import-marketplace-orders"][0]["Result"] == "failed"
     own_app.behave("ok")
     marketplace.queries.clear()
     state = runs.retry(orders_import)
@@ -151,8 +151,8 @@ def test_a_cursor_is_shown_set_and_reset_from_the_ui(marketplace, runs, own_app,
     runs.start(orders_import)
     assert runs.start(show_import_cursors).message == "1 streams"
     [row] = tables(runs)["import-cursors"]
-    assert row["stream"] == "marketplace-orders"
-    assert row["cursor"] == f"{at(2000):%Y-%m-%dT%H:%M:%S.000000Z}"
+    assert row["Stream"] == "marketplace-orders"
+    assert row["Cursor"] == f"{at(2000):%Y-%m-%dT%H:%M:%S.000000Z}"
 
     back = f"{at(1000):%Y-%m-%dT%H:%M:%SZ}"
     target = {"stream": "marketplace-orders", "cursor": back}

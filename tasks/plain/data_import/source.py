@@ -12,6 +12,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, model_validator
 
 from tasks.plain.cursors.windows import RejectedRecord, TakenRecord
+from tasks.plain.form_titles import form_title
 from tasks.plain.http.answers import optional_field
 from tasks.plain.http.pagination import BodyCursor, CountedStyle, Pagination
 
@@ -27,7 +28,7 @@ class IncrementalList(BaseModel):
     is for how long; so much is read again each time, and what is known is left out.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", field_title_generator=form_title)
 
     path: str = Field(description="The list, relative to the block's base URL.")
     pagination: Pagination = Field(

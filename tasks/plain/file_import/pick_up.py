@@ -11,6 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tasks.plain.form_titles import form_title
 from tasks.plain.remote_folders.protocol import RemoteFile, RemoteFolder
 
 # What clients and editors call a file that they have not finished writing.
@@ -21,7 +22,7 @@ TEMPORARY_NAMES = (".*", "~*", "*~", "*.tmp", "*.temp", "*.part", "*.partial", "
 class PickUp(BaseModel):
     """Which files of a folder are taken, and when they count as completely written."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", field_title_generator=form_title)
 
     include: list[str] = Field(
         default=["*"], description="Name patterns to take, e.g. *.csv; case matters not."

@@ -20,6 +20,7 @@ from typing import Protocol
 from pydantic import BaseModel, ConfigDict, Field
 
 from blocks.errors import TransientError
+from tasks.plain.form_titles import form_title
 from tasks.plain.inbox.delivery import Delivery
 from tasks.plain.inbox.drains import Drains
 from tasks.plain.inbox.rows import Claimer
@@ -35,7 +36,7 @@ _AS_SUCCESSOR_S = 30.0  # so long it does not think itself spare beside its pred
 class DrainSettings(BaseModel):
     """How a drain run goes about its work; the defaults suit most integrations."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, field_title_generator=form_title)
 
     concurrency: int = Field(16, ge=1, le=200, description="Deliveries handled at once.")
     linger_s: float = Field(

@@ -53,7 +53,7 @@ class PgpPackage(BaseModel):
         return "application/pgp-encrypted"
 
 
-Package = Annotated[ZipPackage | PgpPackage, Field(discriminator="kind")]
+Package = Annotated[ZipPackage | PgpPackage, Field(discriminator="kind", title="Package")]
 
 
 def pack(source: Path, target: Path, package: Package, *, modified_at: datetime) -> None:

@@ -12,6 +12,7 @@ from tasks.plain.reports.delivering import BuiltReport
 from tasks.plain.reports.pdf_report import shown_value
 
 _BAR_CHARACTERS = 24
+_IN_LABELS = str.maketrans({char: f"\\{char}" for char in "\\`[]<>|"} | {"\n": " "})
 _MARKED = str.maketrans({char: f"\\{char}" for char in "\\`*_{}[]<>()#+-.!|~"} | {"\n": " "})
 
 
@@ -46,7 +47,7 @@ def report_story(built: BuiltReport, outcomes: Sequence[DeliveryOutcome]) -> str
     lines += ["| | |", "|---|---:|", f"| Rows | {file.summary.rows:,} |"]
     lines += [f"| {_plain(heading)} | {value} |" for heading, value in built.totals()]
     lines += ["", *_chart(built)]
-    lines += ["| destination | result | file | why |", "|---|---|---|---|"]
+    lines += ["| Destination | Result | File | Why |", "|---|---|---|---|"]
     lines += [
         f"| {_plain(outcome.destination)} | {_result(outcome)} | {_linked(outcome.receipt)} | "
         f"{_plain(outcome.reason)} |"
@@ -92,7 +93,8 @@ def _linked(receipt: Receipt | None) -> str:
     if receipt is None:
         return ""
     if receipt.link and receipt.link.startswith(("http://", "https://")):
-        return f"[{_plain(receipt.name)}](<{receipt.link.translate({ord('>'): '%3E'})}>)"
+        label = receipt.name.translate(_IN_LABELS)  # the UI shows needless escapes in labels
+        return f"[{label}](<{receipt.link.translate({ord('>'): '%3E'})}>)"
     return f"`{(receipt.link or receipt.name).replace('`', '')}`"
 
 

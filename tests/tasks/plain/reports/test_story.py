@@ -32,7 +32,7 @@ def test_the_story_has_totals_chart_and_links(tmp_path, report, rows):
     story = report_story(built(tmp_path, report, rows), outcomes("https://x.example/r.csv"))
     assert "| Total | 1,234.40 |" in story
     assert "| Müller & Söhne, GmbH | 1,234.50 | ████████████████████████ |" in story
-    assert "[r\\.csv](<https://x.example/r.csv>)" in story
+    assert "[r.csv](<https://x.example/r.csv>)" in story
     assert "| replaced (revision 2) |" in story
     assert "| failed |  | sftp://x: connect: no connection |" in story
 
