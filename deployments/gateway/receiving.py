@@ -203,13 +203,22 @@ class Receiver:
         except BadPayloadError as exc:
             await self._park(exchange, request, verified, exc)
             raise
-        wanted = [event for event in events if _is_wanted(endpoint, event)]
-        await self._store(exchange, [_delivery(exchange, verified, event) for event in wanted])
+        deliveries = [
+            _delivery(exchange, verified, event, ignore_reason=_ignore_reason(endpoint, event))
+            for event in events
+            if not event.is_notice
+        ]
+        await self._store(exchange, deliveries)
+        wanted = [
+            stored
+            for stored, delivery in zip(exchange.stored, deliveries, strict=True)
+            if delivery.ignore_reason is None
+        ]
         if not wanted:
             exchange.outcome = "notice" if any(event.is_notice for event in events) else "ignored"
             exchange.reason = ", ".join(sorted({event.event_type for event in events})) or None
             return _thanks(endpoint, verified, exchange, otherwise=replies.OK)
-        is_new = any(stored.is_new for stored in exchange.stored)
+        is_new = any(stored.is_new for stored in wanted)
         exchange.outcome = "accepted" if is_new else "duplicate"
         return _thanks(endpoint, verified, exchange, otherwise=replies.ACCEPTED)
 
@@ -259,7 +268,9 @@ class Receiver:
     ) -> None:
         # It came from the right sender, so it is kept: mended by hand, it can be replayed.
         event = ReceivedEvent("", digest(request))
-        await self._store(exchange, [_delivery(exchange, verified, event, error.message)])
+        await self._store(
+            exchange, [_delivery(exchange, verified, event, park_reason=error.message)]
+        )
 
     async def _store(self, exchange: _Exchange, deliveries: list[NewDelivery]) -> None:
         if not deliveries:
@@ -272,7 +283,7 @@ class Receiver:
             self.store_failed_at = time.monotonic()
             raise
         if any(
-            stored.is_new and delivery.park_reason is None
+            stored.is_new and delivery.park_reason is None and delivery.ignore_reason is None
             for stored, delivery in zip(exchange.stored, deliveries, strict=True)
         ):
             self._doorbell.ring(exchange.endpoint.integration)
@@ -318,17 +329,19 @@ def _log_failure(endpoint: Endpoint, exc: Exception) -> None:
     _LOG.error("endpoint %s failed and answers 503: %s\n%s", endpoint.name, said, place)
 
 
-def _is_wanted(endpoint: Endpoint, event: ReceivedEvent) -> bool:
-    if event.is_notice:
-        return False
-    return endpoint.events is None or event.event_type in endpoint.events
+def _ignore_reason(endpoint: Endpoint, event: ReceivedEvent) -> str | None:
+    if endpoint.events is None or event.event_type in endpoint.events:
+        return None
+    return f"the endpoint takes no {event.event_type or 'untyped'} events"
 
 
 def _delivery(
     exchange: _Exchange,
     verified: VerifiedRequest,
     event: ReceivedEvent,
+    *,
     park_reason: str | None = None,
+    ignore_reason: str | None = None,
 ) -> NewDelivery:
     endpoint = exchange.endpoint
     secret = endpoint.verifier.credential_headers
@@ -344,6 +357,7 @@ def _delivery(
         content_type=exchange.headers.get("content-type", ""),
         received_at=exchange.received_at,
         park_reason=park_reason,
+        ignore_reason=ignore_reason,
     )
 
 

@@ -23,7 +23,7 @@ _LOG_PAGES = 4000  # of 4 KB
 _OPERATION = "store"
 # Writers that take the same re-sent deliveries in other orders can deadlock on PostgreSQL.
 _ROLLED_BACK_ATTEMPTS = 5
-_TEXTS = ("event", "dedup_key", "ordering_key", "content_type", "park_reason")
+_TEXTS = ("event", "dedup_key", "ordering_key", "content_type", "park_reason", "ignore_reason")
 
 Outcome: TypeAlias = list[StoredDelivery] | Exception
 """What becomes of one call: a result for each delivery, or why none is stored."""
@@ -152,6 +152,8 @@ def _delivery_rows(call: Sequence[NewDelivery]) -> Iterator[dict[str, Any]]:
         request_id = request_ids.setdefault((delivery.headers, delivery.body), _request_id())
         if delivery.park_reason is not None:
             status, due_at = "parked", None
+        elif delivery.ignore_reason is not None:
+            status, due_at = "ignored", None
         elif delivery.ordering_key is not None:
             status, due_at = "queued", None
         else:
@@ -170,9 +172,9 @@ def _delivery_rows(call: Sequence[NewDelivery]) -> Iterator[dict[str, Any]]:
             "attempts": 0,
             "fence": 0,
             "generation": 0,
-            "reason": delivery.park_reason,
+            "reason": delivery.park_reason or delivery.ignore_reason,
             "received_at": delivery.received_at,
-            "settled_at": delivery.received_at if status == "parked" else None,
+            "settled_at": delivery.received_at if status in ("parked", "ignored") else None,
         }
 
 

@@ -30,6 +30,7 @@ class NewDelivery:
         received_at: Aware UTC instant.
         park_reason: Store it as parked for this reason, so that it is kept, seen and can be
             replayed, but not handled; None for the usual way.
+        ignore_reason: As `park_reason`, but stored as ignored: nobody has to look at it.
         beside: A table and a row of it to insert with the delivery if that is new.
     """
 
@@ -44,6 +45,7 @@ class NewDelivery:
     content_type: str
     received_at: datetime
     park_reason: str | None = None
+    ignore_reason: str | None = None
     beside: tuple[Table, Mapping[str, Any]] | None = None
 
     @property

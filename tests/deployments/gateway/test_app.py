@@ -156,13 +156,31 @@ async def test_a_malformed_body_of_the_right_sender_is_kept_aside(start, github,
     assert gateway.rung == []
 
 
-async def test_events_that_are_not_wanted_are_thanked_for_and_not_stored(start, github, sign):
-    """200 for an event type that the endpoint does not take, told in the log."""
+async def test_events_that_are_not_wanted_are_kept_as_ignored(start, github, sign):
+    """200 for an event type that the endpoint does not take: in the log, in the inbox, no ring."""
     gateway = await start({"github": {**github, "events": ["push"]}})
-    answer = await gateway.client.post("/github", content=BODY, headers=sign(BODY, "star"))
-    assert answer.status_code == 200
-    assert gateway.rows() == []
-    assert [(line["outcome"], line["reason"]) for line in gateway.lines()] == [("ignored", "star")]
+    for _ in range(2):
+        answer = await gateway.client.post("/github", content=BODY, headers=sign(BODY, "star"))
+        assert answer.status_code == 200
+    assert gateway.rows("event, status, reason") == [
+        ("star", "ignored", "the endpoint takes no star events")
+    ]
+    assert gateway.rung == []
+    assert [(line["outcome"], line["reason"]) for line in gateway.lines()] == [
+        ("ignored", "star")
+    ] * 2
+
+
+async def test_of_a_batch_what_is_not_wanted_is_kept_as_ignored(start):
+    """The rest of the batch is handled as usual; a repetition of it is a duplicate."""
+    fields = {"is_batch": True, "dedup": "field:id", "event_type": "field:type"}
+    gateway = await start({"open": {**OPEN, **fields, "events": ["created"]}})
+    batch = [{"id": 1, "type": "seen"}, {"id": 2, "type": "created"}]
+    for _ in range(2):
+        assert (await gateway.client.post("/open", json=batch)).status_code == 202
+    assert gateway.rows() == [("seen", "ignored"), ("created", "received")]
+    assert gateway.rung == ["shop"]
+    assert [line["outcome"] for line in gateway.lines()] == ["accepted", "duplicate"]
 
 
 async def test_a_locked_database_is_503_and_nothing_is_stored(start, github, sign, engine):

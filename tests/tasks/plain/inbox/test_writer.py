@@ -15,6 +15,7 @@ from sqlalchemy import Engine, text
 from blocks.errors import BadPayloadError, IntegrationError, UpstreamBusyError
 from tasks.plain.inbox.committing import Committer
 from tasks.plain.inbox.new_delivery import delivery_id
+from tasks.plain.inbox.operations import Selection
 from tasks.plain.inbox.rows import Claimer
 from tasks.plain.inbox.store import Inbox
 from tasks.plain.inbox.writer import InboxWriter
@@ -182,11 +183,19 @@ async def test_cancelled_caller_harms_nobody(setup, new):
     assert setup.statuses()["b"] == "received"
 
 
-async def test_parked_on_arrival(setup, new):
-    """What the gateway could not read is kept as parked, and is not handed out."""
-    await setup.store(new("a", park_reason="the body is not JSON"))
-    assert setup.statuses() == {"a": "parked"}
+@pytest.mark.parametrize("status", ["parked", "ignored"])
+@pytest.mark.parametrize("ordering_key", [None, "k"])
+async def test_settled_on_arrival(setup, new, status, ordering_key):
+    """What the gateway could not read or does not want is kept, not handed out, and replayed."""
+    reason = "park_reason" if status == "parked" else "ignore_reason"
+    [first] = await setup.store(new("a", **{reason: "…"}, ordering_key=ordering_key))
+    assert setup.statuses() == {"a": status}
     assert setup.inbox.claim("orders", setup.claimer, limit=10) == []
+    [found] = setup.operations.select(Selection(statuses=(status,)))
+    assert (found.id, found.reason) == (first.id, "…")
+    setup.operations.replay(Selection(ids=(first.id,)), dry_run=False)
+    [claimed] = setup.inbox.claim("orders", setup.claimer, limit=10)
+    assert claimed.id == first.id
 
 
 async def test_locked_sqlite(tmp_path: Path, new):
