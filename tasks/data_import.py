@@ -180,8 +180,7 @@ def _summarize(outcome: ImportOutcome) -> tuple[bool, str]:
     if outcome.result == "busy":
         return True, f"nothing to do: {outcome.reason}"
     counts = outcome.counts
-    pages = "1 page" if outcome.pages == 1 else f"{outcome.pages:,} pages"
-    told = f"{counts.records:,} records in {pages}"
+    told = f"{_counted(counts.records, 'record')} in {_counted(outcome.pages, 'page')}"
     if not counts.records and not counts.rejected:
         told = "nothing new"
     if counts.rejected:
@@ -220,6 +219,10 @@ def _import(
 def _dashed(stream: str) -> str:
     """The stream as an artifact's key may have it."""
     return re.sub(r"[^a-z0-9]+", "-", stream.lower()).strip("-")
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _shown(at: datetime | None) -> str:

@@ -57,7 +57,7 @@ def test_orders_are_imported_and_told_in_the_ui(marketplace, runs, own_app, at):
     marketplace.change(bad, at=at(1), amount="a lot")
     state = runs.start(orders_import)
     assert state.is_completed(), state.message
-    assert state.message == "2 records in 1 pages, 1 rejected"
+    assert state.message == "2 records in 1 page, 1 rejected"
     assert runs.tasks() == {"import marketplace-orders": "Completed"}
     shown = next(order for order in marketplace.orders() if order["id"] == first)
     stored = {order["order_no"]: order for order in own_app.records("orders")}
@@ -123,7 +123,7 @@ def test_a_backfill_by_parameters_leaves_the_cursor(marketplace, runs, own_app, 
     for id_ in ids:
         own_app.http.delete(f"/api/v1/orders/{id_}").raise_for_status()
     state = runs.start(orders_import, backfill_from=at(10), backfill_until=at(30))
-    assert state.message == "2 records in 1 pages"
+    assert state.message == "2 records in 1 page"
     assert sorted(order["order_no"] for order in own_app.records("orders")) == ids[1:3]
     assert cursors.streams()[0].value == cursor
     state = runs.start(orders_import, backfill_from=at(10))
@@ -141,7 +141,7 @@ def test_of_two_runs_at_once_one_says_that_the_other_is_at_it(
     assert state.message.startswith("nothing to do: run another is at it, until ")
     assert marketplace.requests["orders"] == 0
     cursors.release(hold)
-    assert runs.start(orders_import).message == "3 records in 1 pages"
+    assert runs.start(orders_import).message == "3 records in 1 page"
 
 
 def test_a_cursor_is_shown_set_and_reset_from_the_ui(marketplace, runs, own_app, cursors, at):
@@ -161,7 +161,7 @@ def test_a_cursor_is_shown_set_and_reset_from_the_ui(marketplace, runs, own_app,
     state = runs.start(set_import_cursor, **target, dry_run=False)
     assert state.is_completed()
     assert cursors.streams()[0].value == back
-    assert runs.start(orders_import).message == "2 records in 1 pages"
+    assert runs.start(orders_import).message == "2 records in 1 page"
     runs.start(set_import_cursor, stream="marketplace-orders", reset=True, dry_run=False)
-    assert runs.start(orders_import).message == "3 records in 1 pages"
+    assert runs.start(orders_import).message == "3 records in 1 page"
     assert runs.start(set_import_cursor, stream="marketplace-orders").is_failed()

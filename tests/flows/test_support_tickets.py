@@ -109,7 +109,7 @@ def test_ticket_goes_to_the_helpdesk_and_its_status_comes_back(
 def test_ticket_that_began_at_the_helpdesk_comes_once(place, export, import_, own_app, helpdesk):
     """It is made in the application, does not go back, and follows from then on both ways."""
     helpdesk.add(subject="No sound", body="at all", priority=4, requester_email="bo@example.com")
-    assert import_().message == "1 records in 1 pages"
+    assert import_().message == "1 record in 1 page"
     made = ticket_of(own_app, "HD-7001")
     assert (made["title"], made["priority"], made["status"]) == ("No sound", "urgent", "open")
     assert made["external_ids"] == {"helpdesk": "7001"}
@@ -249,10 +249,10 @@ def test_ticket_that_the_application_refuses_is_told_and_stops_no_other(
     helpdesk.add(subject="Bad", tags=["x"])
     helpdesk.tickets[7002]["requester_email"] = "no address"
     helpdesk.add(subject="Good, too")
-    assert import_().message == "2 records in 1 pages, 1 rejected"
+    assert import_().message == "2 records in 1 page, 1 rejected"
     assert sorted(each["title"] for each in own_app.records("tickets")) == ["Good", "Good, too"]
     rejects = [each for each in runs.artifacts() if (each.key or "").endswith("rejects")]
-    assert json.loads(rejects[0].data)[0]["record"] == "7002"
+    assert json.loads(rejects[0].data)[0]["Record"] == "7002"
 
 
 def test_import_goes_on_where_it_failed(place, import_, own_app, helpdesk, runs):
