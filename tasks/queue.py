@@ -17,14 +17,11 @@ from prefect.states import Completed
 from pydantic import BaseModel, ConfigDict, Field
 
 from blocks.errors import IntegrationError
-from blocks.http_api import HttpApi
 from blocks.rabbitmq_broker import RabbitMqBroker
 from blocks.redis_server import RedisServer
 from blocks.sqs_queue import SqsQueue as SqsQueueBlock
 from tasks.api import is_transient, open_api
 from tasks.outcomes import ended_as, failed
-from tasks.plain.file_import.http_sink import HttpSink
-from tasks.plain.http.client import ApiClient
 from tasks.plain.inbox.rows import Claimer
 from tasks.plain.inbox.store import Inbox
 from tasks.plain.inbox.writer import InboxWriter
@@ -39,6 +36,7 @@ from tasks.plain.message_sources.waiting_messages import Park, Sink, take_waitin
 from tasks.plain.record_import.importing import Entry, EntryReject, RecordImporter
 from tasks.plain.records.formats import FileFormat
 from tasks.plain.state.database import open_database
+from tasks.record_import import RecordImport
 from tasks.rejects import show_rejects
 
 _MAX_REJECTS = 100
@@ -77,33 +75,21 @@ class FileMessages(BaseModel):
     file_format: FileFormat | None = Field(None, description="How to read them; empty: by name.")
 
 
-@dataclass(frozen=True, slots=True)
-class QueueImport:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueImport(RecordImport):
     """Everything that describes one import from a queue.
 
     Attributes:
         integration: In whose name bad messages are parked.
         source: From `open_queue`.
-        application: Takes the records, as `POST <resource>/batch`.
-        resource: What the records are there, e.g. "orders".
-        model: What a record must be.
-        columns: The messages' names to the model's field names, where they differ.
         file: Messages hold whole files.
         limit: Messages a run at most.
-        batch_size: Messages taken, and records sent, at once.
     """
 
     integration: str
     source: MessageSource
-    application: HttpApi
-    resource: str
-    model: type[BaseModel]
-    columns: Mapping[str, str] = field(default_factory=dict)
-    decimal_comma: bool = False
-    empty_texts: tuple[str, ...] = ("",)
     file: FileMessages | None = None
     limit: int = 1000
-    batch_size: int = 100
 
 
 @dataclass(slots=True)
@@ -174,7 +160,8 @@ async def _import_messages(what: QueueImport) -> tuple[MessagesImported, str]:
     imported = MessagesImported()
     async with _inbox(what) as (replayed, park):
         with open_api(what.application) as api:
-            sink = _sink(what, _importer(what, api), imported)
+            importer = what.importer(api, system=what.source.system, file=what.file)
+            sink = _sink(what, importer, imported)
             again = await take_waiting(
                 replayed, sink, replayed.park, limit=what.limit, batch=what.batch_size
             )
@@ -220,20 +207,6 @@ async def _inbox(what: QueueImport) -> AsyncIterator[tuple[ReplayedMessages, Par
     finally:
         await writer.close()
         await asyncio.to_thread(inbox.close)
-
-
-def _importer(what: QueueImport, api: ApiClient) -> RecordImporter:
-    return RecordImporter(
-        HttpSink(api, what.resource),
-        what.model,
-        system=what.source.system,
-        columns=what.columns,
-        decimal_comma=what.decimal_comma,
-        empty_texts=what.empty_texts,
-        holds_files=what.file is not None,
-        file_format=what.file.file_format if what.file else None,
-        batch_size=what.batch_size,
-    )
 
 
 def _sink(what: QueueImport, importer: RecordImporter, imported: MessagesImported) -> Sink:

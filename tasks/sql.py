@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from prefect import State, task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 from prefect.states import Completed
-from pydantic import BaseModel
 
 from blocks.errors import IntegrationError
-from blocks.http_api import HttpApi
 from blocks.sql_database import SqlDatabase
 from tasks.api import is_transient, open_api
 from tasks.outcomes import ended_as, failed
 from tasks.plain.cursors.cursors import Busy, Cursors
-from tasks.plain.file_import.http_sink import HttpSink
-from tasks.plain.record_import.importing import RecordImporter
 from tasks.plain.sql_tables.changed_rows import ChangedRows, ChangedRowsSettings
 from tasks.plain.sql_tables.report_table import ReportTable
 from tasks.plain.sql_tables.row_import import (
@@ -31,39 +27,28 @@ from tasks.plain.sql_tables.row_import import (
 )
 from tasks.plain.sql_tables.row_queue import RowQueue, RowQueueSettings
 from tasks.plain.state.database import open_database
+from tasks.record_import import RecordImport
 from tasks.rejects import show_rejects
 
 _FILES_AT_ONCE = 10  # rows with files are held in memory
 
 
-@dataclass(frozen=True, slots=True)
-class TableImport:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableImport(RecordImport):
     """Everything that describes one import of rows.
 
     Attributes:
         name: Of this import; its cursor is kept under it.
         database: Where the rows are.
         rows: Which are taken: those that wait, or those that changed.
-        application: Takes the records, as `POST <resource>/batch`.
-        resource: What the records are there, e.g. "orders".
-        model: What a record must be.
-        columns: The table's column names to the model's field names, where they differ.
         file: The column that holds whole files, if one does.
-        batch_size: Rows locked or read, and records sent, at once.
         max_rows: Rows a run at most.
     """
 
     name: str
     database: SqlDatabase
     rows: RowQueueSettings | ChangedRowsSettings
-    application: HttpApi
-    resource: str
-    model: type[BaseModel]
-    columns: Mapping[str, str] = field(default_factory=dict)
-    decimal_comma: bool = False
-    empty_texts: tuple[str, ...] = ("",)
     file: FileColumn | None = None
-    batch_size: int = 500
     max_rows: int = 50_000
 
 
@@ -161,17 +146,7 @@ def _import_rows(what: TableImport) -> RowsImported | Busy:
         "max_rows": what.max_rows,
     }
     with open_api(what.application) as api:
-        importer = RecordImporter(
-            HttpSink(api, what.resource),
-            what.model,
-            system=system,
-            columns=what.columns,
-            decimal_comma=what.decimal_comma,
-            empty_texts=what.empty_texts,
-            holds_files=what.file is not None,
-            file_format=what.file.file_format if what.file else None,
-            batch_size=what.batch_size,
-        )
+        importer = what.importer(api, system=system, file=what.file)
         if isinstance(what.rows, RowQueueSettings):
             queue = RowQueue(engine, what.rows, system=system)
             return import_waiting_rows(queue, importer, key=what.rows.key, **limits)

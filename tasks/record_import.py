@@ -1,0 +1,66 @@
+"""What the imports of records have in common, wherever the records come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pydantic import BaseModel
+
+from blocks.http_api import HttpApi
+from tasks.plain.file_import.http_sink import HttpSink
+from tasks.plain.http.client import ApiClient
+from tasks.plain.record_import.importing import RecordImporter
+from tasks.plain.records.formats import FileFormat
+
+
+class HoldsFiles(Protocol):
+    """Says how the files are read that rows or messages hold."""
+
+    @property
+    def file_format(self) -> FileFormat | None:
+        """None: by their names."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordImport:
+    """As what the records of one source are read, and where they go.
+
+    Attributes:
+        application: Takes the records, as `POST <resource>/batch`.
+        resource: What the records are there, e.g. "orders".
+        model: What a record must be.
+        columns: The source's names to the model's field names, where they differ.
+        decimal_comma: Numbers in texts are written as 1.234,50.
+        empty_texts: What the source writes for no value.
+        batch_size: Entries taken, and records sent, at once.
+    """
+
+    application: HttpApi
+    resource: str
+    model: type[BaseModel]
+    columns: Mapping[str, str] = field(default_factory=dict)
+    decimal_comma: bool = False
+    empty_texts: tuple[str, ...] = ("",)
+    batch_size: int
+
+    def importer(self, api: ApiClient, *, system: str, file: HoldsFiles | None) -> RecordImporter:
+        """What checks the records and sends them.
+
+        Args:
+            api: The application's client.
+            system: Where the records come from, for errors.
+            file: Rows or messages hold whole files.
+        """
+        return RecordImporter(
+            HttpSink(api, self.resource),
+            self.model,
+            system=system,
+            columns=self.columns,
+            decimal_comma=self.decimal_comma,
+            empty_texts=self.empty_texts,
+            holds_files=file is not None,
+            file_format=file.file_format if file else None,
+            batch_size=self.batch_size,
+        )
