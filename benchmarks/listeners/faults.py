@@ -17,7 +17,8 @@ from pathlib import Path
 import psycopg
 import yaml
 
-from deployments.sandbox import fault_proxy, imap_server, kafka_cluster, s3_server
+from benchmarks.listeners import sqs_service
+from deployments.sandbox import fault_proxy, imap_server, kafka_cluster
 from deployments.sandbox.message_brokers import (
     Broker,
     Kafka,
@@ -145,13 +146,14 @@ def switch(proxy: fault_proxy.FaultProxy, is_cut: bool) -> None:
 
 
 async def settle(name: str) -> None:
-    """Wait until all are there, and a little longer for any that should not."""
+    """Wait until all are there, or no more come, and a little longer for any that should not."""
     url = f"postgresql://postgres@127.0.0.1:5432/{name}"
-    for _ in range(240):
+    seen, still = -1, 0
+    while seen < COUNT and still < 120:
         with psycopg.connect(url) as connection:
             [count] = connection.execute("SELECT count(*) FROM inbox_deliveries").fetchone() or [0]
-        if count >= COUNT:
-            break
+        still = still + 1 if count == seen else 0
+        seen = count
         await asyncio.sleep(0.5)
     await asyncio.sleep(5)
 
@@ -173,7 +175,7 @@ def made(kind: str, stack: ExitStack) -> Broker:
     if kind == "kafka":
         return Kafka(stack.enter_context(kafka_cluster.start()))
     if kind == "sqs":
-        return Sqs(stack.enter_context(s3_server.start()).endpoint_url)
+        return Sqs(stack.enter_context(sqs_service.started()))
     if kind == "imap":
         return Mailbox(stack.enter_context(imap_server.start()))
     if kind == "mqtt":
