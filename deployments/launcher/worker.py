@@ -12,7 +12,6 @@ import contextlib
 import copy
 import os
 import signal
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -20,26 +19,23 @@ import httpx
 from anyio.streams.memory import MemoryObjectSendStream
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
-from prefect.context import refresh_global_settings_context
 from prefect.events import ResourceSpecification
 from prefect.events.clients import get_events_subscriber
 from prefect.events.filters import EventFilter, EventNameFilter, EventRelatedFilter
 from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_logger
-from prefect.settings import get_current_settings
 from prefect.utilities.processutils import setup_signal_handlers_worker
 from prefect.workers.process import ProcessWorker
 
+from deployments.launcher.prefect_setup import set_defaults
 from deployments.launcher.protocol import CLIENT_COMMAND
 
 # Names of all states of type SCHEDULED.
 _WAITING = ["Scheduled", "Late", "AwaitingRetry", "Resuming", "AwaitingConcurrencySlot"]
 _RETRY_EVERY_S = 5.0
+# After a poll: in a burst one run after the other rings, and one poll serves them all.
+_QUIET_S = 0.2
 _STDIN = 0
-# With the doorbell, polls serve runs scheduled ahead: often enough that the worker's prefetch
-# (10 s) is never missed by the poll's 30 % jitter.
-_POLL_EVERY_S = 5
-_ONE_AUTHORITY = Path(__file__).with_name("one_authority.pem")
 
 _log = get_logger("launcher")
 
@@ -52,7 +48,7 @@ def main() -> None:
     parser.add_argument("--work-queue", action="append")
     parser.add_argument("--limit", type=int)
     options = parser.parse_args()
-    _set_defaults()
+    set_defaults()
     # Prefect stops a worker by SIGINT, which a shell's background jobs ignore.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
@@ -128,6 +124,7 @@ async def _answer_doorbell(worker: ProcessWorker, pool_name: str) -> None:
         async for _ in rung:
             with contextlib.suppress(httpx.HTTPError):  # the next poll tries again
                 await worker.get_and_submit_flow_runs()
+            await anyio.sleep(_QUIET_S)
 
 
 async def _listen(ring: MemoryObjectSendStream[None], pool_name: str) -> None:
@@ -145,18 +142,6 @@ async def _listen(ring: MemoryObjectSendStream[None], pool_name: str) -> None:
         except Exception as exc:  # noqa: BLE001 - polls go on whatever the doorbell suffers
             _log.debug("Doorbell lost: %r", exc)
         await anyio.sleep(_RETRY_EVERY_S)
-
-
-def _set_defaults() -> None:
-    settings = get_current_settings()
-    if "query_seconds" not in settings.worker.model_fields_set:
-        os.environ["PREFECT_WORKER_QUERY_SECONDS"] = str(_POLL_EVERY_S)
-    plain = str(settings.api.url).startswith("http:")
-    if plain and "ssl_cert_file" not in settings.api.model_fields_set:
-        # Each of the ten API clients that Prefect makes for a run reads all 140 authorities
-        # anew, 10 to 25 ms each. A server without TLS needs none of them.
-        os.environ["PREFECT_API_SSL_CERT_FILE"] = str(_ONE_AUTHORITY)
-    refresh_global_settings_context()
 
 
 if __name__ == "__main__":
