@@ -223,11 +223,14 @@ class Stack:
         output = self.run([*_PYTHON, "deployments.inbox", "counts"])
         return {line.split()[1]: int(line.split()[2]) for line in output.splitlines()}
 
-    def task_runs(self) -> dict[str, int]:
-        """Task runs that Prefect has recorded, by state."""
+    def task_runs(self, named: str = "%") -> dict[str, int]:
+        """Task runs that Prefect has recorded, by state; `named` is a pattern of SQL."""
         with sqlite3.connect(self.folder / "prefect" / "prefect.db", timeout=60) as database:
             return dict(
-                database.execute("SELECT state_name, count(*) FROM task_run GROUP BY state_name")
+                database.execute(
+                    "SELECT state_name, count(*) FROM task_run WHERE name LIKE ? GROUP BY 1",
+                    [named],
+                )
             )
 
     def flow_runs(self) -> dict[str, int]:
