@@ -42,7 +42,8 @@ def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def _prefect_server_process() -> Iterator[None]:
+def prefect_server_of_session() -> Iterator[None]:
+    """A real Prefect server on SQLite in a directory of its own."""
     from prefect.testing.utilities import prefect_test_harness  # takes seconds
 
     with prefect_test_harness(server_startup_timeout=60):
@@ -50,8 +51,8 @@ def _prefect_server_process() -> Iterator[None]:
 
 
 @pytest.fixture
-def prefect_server(_prefect_server_process: None) -> Iterator[None]:
-    """A real Prefect server on SQLite in a directory of its own, the same for all tests."""
+def prefect_server(prefect_server_of_session: None) -> Iterator[None]:
+    """The Prefect server of the session."""
     yield
     gc.collect()  # Prefect's own clients leave sockets to it: not to the tests that follow
 

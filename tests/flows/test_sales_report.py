@@ -54,7 +54,7 @@ def store(own_app, *orders: dict) -> None:
 
 
 @pytest.fixture(scope="module")
-def outside(tmp_path_factory, prefect_server, sftp_server_of_session):
+def outside(tmp_path_factory, prefect_server_of_session, sftp_server_of_session):
     """Mail, text messages, Drive, Azure, SFTP and a folder, known to Prefect as blocks."""
     root = tmp_path_factory.mktemp("office")
     with ExitStack() as running:
