@@ -3,7 +3,9 @@
     python -m benchmarks.start_latency [--runs 20] [--burst 50] [--events 20] [--database URL]
 
 Both workers are up all the time. The runs of the two alternate, so whatever else the machine
-does hits both. The stock worker runs at its defaults.
+does hits both. The stock worker runs at its defaults. A burst is created by one client, one run
+after the other, and counted from the first created to the last ended; its processor time is that
+of server, worker and runs together, which other work on the machine changes least.
 """
 
 from __future__ import annotations
@@ -83,16 +85,24 @@ def _latency_s(run: FlowRun, since: datetime | None = None) -> float:
 
 async def _burst(stack: Stack, count: int) -> None:
     print(f"\nburst of {count} runs")
-    rates = {}
+    rates, costs_s = {}, {}
     for pool in (STOCK, FAST):
+        before_s = stack.processor_s("server", pool)
         created = [await stack.create_run(pool) for _ in range(count)]
         runs = await stack.wait_until([run.id for run in created])
         ended_at = max(run.end_time for run in runs if run.end_time)
         rates[pool] = count / (ended_at - created[0].created).total_seconds()
         states = statistics.multimode(run.state_name for run in runs)
         good = sum(run.state_name == "Completed" for run in runs)
-        print(f"  {pool:6} {rates[pool]:.2f} runs/s, {good} completed {states}", flush=True)
+        await asyncio.sleep(2)  # the last processes end after their runs
+        costs_s[pool] = (stack.processor_s("server", pool) - before_s) / count
+        print(
+            f"  {pool:6} {rates[pool]:.2f} runs/s, {good} completed {states}, "
+            f"{costs_s[pool]:.2f} s of processor a run",
+            flush=True,
+        )
     print(f"  ratio: {rates[FAST] / rates[STOCK]:.1f}")
+    print(f"  ratio of processor time: {costs_s[STOCK] / costs_s[FAST]:.1f}", flush=True)
 
 
 async def _events(stack: Stack, count: int) -> dict[str, list[float]]:

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -107,6 +107,15 @@ class Stack:
             if left.is_running():
                 left.kill()
         process.wait()
+
+    def processor_s(self, *names: str) -> float:
+        """Seconds that the programs and all that they have started have been computing."""
+        roots = [self.processes[name] for name in names]
+        total_s = 0.0
+        for process in [p for root in roots for p in (root, *root.children(recursive=True))]:
+            with suppress(psutil.NoSuchProcess):
+                total_s += sum(process.cpu_times()[:4])
+        return total_s
 
     async def create_run(self, pool: str, flow: str = "nothing", **parameters: Any) -> FlowRun:
         """A new run, as any API client makes one."""
