@@ -8,7 +8,9 @@ and then, and stops the stand-in at its end. Adding a partner touches no file bu
 from __future__ import annotations
 
 import importlib
+import json
 import pkgutil
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -35,6 +37,20 @@ class Sandbox:
     own_app: str
     blocks: dict[str, Block]
     _habits: list[tuple[float, Callable[[], object]]] = field(default_factory=list)
+
+    def port(self, name: str) -> int:
+        """Where a part listens that is registered with: where it did last time, if that is free.
+
+        Else its registrations would be found nowhere when the sandbox is started again.
+
+        Args:
+            name: Of the part.
+        """
+        file = self.data / "ports.json"
+        ports: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
+        ports[name] = _free_port(ports.get(name, 0)) or _free_port(0)
+        file.write_text(json.dumps(ports))
+        return ports[name]
 
     def every(self, seconds: float, action: Callable[[], object]) -> None:
         """Do something now and then, from when the gateway answers until the sandbox stops.
@@ -70,6 +86,18 @@ def running_parts(sandbox: Sandbox) -> Iterator[None]:
         for module_info in pkgutil.iter_modules(__path__, prefix=f"{__name__}."):
             running.enter_context(importlib.import_module(module_info.name).run(sandbox))
         yield
+
+
+def _free_port(wanted: int) -> int:
+    """This one, or any for 0; 0 if it is taken."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            return 0
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def _repeat(stopping: threading.Event, seconds: float, action: Callable[[], object]) -> None:

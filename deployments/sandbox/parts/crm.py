@@ -32,7 +32,7 @@ def run(sandbox: Sandbox) -> Iterator[None]:
     application = sandbox.blocks["http-api/own-app"]
     assert isinstance(application, HttpApi)  # noqa: S101 - the sandbox made it
     chance, numbers = random.Random(), count()
-    with crm_api.start(folder=sandbox.data / "crm") as crm:
+    with crm_api.start(port=sandbox.port("crm"), folder=sandbox.data / "crm") as crm:
         sandbox.blocks["http-api/crm"] = crm.block()
         if not crm.contacts.all():
             for number, (name, company) in enumerate(_PEOPLE):

@@ -17,7 +17,7 @@ _PEOPLE = (("Ada", "Okafor"), ("Bruno", "Marques"), ("Chloé", "Lefèvre"), ("Ha
 @contextmanager
 def run(sandbox: Sandbox) -> Iterator[None]:
     """Serve; whoever has registered outbound messages hears of what is sold."""
-    with salesforce.start(first_wait_s=2) as organization:
+    with salesforce.start(port=sandbox.port("salesforce"), first_wait_s=2) as organization:
         sandbox.blocks["http-api/salesforce"] = organization.block()
 
         def sell() -> None:
