@@ -144,8 +144,8 @@ async def _memory(stack: Stack, flow: str) -> None:
             sizes_mb.setdefault(part, 0)
             sizes_mb[part] += process.memory_full_info().pss / 1e6
         for process in below:
-            if pool == STOCK or process.ppid() != root.pid:
-                with contextlib.suppress(psutil.NoSuchProcess):  # ended with one killed before
+            with contextlib.suppress(psutil.NoSuchProcess):  # ended with one killed before
+                if pool == STOCK or process.ppid() != root.pid:
                     process.kill()
         await stack.wait_until([run.id for run in created])
     fast = {part: sizes_mb.pop(part) for part in list(sizes_mb) if "launcher" in part}
