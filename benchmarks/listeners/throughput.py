@@ -1,4 +1,7 @@
-"""Messages per second into the inbox, against a bare consumer that only counts."""
+"""Messages per second into the inbox, against a bare consumer that only counts.
+
+The processor time is that of this process: the one that commits is not in it.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,7 @@ from deployments.sandbox.message_brokers import Broker, Kafka, Mqtt, Nats, Rabbi
 from tasks.plain.state.database import open_database
 
 COUNT = 20_000
+_LOOK_EVERY_S = 0.02
 
 
 def messages() -> list[bytes]:
@@ -146,11 +150,11 @@ async def listen(broker: Broker) -> float:
         [status] = listeners.statuses
         begun = time.perf_counter()
         while not (broker.kind != "kafka" or status.counts["new"]):
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(_LOOK_EVERY_S)
             begun = time.perf_counter()
         already = status.counts["new"]
         while status.counts.total() < COUNT:  # noqa: ASYNC110 - the status is only looked at
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(_LOOK_EVERY_S)
         took = (time.perf_counter() - begun) * COUNT / max(1, COUNT - already)
         until.set()
         await running
@@ -188,7 +192,14 @@ async def compare(kind: str) -> None:
     )
 
 
+def warm_up() -> None:
+    """Load what migrates a new inbox: else it counts for the listener of the first kind."""
+    with tempfile.TemporaryDirectory() as directory:
+        open_database(f"sqlite:///{directory}/state.db").dispose()
+
+
 if __name__ == "__main__":
+    warm_up()
     kinds = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
     for each in kinds or ("rabbitmq", "nats", "redis", "kafka"):
         asyncio.run(compare(each))

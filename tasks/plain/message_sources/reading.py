@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -192,5 +193,6 @@ def _key(text: str) -> str:
     return f"sha256:{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
+@lru_cache(maxsize=1024)  # most messages are of a few events and types
 def _storable(text: str) -> str:
     return _UNSTORABLE.sub("?", text[:_MAX_KEY_LENGTH])
