@@ -56,10 +56,10 @@ def main() -> None:
 
 
 def serve(line: socket.socket, committer: Committer) -> None:
-    """Commit the groups of calls that come in until the other end is closed.
+    """Commit the calls that come in, in lists, until the other end is closed.
 
-    The first answer says whether the database is there: None, or the error. Each later one answers
-    a group with a list of outcomes, one for each call and in their order.
+    The first answer says whether the database is there: None, or the error. Then come lists of
+    outcomes, one for each call and in their order.
     """
     with line, contextlib.suppress(ConnectionError):  # nobody waits for the answer any more
         try:
@@ -71,9 +71,8 @@ def serve(line: socket.socket, committer: Committer) -> None:
         buffer = bytearray()
         while data := line.recv(_READ_BYTES):
             buffer += data
-            for group in take_messages(buffer):
-                outcomes = committer.commit([_unpacked(call) for call in group])
-                line.sendall(message([_answer(each) for each in outcomes]))
+            if calls := [_unpacked(call) for sent in take_messages(buffer) for call in sent]:
+                line.sendall(message([_answer(each) for each in committer.commit(calls)]))
         committer.close()
 
 

@@ -22,8 +22,7 @@ from tasks.plain.inbox.new_delivery import NewDelivery, StoredDelivery
 _LOG = logging.getLogger(__name__)
 _BUSY_TIMEOUT_S = 3.0  # senders wait 3 to 10 s: better a 503 in time than a late 202
 _RESTART_EVERY_S = 1.0
-_GROUP_CALLS = 500
-_GROUP_BYTES = 16 * 1024 * 1024
+_CALLS_AT_ONCE = 16
 _OPERATION = "store"
 
 
@@ -61,8 +60,8 @@ class InboxWriter:
         self._busy_timeout_s = busy_timeout_s
         self._in_own_process = in_own_process
         self._waiting_bytes = 0
-        self._unsent: deque[_Call] = deque()
-        self._in_flight: list[_Call] = []
+        self._unsent: list[_Call] = []
+        self._in_flight: deque[_Call] = deque()
         self._closing = False
         self._line: _Line | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -142,30 +141,31 @@ class InboxWriter:
         call = _Call(committing_line.packed(deliveries), size, loop.create_future())
         self._waiting_bytes += size
         self._unsent.append(call)
-        if not self._in_flight and len(self._unsent) == 1:
+        if len(self._unsent) == _CALLS_AT_ONCE:
+            self._send()
+        elif not self._in_flight and len(self._unsent) == 1:
             loop.call_soon(self._send)  # what comes until the loop's next round goes with it
         return await call.result
 
     def _send(self) -> None:
-        """Send the next group, unless one is on its way; its answer will send the next."""
-        if self._in_flight or self._line is None:
-            return
-        size = 0
-        while self._unsent and size < _GROUP_BYTES and len(self._in_flight) < _GROUP_CALLS:
-            call = self._unsent.popleft()
-            size += call.size
-            self._in_flight.append(call)
-        if self._in_flight:
-            self._line.send([call.packed for call in self._in_flight])
+        """Send what has gathered: enough to be worth it, or as much as there is for an idle one.
+
+        Some always waits at the other end, so that both ends work at the same time.
+        """
+        if self._unsent and self._line is not None:
+            self._in_flight += self._unsent
+            self._line.send([call.packed for call in self._unsent])
+            self._unsent = []
 
     def _answered(self, answers: Sequence[Any]) -> None:
-        group, self._in_flight = self._in_flight, []
-        self._send()  # first, so that the next group is being written while callers go on
-        if self._closing and not self._in_flight and self._line is not None:
-            self._line.close()
-        for call, answer in zip(group, answers, strict=True):
+        for answer in answers:
+            call = self._in_flight.popleft()
             self._waiting_bytes -= call.size
             call.resolve(answer)
+        if not self._in_flight:
+            self._send()
+            if self._closing and not self._in_flight and self._line is not None:
+                self._line.close()
 
     def _lost(self, _ended: asyncio.Future[None]) -> None:
         """The other end is gone: whether its last calls were committed nobody knows."""
@@ -176,8 +176,8 @@ class InboxWriter:
                     "the process that writes was lost", system="inbox", operation=_OPERATION
                 )
             )
-        self._unsent.clear()
-        self._in_flight = []
+        self._unsent = []
+        self._in_flight.clear()
         self._waiting_bytes = 0
         if not self._closing:
             _LOG.error("the process that writes was lost; it is started anew")
