@@ -19,7 +19,7 @@ from tasks.plain.inbox.storage_errors import RolledBackError, storage_errors
 from tasks.plain.inbox.tables import DELIVERIES, PAYLOADS, REQUESTS
 from tasks.plain.state.database import writing
 
-_LOG_PAGES = 4000  # of 4 KB
+_LOG_PAGES = 1500  # of 4 KB
 _OPERATION = "store"
 # Writers that take the same re-sent deliveries in other orders can deadlock on PostgreSQL.
 _ROLLED_BACK_ATTEMPTS = 5
