@@ -16,14 +16,14 @@ import pickle
 import signal
 import socket
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import Any
 
 import tasks.plain.synchronous.tables  # noqa: F401 - rows of it are stored beside deliveries
 from blocks.errors import IntegrationError, PermanentError
 from tasks.plain.inbox.committing import Committer, Outcome
-from tasks.plain.inbox.new_delivery import NewDelivery, StoredDelivery
+from tasks.plain.inbox.new_delivery import NewDelivery
 from tasks.plain.state.database import open_database
 from tasks.plain.state.tables import METADATA
 
@@ -43,11 +43,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     line = socket.socket(fileno=_STDIN)
-    buffer = bytearray()
-    while not (settings := take_messages(buffer)):
-        if not (data := line.recv(_READ_BYTES)):
-            return
-        buffer += data
+    settings = next((each for each in _received(line) if each), None)
+    if settings is None:
+        return
     [(url, busy_timeout_s)] = settings
     try:
         engine = open_database(url)
@@ -73,12 +71,19 @@ def serve(line: socket.socket, committer: Committer) -> None:
             line.sendall(message(_portable(error)))
             return
         line.sendall(message(None))
-        buffer = bytearray()
-        while data := line.recv(_READ_BYTES):
-            buffer += data
-            if calls := [_unpacked(call) for sent in take_messages(buffer) for call in sent]:
-                line.sendall(message([_answer(each) for each in committer.commit(calls)]))
+        for contents in _received(line):
+            if calls := [_unpacked(call) for sent in contents for call in sent]:
+                outcomes = committer.commit(calls)
+                line.sendall(message([_portable(each) for each in outcomes]))
         committer.close()
+
+
+def _received(line: socket.socket) -> Iterator[list[Any]]:
+    """After each read the messages that are whole by then, until the other end is closed."""
+    buffer = bytearray()
+    while data := line.recv(_READ_BYTES):
+        buffer += data
+        yield take_messages(buffer)
 
 
 def message(content: Any) -> bytes:
@@ -109,13 +114,6 @@ def packed(call: Sequence[NewDelivery]) -> list[Any]:
     ]
 
 
-def outcome(answer: list[tuple[str, bool]] | Exception) -> Outcome:
-    """What came over the line as the outcome of a call."""
-    if isinstance(answer, Exception):
-        return answer
-    return [StoredDelivery(id_, is_new) for id_, is_new in answer]
-
-
 def _unpacked(call: Sequence[Any]) -> list[NewDelivery]:
     deliveries = [NewDelivery(*fields) for fields in call]
     for each in deliveries:
@@ -125,18 +123,12 @@ def _unpacked(call: Sequence[Any]) -> list[NewDelivery]:
     return deliveries
 
 
-def _answer(result: Outcome) -> list[tuple[str, bool]] | Exception:
-    if isinstance(result, Exception):
-        return _portable(result)
-    return [(each.id, each.is_new) for each in result]
-
-
-def _portable(error: Exception) -> Exception:
-    if isinstance(error, IntegrationError):
-        return error
+def _portable(outcome: Outcome) -> Outcome:
+    if isinstance(outcome, list | IntegrationError):
+        return outcome
     # Foreign exceptions may not cross, and their texts may quote what was to be stored.
-    place = "".join(traceback.format_tb(error.__traceback__))
-    kind = type(error).__name__
+    place = "".join(traceback.format_tb(outcome.__traceback__))
+    kind = type(outcome).__name__
     _LOG.error("a delivery could not be stored (%s)\n%s", kind, place)
     return PermanentError(f"{kind}; the log says where", system="inbox", operation="store")
 

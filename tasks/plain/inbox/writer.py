@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 
 from blocks.errors import BadPayloadError, IntegrationError, UnreachableError, UpstreamBusyError
 from tasks.plain.inbox import committing_line
-from tasks.plain.inbox.committing import Committer
+from tasks.plain.inbox.committing import Committer, Outcome
 from tasks.plain.inbox.new_delivery import NewDelivery, StoredDelivery
 
 _LOG = logging.getLogger(__name__)
@@ -157,11 +157,11 @@ class InboxWriter:
             self._line.send([call.packed for call in self._unsent])
             self._unsent = []
 
-    def _answered(self, answers: Sequence[Any]) -> None:
-        for answer in answers:
+    def _answered(self, outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
             call = self._in_flight.popleft()
             self._waiting_bytes -= call.size
-            call.resolve(answer)
+            call.resolve(outcome)
         if not self._in_flight:
             self._send()
             if self._closing and not self._in_flight and self._line is not None:
@@ -214,7 +214,7 @@ class _Line(asyncio.Protocol):
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, received: Callable[[Sequence[Any]], None]
+        self, loop: asyncio.AbstractEventLoop, received: Callable[[Sequence[Outcome]], None]
     ) -> None:
         self.connected: asyncio.Future[None] = loop.create_future()
         self.ended: asyncio.Future[None] = loop.create_future()
@@ -254,10 +254,9 @@ class _Call:
     size: int
     result: asyncio.Future[list[StoredDelivery]]
 
-    def resolve(self, answer: Any) -> None:
+    def resolve(self, outcome: Outcome) -> None:
         if self.result.done():  # the caller went away
             return
-        outcome = committing_line.outcome(answer)
         if isinstance(outcome, Exception):
             self.result.set_exception(outcome)
         else:
