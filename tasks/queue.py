@@ -201,8 +201,8 @@ async def _inbox(what: QueueImport) -> AsyncIterator[tuple[ReplayedMessages, Par
     replayed = ReplayedMessages(
         inbox, claimer, integration=what.integration, endpoint=what.source.system
     )
-    await writer.start()
     try:
+        await writer.start()
         yield replayed, park
     finally:
         await writer.close()
