@@ -33,7 +33,7 @@ check: environment  ## Lint, types, layers, spelling
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
-	.venv/bin/lint-imports --no-cache | tail -n 6
+	.venv/bin/lint-imports --no-cache
 	.venv/bin/codespell
 
 .PHONY: blocks

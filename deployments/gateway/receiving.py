@@ -212,7 +212,7 @@ class Receiver:
         wanted = [
             stored
             for stored, delivery in zip(exchange.stored, deliveries, strict=True)
-            if delivery.ignore_reason is None
+            if delivery.status != "ignored"
         ]
         if not wanted:
             exchange.outcome = "notice" if any(event.is_notice for event in events) else "ignored"
@@ -283,7 +283,7 @@ class Receiver:
             self.store_failed_at = time.monotonic()
             raise
         if any(
-            stored.is_new and delivery.park_reason is None and delivery.ignore_reason is None
+            stored.is_new and delivery.status in ("received", "queued")
             for stored, delivery in zip(exchange.stored, deliveries, strict=True)
         ):
             self._doorbell.ring(exchange.endpoint.integration)

@@ -258,7 +258,7 @@ class Listener:
 def _outcome(delivery: NewDelivery, stored: StoredDelivery) -> str:
     if not stored.is_new:
         return "duplicate"
-    return "new" if delivery.park_reason is None else "parked"
+    return "parked" if delivery.status == "parked" else "new"
 
 
 def _chunks(deliveries: Sequence[NewDelivery]) -> Iterator[Sequence[NewDelivery]]:

@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 from xml.sax.saxutils import escape
 
@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from deployments.sandbox.stand_in import StandIn
 from deployments.sandbox.web_server import CutAnswer, WebServer
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class _File:
         self.etag, self.modified_at = f'"0x{secrets.token_hex(8)}"', datetime.now(UTC)
 
 
-class AzureSandbox:
+class AzureSandbox(StandIn):
     """A running API with one share.
 
     Attributes:
@@ -113,12 +114,6 @@ class AzureSandbox:
     def stop(self) -> None:
         """Stop listening."""
         self._server.stop()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     async def _answer(self, request: Request) -> Response:
         body = await request.body()

@@ -16,7 +16,7 @@ import binascii
 import hmac
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from starlette.applications import Starlette
@@ -27,6 +27,7 @@ from starlette.routing import Route
 
 from deployments.sandbox.crm_contacts_store import CrmContacts, RefusedError
 from deployments.sandbox.crm_webhooks import EVENTS, CrmWebhooks
+from deployments.sandbox.stand_in import StandIn
 from deployments.sandbox.web_server import CutAnswer, WebServer
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ _MAX_LIMIT = 200
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-class CrmSandbox:
+class CrmSandbox(StandIn):
     """A running CRM.
 
     Attributes:
@@ -95,12 +96,6 @@ class CrmSandbox:
         """Stop listening and calling."""
         self._server.stop()
         self.webhooks.stop()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def _route(self, method: str, path: str, endpoint: Endpoint) -> Route:
         async def guarded(request: Request) -> Response:

@@ -7,12 +7,13 @@ import threading
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
 from deployments.sandbox.dropbox_routes import Account, Faults
 from deployments.sandbox.dropbox_store import Store
+from deployments.sandbox.stand_in import StandIn
 
 if TYPE_CHECKING:
     from blocks.dropbox_account import DropboxAccount
@@ -21,7 +22,7 @@ _HOST = "127.0.0.1"
 
 
 @dataclass
-class DropboxSandbox:
+class DropboxSandbox(StandIn):
     """A running API.
 
     Attributes:
@@ -66,12 +67,6 @@ class DropboxSandbox:
         """Stop listening; the files stay."""
         self._server.should_exit = True
         self._thread.join()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
 
 def start(

@@ -7,8 +7,9 @@ import socket
 import struct
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
+from deployments.sandbox.stand_in import StandIn
 from tasks.plain.remote_folders.background_loop import BackgroundLoop
 
 _CHUNK_BYTES = 64 * 1024
@@ -16,7 +17,7 @@ _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 @dataclass
-class FaultProxy:
+class FaultProxy(StandIn):
     """A running proxy; its switches work at once, on open connections too.
 
     Attributes:
@@ -48,12 +49,6 @@ class FaultProxy:
         """Cut all connections and stop listening."""
         self._loop.run(self._unlisten())
         self._loop.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     async def _listen(self, port: int) -> None:
         self._server = await asyncio.start_server(self._accepted, self.host, port)

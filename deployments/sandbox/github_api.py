@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -13,13 +13,14 @@ from starlette.responses import JSONResponse, Response
 
 from deployments.sandbox.github_hooks import GithubHooks
 from deployments.sandbox.github_issues import GithubIssues
+from deployments.sandbox.stand_in import StandIn
 from deployments.sandbox.web_server import WebServer
 
 if TYPE_CHECKING:
     from blocks.http_api import HttpApi
 
 
-class GithubSandbox:
+class GithubSandbox(StandIn):
     """A running API.
 
     Attributes:
@@ -66,12 +67,6 @@ class GithubSandbox:
         """Stop listening."""
         self._server.stop()
         self.hooks.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     async def _guard(self, request: Request, go_on: RequestResponseEndpoint) -> Response:
         given = request.headers.get("authorization", "")

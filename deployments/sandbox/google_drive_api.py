@@ -9,7 +9,7 @@ import secrets
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qsl
 
 from starlette.applications import Starlette
@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from deployments.sandbox.google_tokens import GoogleTokens
+from deployments.sandbox.stand_in import StandIn
 from deployments.sandbox.web_server import CutAnswer, WebServer
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class _Session:
     made: dict[str, Any] | None = None
 
 
-class DriveSandbox:
+class DriveSandbox(StandIn):
     """A running API.
 
     Attributes:
@@ -172,12 +173,6 @@ class DriveSandbox:
     def stop(self) -> None:
         """Stop listening."""
         self._server.stop()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     async def _token(self, request: Request) -> Response:
         form = dict(parse_qsl((await request.body()).decode()))

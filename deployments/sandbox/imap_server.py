@@ -11,8 +11,9 @@ import re
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
+from deployments.sandbox.stand_in import StandIn
 from tasks.plain.remote_folders.background_loop import BackgroundLoop
 
 _HOST = "127.0.0.1"
@@ -36,7 +37,7 @@ class Folder:
 
 
 @dataclass
-class ImapSandbox:
+class ImapSandbox(StandIn):
     """A running server.
 
     Attributes:
@@ -67,12 +68,6 @@ class ImapSandbox:
         """Cut all connections and stop listening."""
         self._server.close()
         self._loop.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     async def _listen(self, port: int) -> None:
         self._arrived = asyncio.Condition()

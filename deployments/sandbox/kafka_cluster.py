@@ -16,14 +16,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn
+
+from deployments.sandbox.stand_in import StandIn
 
 _PRODUCER = 0
 _EVERY_BROKER = -1
 
 
 @dataclass
-class KafkaCluster:
+class KafkaCluster(StandIn):
     """A running cluster.
 
     Attributes:
@@ -61,12 +63,6 @@ class KafkaCluster:
         """Stop, and forget everything."""
         self._process.kill()
         self._process.communicate()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def _call(self, name: str, *arguments: Any) -> None:
         with self._one_at_a_time:

@@ -18,8 +18,9 @@ import struct
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
+from deployments.sandbox.stand_in import StandIn
 from tasks.plain.remote_folders.background_loop import BackgroundLoop
 
 _HOST = "127.0.0.1"
@@ -31,7 +32,7 @@ MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
 
 @dataclass
-class KafkaGate:
+class KafkaGate(StandIn):
     """A running gate.
 
     Attributes:
@@ -46,12 +47,6 @@ class KafkaGate:
         """Cut all connections and stop listening."""
         self._server.close()
         self._loop.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     async def _listen(
         self, broker_port: int, tls: ssl.SSLContext | None, passwords: Mapping[str, str]

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from aiosmtpd.smtp import SMTP, AuthResult
 
 from deployments.sandbox.certificate import loopback_certificate, server_tls
+from deployments.sandbox.stand_in import StandIn
 from tasks.plain.remote_folders.background_loop import BackgroundLoop
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class MailFaults:
 
 
 @dataclass
-class MailSandbox:
+class MailSandbox(StandIn):
     """A running server.
 
     Attributes:
@@ -97,12 +98,6 @@ class MailSandbox:
         """Stop listening."""
         self._loop.run(_stop(self._server))
         self._loop.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
 
 def start(

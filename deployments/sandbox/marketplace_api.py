@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
 from starlette.applications import Starlette
@@ -29,6 +29,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from deployments.sandbox.stand_in import StandIn
 from deployments.sandbox.web_server import CutAnswer, WebServer
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class MarketplaceFaults:
     delay_s: float = 0
 
 
-class MarketplaceSandbox:
+class MarketplaceSandbox(StandIn):
     """A running API.
 
     Orders are paged by cursor, or by number if a page is asked for.
@@ -187,12 +188,6 @@ class MarketplaceSandbox:
     def stop(self) -> None:
         """Stop listening."""
         self._server.stop()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     async def _token(self, request: Request) -> Response:
         self.requests["token"] += 1

@@ -7,19 +7,20 @@ import json
 import random
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any
 
 from deployments.sandbox import imap_server, kafka_cluster
 from deployments.sandbox.imap_server import ImapSandbox
 from deployments.sandbox.kafka_cluster import KafkaCluster
 from deployments.sandbox.order_mail import order_mail
+from deployments.sandbox.stand_in import StandIn
 
 _TOPIC = "orders"
 _CUSTOMERS = ("Ada Okafor", "Bruno Marques", "Chloé Lefèvre", "Haruka Satō")
 
 
 @dataclass
-class OrderEvents:
+class OrderEvents(StandIn):
     """The running stand-ins.
 
     Attributes:
@@ -68,12 +69,6 @@ class OrderEvents:
         """Stop, and forget everything."""
         self.mailbox.stop()
         self.kafka.stop()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def _order(self, way: str) -> dict[str, Any]:
         self._sent += 1

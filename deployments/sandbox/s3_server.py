@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
+
+from deployments.sandbox.stand_in import StandIn
 
 if TYPE_CHECKING:
     from blocks.s3_bucket import S3Bucket
@@ -15,7 +17,7 @@ _KEY = "sandbox"
 
 
 @dataclass
-class S3Sandbox:
+class S3Sandbox(StandIn):
     """A running service.
 
     Attributes:
@@ -69,12 +71,6 @@ class S3Sandbox:
         """Stop listening and forget everything."""
         self.client.close()
         self._server.stop()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
 
 def start(*, port: int = 0, buckets: Sequence[str] = ()) -> S3Sandbox:

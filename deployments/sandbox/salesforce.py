@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import secrets
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qsl
 
 from starlette.applications import Starlette
@@ -25,6 +25,7 @@ from starlette.routing import Route
 from deployments.sandbox.salesforce_messages import SalesforceMessages
 from deployments.sandbox.salesforce_records import QueryError, SalesforceRecords
 from deployments.sandbox.salesforce_tooling import ToolingError, ToolingObjects
+from deployments.sandbox.stand_in import StandIn
 from deployments.sandbox.web_server import CutAnswer, WebServer
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class SalesforceFaults:
     lose_answer: Literal["taken", "not taken"] | None = None
 
 
-class SalesforceSandbox:
+class SalesforceSandbox(StandIn):
     """A running organisation.
 
     Attributes:
@@ -140,12 +141,6 @@ class SalesforceSandbox:
         """Stop listening and sending."""
         self.messages.close()
         self._server.stop()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     async def _guard(self, request: Request, go_on: RequestResponseEndpoint) -> Response:
         if request.url.path == _TOKEN:

@@ -9,10 +9,11 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import asyncssh
 
+from deployments.sandbox.stand_in import StandIn
 from tasks.plain.remote_folders.background_loop import BackgroundLoop
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Faults:
 
 
 @dataclass
-class SftpSandbox:
+class SftpSandbox(StandIn):
     """A running server.
 
     Attributes:
@@ -94,12 +95,6 @@ class SftpSandbox:
         """Cut all connections and stop listening."""
         self._loop.run(self._stop())
         self._loop.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     async def _stop(self) -> None:
         self._acceptor.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from starlette.applications import Starlette
@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from deployments.sandbox.stand_in import StandIn
 from deployments.sandbox.web_server import WebServer
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class TaxFaults:
     status: int | None = None
 
 
-class TaxSandbox:
+class TaxSandbox(StandIn):
     """A running API.
 
     `PUT /sandbox/behaviour {"delay_s": 5}` makes it slow, for people with curl.
@@ -71,14 +72,6 @@ class TaxSandbox:
     def stop(self) -> None:
         """Stop listening."""
         self._server.stop()
-
-    def __enter__(self) -> Self:
-        """It runs already."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Stop listening."""
-        self.stop()
 
     async def _calculate(self, request: Request) -> Response:
         if request.headers.get("X-API-Key") != API_KEY:

@@ -16,9 +16,10 @@ import struct
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 from deployments.sandbox import tds_tokens as tokens
+from deployments.sandbox.stand_in import StandIn
 from tasks.plain.remote_folders.background_loop import BackgroundLoop
 
 _HOST = "127.0.0.1"
@@ -49,7 +50,7 @@ _WORDS = (
 
 
 @dataclass
-class TdsSandbox:
+class TdsSandbox(StandIn):
     """A running server.
 
     Attributes:
@@ -76,12 +77,6 @@ class TdsSandbox:
         self._loop.run(self._close())
         self._loop.close()
         self.database.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     async def _listen(self, port: int) -> None:
         self._server = await asyncio.start_server(self._serve, _HOST, port)

@@ -6,15 +6,16 @@ import asyncio
 import ssl
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
+from deployments.sandbox.stand_in import StandIn
 from tasks.plain.remote_folders.background_loop import BackgroundLoop
 
 _CHUNK_BYTES = 64 * 1024
 
 
 @dataclass
-class TlsProxy:
+class TlsProxy(StandIn):
     """A running proxy.
 
     Attributes:
@@ -29,12 +30,6 @@ class TlsProxy:
         """Stop listening."""
         self._loop.run(self._unlisten())
         self._loop.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     async def _listen(self, upstream: tuple[str, int], tls: ssl.SSLContext) -> None:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

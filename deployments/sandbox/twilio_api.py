@@ -8,7 +8,7 @@ import secrets
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.applications import Starlette
@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from deployments.sandbox.stand_in import StandIn
 from deployments.sandbox.web_server import CutAnswer, WebServer
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class SmsFaults:
     refused_numbers: dict[str, int] = field(default_factory=dict)
 
 
-class TwilioSandbox:
+class TwilioSandbox(StandIn):
     """A running API.
 
     Attributes:
@@ -85,12 +86,6 @@ class TwilioSandbox:
     def stop(self) -> None:
         """Stop listening."""
         self._server.stop()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     async def _create(self, request: Request) -> Response:
         form = dict(parse_qsl((await request.body()).decode()))

@@ -150,14 +150,7 @@ def _delivery_rows(call: Sequence[NewDelivery]) -> Iterator[dict[str, Any]]:
     request_ids: dict[tuple[bytes, bytes], str] = {}
     for delivery in map(_checked, call):
         request_id = request_ids.setdefault((delivery.headers, delivery.body), _request_id())
-        if delivery.park_reason is not None:
-            status, due_at = "parked", None
-        elif delivery.ignore_reason is not None:
-            status, due_at = "ignored", None
-        elif delivery.ordering_key is not None:
-            status, due_at = "queued", None
-        else:
-            status, due_at = "received", delivery.received_at
+        status = delivery.status
         yield {
             "id": delivery_id(delivery.endpoint, delivery.dedup_key),
             "integration": delivery.integration,
@@ -168,7 +161,7 @@ def _delivery_rows(call: Sequence[NewDelivery]) -> Iterator[dict[str, Any]]:
             "request_id": request_id,
             "size_bytes": delivery.size_bytes,
             "status": status,
-            "due_at": due_at,
+            "due_at": delivery.received_at if status == "received" else None,
             "attempts": 0,
             "fence": 0,
             "generation": 0,

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Table
 
@@ -52,6 +52,15 @@ class NewDelivery:
     def size_bytes(self) -> int:
         """Of body and payload."""
         return len(self.body) + len(self.payload or b"")
+
+    @property
+    def status(self) -> Literal["received", "queued", "parked", "ignored"]:
+        """What it is stored as; nobody handles what is parked or ignored."""
+        if self.park_reason is not None:
+            return "parked"
+        if self.ignore_reason is not None:
+            return "ignored"
+        return "received" if self.ordering_key is None else "queued"
 
 
 class StoredDelivery(NamedTuple):
