@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from uuid import UUID
 
 from prefect import get_run_logger, runtime, task
 from prefect.artifacts import acreate_table_artifact
@@ -16,6 +17,7 @@ from prefect.client.schemas.filters import (
     DeploymentFilterTags,
 )
 from prefect.client.schemas.responses import DeploymentResponse
+from prefect.events.actions import ActionTypes, RunDeployment
 
 from blocks.errors import IntegrationError, TransientError, UpstreamBusyError
 from blocks.http_api import HttpApi
@@ -235,7 +237,7 @@ async def known_states() -> list[ActivationState]:
 
 @task(task_run_name="switch {integration}", cache_policy=NO_CACHE, persist_result=False)
 async def switch_deployments(integration: str, *, on: bool) -> list[str]:
-    """Let an integration's schedules and triggers start runs, or not.
+    """Let an integration's schedules, and every automation that runs it, start runs, or not.
 
     Args:
         integration: Its name; its deployments have it as their tag, with dashes.
@@ -258,11 +260,16 @@ async def switch_deployments(integration: str, *, on: bool) -> list[str]:
 
 async def _switch(client: PrefectClient, deployment: DeploymentResponse, *, on: bool) -> None:
     await (client.resume_deployment if on else client.pause_deployment)(deployment.id)
-    # A pause stops schedules only: triggers are automations of their own.
-    triggers = await client.read_resource_related_automations(f"prefect.deployment.{deployment.id}")
-    for trigger in triggers:
-        if trigger.name.startswith(f"{deployment.name}__automation_"):
-            await (client.resume_automation if on else client.pause_automation)(trigger.id)
+    # A pause stops schedules only: triggers are automations of their own. The server does not say
+    # which automation belongs to a deployment, only what each does.
+    related = await client.read_resource_related_automations(f"prefect.deployment.{deployment.id}")
+    for automation in related:
+        if any(_starts(action, deployment.id) for action in automation.actions):
+            await (client.resume_automation if on else client.pause_automation)(automation.id)
+
+
+def _starts(action: ActionTypes, deployment_id: UUID) -> bool:
+    return isinstance(action, RunDeployment) and action.deployment_id == deployment_id
 
 
 async def _begun(

@@ -8,11 +8,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 from cryptography.fernet import Fernet
-from prefect.automations import AutomationCore
 from prefect.client.orchestration import get_client
-from prefect.events.actions import RunDeployment
-from prefect.events.schemas.automations import EventTrigger, Posture
+from prefect.events import DeploymentTriggerTypes
+from pydantic import TypeAdapter
 
 from blocks.http_api import BearerAuth, HttpApi
 from deployments.activate import main
@@ -29,7 +29,8 @@ from tasks.plain.inbox.operations import Selection
 # Prefect's own clients leave sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
-DECLARATION = Path(__file__).parents[2] / "flows" / "github_events" / "integration.yaml"
+PROJECT = Path(__file__).parents[2]
+DECLARATION = PROJECT / "flows" / "github_events" / "integration.yaml"
 
 
 @pytest.fixture
@@ -53,24 +54,19 @@ def gateway(github, tmp_path):
 
 @pytest.fixture
 def deployment(prefect_server):
-    """A deployment of the integration, with a trigger."""
+    """The integration's deployment, with the trigger that prefect.yaml gives it."""
+    declared = yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]
+    [entry] = [each for each in declared if each["name"] == "github-events"]
+    [trigger] = [
+        TypeAdapter(DeploymentTriggerTypes).validate_python(each) for each in entry["triggers"]
+    ]
 
     async def make():
         async with get_client() as client:
             flow_id = await client.create_flow(github_events)
-            id_ = await client.create_deployment(flow_id, "github-events", tags=["github-events"])
-            trigger = AutomationCore(
-                name="github-events__automation_1",
-                trigger=EventTrigger(
-                    expect={"inbox.deliveries-waiting"},
-                    match={"prefect.resource.id": "inbox.github_events"},
-                    posture=Posture.Reactive,
-                    threshold=1,
-                ),
-                actions=[RunDeployment(deployment_id=id_)],
-                owner_resource=f"prefect.deployment.{id_}",
-            )
-            return id_, await client.create_automation(trigger)
+            id_ = await client.create_deployment(flow_id, entry["name"], tags=entry["tags"])
+            trigger.set_deployment_id(id_)
+            return id_, await client.create_automation(trigger.as_automation())
 
     async def look(id_, automation_id):
         async with get_client() as client:
