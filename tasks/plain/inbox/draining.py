@@ -12,7 +12,8 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -215,8 +216,22 @@ class Drain:
                     worker.cancel()
                 await asyncio.gather(*workers, return_exceptions=True)
         except BaseException:
-            await asyncio.to_thread(self._inbox.release, list(self._held.values()))
+            with suppress(TransientError):  # why it ends counts; leases run out by themselves
+                await self._let_go()
             raise
+
+    async def _let_go(self) -> None:
+        """Store how deliveries ended that are handled already, give back the others."""
+        ended, self._ended = self._ended, []
+        for settlement in ended:
+            self._held.pop(settlement.delivery.id, None)
+        try:
+            if ended:
+                with suppress(ClaimLostError):  # the call that we were cancelled in has stored it
+                    await asyncio.to_thread(self._inbox.settle, ended)
+        finally:
+            await asyncio.to_thread(self._inbox.release, list(self._held.values()))
+        await self._ring_for_others(ended)
 
     async def _handle_queued(self) -> None:
         while True:
@@ -342,6 +357,9 @@ class Drain:
                 self._report.lost += 1
             else:
                 self._count(settlement)
+        await self._ring_for_others(ended)
+
+    async def _ring_for_others(self, ended: Sequence[Settlement]) -> None:
         targets = {each.integration for each in ended if each.integration is not None}
         if self._inbox.has_results_to_send:
             self._inbox.has_results_to_send = False

@@ -351,6 +351,64 @@ async def test_cancelled_drain_gives_back_what_it_held(setup, drains, named):
     assert [each.attempt for each in again] == [1, 1]
 
 
+@pytest.mark.parametrize("why", ["cancelled", "bug"])
+async def test_known_outcomes_survive_the_end_of_the_drain(setup, drains, named, why):
+    """However a drain ends, what was handled is stored as that, and only the rest given back."""
+
+    async def handle(delivery):
+        if delivery.body == b"a":
+            return Settlement(delivery, "done")
+        if delivery.body == b"b":
+            return settle_outcome(delivery, handed_to("returns"))
+        if delivery.body == b"c":
+            return Settlement(delivery, "parked", "refused")
+        if why == "bug":
+            raise ZeroDivisionError
+        running.cancel()
+        return await asyncio.Event().wait()
+
+    await setup.store(*map(named, "abcde"))
+    running = asyncio.create_task(drains.drain(handle, concurrency=1).run())
+    with pytest.raises((asyncio.CancelledError, ZeroDivisionError)):
+        await running
+    assert drains.handled == ["a", "b", "c", "d"]
+    assert setup.statuses() == {
+        "a": "done",
+        "b": "received",
+        "c": "parked",
+        "d": "received",
+        "e": "received",
+    }
+    assert [each.body for each in setup.inbox.claim("returns", Claimer("r"), limit=9)] == [b"b"]
+    again = setup.inbox.claim("orders", Claimer("next"), limit=9)
+    assert [(each.body, each.attempt) for each in again] == [(b"d", 1), (b"e", 1)]
+    assert drains.rung == ["returns"]
+
+
+async def test_cancelled_while_the_database_is_away(setup, drains, named):
+    """A drain that can store nothing any more still ends as cancelled."""
+
+    class Gone(Inbox):
+        def settle(self, settlements):
+            raise UpstreamBusyError("locked", system="inbox", operation="settle")
+
+        def release(self, deliveries):
+            raise UpstreamBusyError("locked", system="inbox", operation="release")
+
+    async def handle(delivery):
+        if delivery.body == b"b":
+            running.cancel()
+        return Settlement(delivery, "done")
+
+    await setup.store(named("a"), named("b"))
+    inbox = Gone(setup.engine, clock=setup.clock)
+    running = asyncio.create_task(drains.drain(handle, inbox=inbox, concurrency=1).run())
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    inbox.close()
+    assert setup.statuses() == {"a": "claimed", "b": "claimed"}
+
+
 async def test_busy_database_is_waited_for(setup, drains, named):
     """While the database is busy outcomes are kept; nothing is handled twice."""
 
