@@ -15,6 +15,7 @@ from azure.core.exceptions import AzureError, ResourceExistsError, ResourceNotFo
 
 from blocks.errors import MisconfiguredError, PermanentError, UpstreamFailedError
 from tasks.plain.remote_folders.azure_files_errors import EXISTS, azure_errors, code_of
+from tasks.plain.remote_folders.moves import leads_nowhere
 from tasks.plain.remote_folders.paths import clean_path, join, listed_path, parent, part_path
 from tasks.plain.remote_folders.pieces import Pieces
 from tasks.plain.remote_folders.protocol import FileChangedError, RemoteFile, TargetExistsError
@@ -155,6 +156,8 @@ class AzureFiles:
     def move(self, path: str, target: str, *, overwrite: bool = False) -> None:
         """Move within this place; see `RemoteFolder.move`."""
         path, target = self._clean(path, "move"), self._clean(target, "move")
+        if leads_nowhere(self, path, target):
+            return
         destination = self._remote(target)
         with azure_errors(self._system, "move", path):
             try:

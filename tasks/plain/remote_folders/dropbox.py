@@ -13,6 +13,7 @@ from dropbox.exceptions import ApiError
 
 from blocks.errors import UpstreamFailedError
 from tasks.plain.remote_folders.dropbox_errors import dropbox_errors, tags_of
+from tasks.plain.remote_folders.moves import leads_nowhere
 from tasks.plain.remote_folders.paths import clean_path, listed_path
 from tasks.plain.remote_folders.protocol import FileChangedError, RemoteFile
 from tasks.plain.remote_folders.streams import ExactContent, Watched, buffered, read_fully
@@ -131,13 +132,16 @@ class DropboxFiles:
 
         Dropbox never overwrites in a move: the target is then deleted first.
         """
-        path = self._clean(path, "move")
-        source, destination = self._remote(path), self._remote(self._clean(target, "move"))
+        path, target = self._clean(path, "move"), self._clean(target, "move")
+        if leads_nowhere(self, path, target):
+            return
+        source, destination = self._remote(path), self._remote(target)
+        is_other_file = path.casefold() != target.casefold()
         with dropbox_errors(self._system, "move", path):
             try:
                 self._client.files_move_v2(source, destination)
             except ApiError as exc:
-                if not overwrite or "conflict" not in tags_of(exc.error):
+                if not overwrite or not is_other_file or "conflict" not in tags_of(exc.error):
                     raise
                 self.delete(target)
                 self._client.files_move_v2(source, destination)

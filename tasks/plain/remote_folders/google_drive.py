@@ -26,6 +26,7 @@ from blocks.errors import (
 from tasks.plain.http.redaction import redact_httpx_log
 from tasks.plain.remote_folders.google_drive_errors import drive_errors, drive_refusal
 from tasks.plain.remote_folders.google_drive_upload import ResumableUpload
+from tasks.plain.remote_folders.moves import leads_nowhere
 from tasks.plain.remote_folders.paths import clean_path, listed_path, parent
 from tasks.plain.remote_folders.pieces import Pieces
 from tasks.plain.remote_folders.protocol import FileChangedError, RemoteFile, TargetExistsError
@@ -175,6 +176,8 @@ class DriveFiles:
     def move(self, path: str, target: str, *, overwrite: bool = False) -> None:
         """Move within this place; see `RemoteFolder.move`."""
         path, target = self._clean(path, "move"), self._clean(target, "move")
+        if leads_nowhere(self, path, target):
+            return
         entry = self._find(path, "move")
         if entry is None:
             raise FileChangedError(

@@ -20,6 +20,7 @@ from blocks.errors import (
     UnreachableError,
     UpstreamFailedError,
 )
+from tasks.plain.remote_folders.moves import leads_nowhere
 from tasks.plain.remote_folders.paths import clean_path, listed_path, part_path
 from tasks.plain.remote_folders.protocol import FileChangedError, RemoteFile, TargetExistsError
 from tasks.plain.remote_folders.streams import ExactContent, Watched, buffered
@@ -110,9 +111,10 @@ class LocalFiles:
 
     def move(self, path: str, target: str, *, overwrite: bool = False) -> None:
         """Move within this place; see `RemoteFolder.move`."""
-        path = self._clean(path, "move")
-        source = self._inside(path)
-        destination = self._inside(self._clean(target, "move"))
+        path, target = self._clean(path, "move"), self._clean(target, "move")
+        if leads_nowhere(self, path, target):
+            return
+        source, destination = self._inside(path), self._inside(target)
         with self._errors("move", path):
             if not stat.S_ISREG(source.lstat().st_mode):
                 raise PermanentError(
@@ -209,9 +211,14 @@ def _rename_exclusively(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except FileExistsError:
-        # Both names of one file: an earlier move was interrupted between its two steps.
         if not source.samefile(target):
             raise
+        if source.lstat().st_nlink == 1:
+            # One name, written in two ways: over a link to its folder, or in another case on a
+            # disk that ignores it.
+            source.replace(target)
+            return
+        # Both names of one file: an earlier move was interrupted between its two steps.
     except OSError as exc:
         if exc.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
             raise

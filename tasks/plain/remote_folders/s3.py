@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from botocore.exceptions import ClientError
 
+from tasks.plain.remote_folders.moves import leads_nowhere
 from tasks.plain.remote_folders.paths import clean_path, join, listed_path
 from tasks.plain.remote_folders.protocol import FileChangedError, RemoteFile, TargetExistsError
 from tasks.plain.remote_folders.s3_errors import s3_errors, status_of
@@ -135,6 +136,8 @@ class S3Files:
         A move that was interrupted between the two is completed by moving again.
         """
         path, target = self._clean(path, "move"), self._clean(target, "move")
+        if leads_nowhere(self, path, target):
+            return
         with s3_errors(self._system, "move", path):
             source = self._head(path)
             if source is None:

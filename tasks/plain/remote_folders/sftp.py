@@ -20,6 +20,7 @@ import asyncssh
 
 from blocks.errors import PermanentError, TransientError
 from tasks.plain.remote_folders.background_loop import BackgroundLoop
+from tasks.plain.remote_folders.moves import leads_nowhere
 from tasks.plain.remote_folders.paths import clean_path, listed_path, part_path
 from tasks.plain.remote_folders.protocol import FileChangedError, RemoteFile
 from tasks.plain.remote_folders.sftp_errors import sftp_errors
@@ -158,8 +159,10 @@ class SftpFiles:
 
     def move(self, path: str, target: str, *, overwrite: bool = False) -> None:
         """Move within this place; see `RemoteFolder.move`."""
-        path = self._clean(path, "move")
-        source, destination = self._remote(path), self._remote(self._clean(target, "move"))
+        path, target = self._clean(path, "move"), self._clean(target, "move")
+        if leads_nowhere(self, path, target):
+            return
+        source, destination = self._remote(path), self._remote(target)
         self._call(
             "move",
             path,

@@ -16,7 +16,7 @@ from blocks.errors import (
     UpstreamFailedError,
 )
 from tasks.plain.remote_folders.dropbox import DropboxFiles
-from tasks.plain.remote_folders.protocol import FileChangedError
+from tasks.plain.remote_folders.protocol import FileChangedError, TargetExistsError
 
 
 def put(folder, path, content=b"content", **options):
@@ -92,6 +92,15 @@ def test_a_full_account(dropbox_folder, dropbox_api, size):
     with pytest.raises(PermanentError, match="no room in the account; have its owner make room"):
         put(folder, "in/a", bytes(size))
     assert folder.stat("in/a") is None
+
+
+def test_a_move_that_only_changes_case_deletes_nothing(dropbox_folder):
+    """Names ignore case there: what is in the way is the file itself, and never deleted."""
+    folder = dropbox_folder()
+    put(folder, "in/a")
+    with pytest.raises(TargetExistsError):
+        folder.move("in/a", "in/A", overwrite=True)
+    assert folder.stat("in/a") is not None
 
 
 def test_nobody_listens(dropbox_folder):

@@ -161,6 +161,14 @@ def test_long_listings_come_in_pages(drive, folder):
     assert drive.requests["GET /drive/v3/files"] == 3
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_move_of_a_file_to_itself_leaves_it(drive, folder, overwrite):
+    """It is not taken for another file in the way, and does not go to the trash."""
+    put(folder, "in/a")
+    folder.move("in/a", "./in/a", overwrite=overwrite)
+    assert drive.paths() == {"in/a": b"content"}
+
+
 @pytest.mark.parametrize("kind", ["service_account", "authorized_user"])
 def test_both_kinds_of_key_get_tokens(drive, open_drive, kind):
     """A signed assertion and a refresh token; an expired token is renewed and the call repeated."""

@@ -184,6 +184,14 @@ def test_a_move_that_was_interrupted_is_completed(local_folder, root):
     assert [file.path for file in local_folder.list_files("")] == ["b"]
 
 
+def test_a_move_to_itself_over_a_link_to_its_folder_leaves_it(local_folder, root):
+    """Two paths of one and the same name are known as one: nothing is deleted."""
+    put(local_folder, "in/a")
+    (root / "also").symlink_to(root / "in")
+    local_folder.move("in/a", "also/a")
+    assert local_folder.stat("in/a") is not None
+
+
 def test_a_folder_is_not_moved_as_a_file(local_folder):
     """Move is for files."""
     put(local_folder, "in/a")

@@ -223,11 +223,21 @@ def test_move_overwrites_when_asked(folder):
     assert read(folder, folder.stat("b")) == b"mine"
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_move_of_a_file_to_itself_leaves_it(folder, overwrite):
+    """However the path is written: there is nothing to do, and nothing is deleted."""
+    put(folder, "in/a", b"content")
+    for target in ("in/a", "./in//a"):
+        folder.move("in/a", target, overwrite=overwrite)
+        assert read(folder, folder.stat("in/a")) == b"content"
+
+
 def test_moving_what_is_gone_says_so(folder):
     """The message tells that somebody was faster."""
     put(folder, "other")
-    with pytest.raises(FileChangedError, match="move 'gone': it vanished since it was listed"):
-        folder.move("gone", "done/gone")
+    for target in ("done/gone", "gone"):
+        with pytest.raises(FileChangedError, match="move 'gone': it vanished since it was listed"):
+            folder.move("gone", target)
 
 
 def test_deleting_what_is_gone_is_no_error(folder):
