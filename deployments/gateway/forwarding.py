@@ -10,6 +10,8 @@ from typing import Any
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
+_FORWARDED_FOR = "x-forwarded-for"
+
 
 class Forwarding:
     """What the configuration says about proxies and public URLs.
@@ -43,7 +45,7 @@ class Forwarding:
         peer = _peer(scope)
         if peer is None or not self._trusted or not _is_in(peer, self._trusted):
             return peer
-        for text in reversed(headers.get("x-forwarded-for", "").split(",")):
+        for text in reversed(headers.get(_FORWARDED_FOR, "").split(",")):
             hop = _address(text.strip())
             if hop is None or not _is_in(hop, self._trusted):
                 return hop
@@ -79,6 +81,15 @@ class Forwarding:
             scheme = _first(headers.get("x-forwarded-proto")) or scheme
             host = _first(headers.get("x-forwarded-host")) or host
         return f"{scheme}://{host}"
+
+
+def forwarded_for(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """All of X-Forwarded-For as one header; empty without one.
+
+    A proxy may add a line of its own behind what a stranger sent instead of a comma.
+    """
+    hops = [value for name, value in pairs if name == _FORWARDED_FOR]
+    return {_FORWARDED_FOR: ", ".join(hops)} if hops else {}
 
 
 def _first(text: str | None) -> str:

@@ -19,7 +19,7 @@ from deployments.gateway.access_log import AccessLog
 from deployments.gateway.answering import Answering, Arrival
 from deployments.gateway.doorbell import Doorbell
 from deployments.gateway.endpoints import Endpoint
-from deployments.gateway.forwarding import Forwarding
+from deployments.gateway.forwarding import Forwarding, forwarded_for
 from deployments.gateway.metrics import Metrics
 from deployments.gateway.patience import Patience
 from deployments.gateway.replies import Reply
@@ -126,8 +126,10 @@ class Receiver:
         pairs = [
             (name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]
         ]
-        # Of repeated headers the first counts.
-        exchange = _Exchange(endpoint, scope, pairs, dict(reversed(pairs)), datetime.now(UTC))
+        headers = dict(reversed(pairs))  # of repeated headers the first counts
+        if len(headers) < len(pairs):
+            headers |= forwarded_for(pairs)
+        exchange = _Exchange(endpoint, scope, pairs, headers, datetime.now(UTC))
         self._at_once += 1
         try:
             reply = await self._reply(exchange, receive)

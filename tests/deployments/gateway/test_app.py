@@ -431,6 +431,28 @@ async def test_only_allowed_addresses_may_call(start, allowed, status):
     assert (await gateway.client.post("/open", json={})).status_code == status
 
 
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        (["198.51.100.7", "192.0.2.66"], 403),
+        (["198.51.100.7", "192.0.2.66, 203.0.113.8"], 403),
+        (["192.0.2.66", "198.51.100.7"], 202),
+        (["192.0.2.66", "198.51.100.7", "203.0.113.8"], 202),
+    ],
+)
+async def test_what_a_proxy_appends_counts_also_on_a_line_of_its_own(start, lines, status):
+    """A stranger's own X-Forwarded-For is not believed when the proxy adds a line behind it."""
+    gateway = await start(
+        {"open": {**OPEN, "allowed_ips": ["198.51.100.7"]}},
+        forwarding=Forwarding(trusted_proxies=[ip_network("203.0.113.0/24")]),
+    )
+    headers = [("X-Forwarded-For", line) for line in lines]
+    answer = await gateway.client.post("/open", content=b"{}", headers=headers)
+    assert answer.status_code == status
+    caller = "198.51.100.7" if status == 202 else "192.0.2.66"
+    assert [line["caller"] for line in gateway.lines()] == [caller]
+
+
 async def test_a_signed_url_is_the_one_the_trusted_proxy_tells(start):
     """Twilio's signature over the public URL fits behind a proxy, and only a trusted one."""
     url = "https://hooks.shop.example/twilio?a=1"
