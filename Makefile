@@ -36,6 +36,10 @@ check: environment  ## Lint, types, layers, spelling
 	.venv/bin/lint-imports --no-cache
 	.venv/bin/codespell
 
+.PHONY: install
+install: $(UV)  ## Install for production, with extras if any: make install EXTRAS="kafka mail"
+	@$(UV) sync --locked --no-default-groups --inexact --compile-bytecode $(addprefix --extra ,$(EXTRAS))
+
 .PHONY: blocks
 blocks: runtime  ## Make the block types known to the Prefect server of PREFECT_API_URL
 	@$(RUN) deployments.register_blocks

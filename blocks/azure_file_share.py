@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 from prefect.blocks.core import Block
 from pydantic import ConfigDict, Field, SecretStr, model_validator
 
-from blocks.errors import MisconfiguredError
+from blocks.connections.network import not_installed
 
 if TYPE_CHECKING:
     from azure.storage.fileshare import ShareClient
@@ -87,11 +87,8 @@ class AzureFileShare(Block):
         try:
             from azure.storage.fileshare import ShareClient
         except ImportError as exc:
-            raise MisconfiguredError(
-                "Azure Files needs the package azure-storage-file-share: install the extra "
-                "`azure-files`",
-                system=self.system,
-                operation="connect",
+            raise not_installed(
+                "azure-storage-file-share", extra="azure-files", system=self.system
             ) from exc
         return ShareClient(
             self.endpoint_url or f"https://{self.account_name}.file.core.windows.net",

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import ssl
 import threading
 from collections.abc import Generator
-from functools import lru_cache
 from typing import Any
 
 import httpx
 from prefect.blocks.core import Block
 from pydantic import ConfigDict, Field, SecretStr
 
+from blocks.connections.network import not_installed
+from blocks.connections.network import public_authorities
 from blocks.errors import MisconfiguredError, UnreachableError
 
 _TOKEN_URL = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address
@@ -88,7 +88,7 @@ class GoogleDriveAccount(Block):
         """
         return httpx.Client(
             base_url=self.api_url,
-            verify=_public_authorities(),
+            verify=public_authorities(),
             auth=_GoogleTokens(self._credentials(), self.system),
             timeout=httpx.Timeout(self.read_timeout_s, connect=self.connect_timeout_s),
         )
@@ -97,9 +97,7 @@ class GoogleDriveAccount(Block):
         try:
             from google.oauth2 import credentials, service_account
         except ImportError as exc:
-            raise self._misconfigured(
-                "Google Drive needs the package google-auth: install the extra `google-drive`"
-            ) from exc
+            raise not_installed("google-auth", extra="google-drive", system=self.system) from exc
         of_service: Any = service_account.Credentials
         of_user: Any = credentials.Credentials
         try:
@@ -127,12 +125,6 @@ class GoogleDriveAccount(Block):
 
     def _misconfigured(self, message: str) -> MisconfiguredError:
         return MisconfiguredError(message, system=self.system, operation="connect")
-
-
-@lru_cache(maxsize=1)
-def _public_authorities() -> ssl.SSLContext:
-    # Loading them takes tens of milliseconds: once a process is enough.
-    return httpx.create_ssl_context()
 
 
 class _GoogleTokens(httpx.Auth):

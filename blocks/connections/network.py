@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import ssl
+from functools import lru_cache
 from pathlib import Path
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from blocks.errors import MisconfiguredError
 
 
 class TlsSettings(BaseModel):
     """Encryption and mutual proof of who is who."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     tls: bool = Field(
         default=True,
@@ -52,10 +55,21 @@ class TlsSettings(BaseModel):
         return context
 
 
+@lru_cache(maxsize=1)
+def public_authorities() -> ssl.SSLContext:
+    """The context of HTTP clients that trust the public authorities.
+
+    Loading them takes tens of milliseconds: once a process is enough.
+    """
+    import httpx  # what listens to brokers only does not need it
+
+    return httpx.create_ssl_context()
+
+
 def not_installed(package: str, *, extra: str, system: str) -> MisconfiguredError:
     """The error for a client library that this environment lacks."""
     return MisconfiguredError(
-        f"the client library {package} is not installed; install it with: uv sync --extra {extra}",
+        f"the client library {package} is not installed; install it: make install EXTRAS={extra}",
         system=system,
         operation="connect",
     )

@@ -120,7 +120,7 @@ def _parsed_schema(text: str, where: dict[str, Any]) -> Any:
         from fastavro.schema import parse_schema
     except ImportError as exc:
         raise MisconfiguredError(
-            "fastavro is not installed; install it with: uv sync --extra kafka", **where
+            "fastavro is not installed; install it: make install EXTRAS=kafka", **where
         ) from exc
     return parse_schema(orjson.loads(text))
 

@@ -92,7 +92,7 @@ def _encrypt(source: Path, target: Path, package: PgpPackage) -> None:
         import pysequoia
     except ImportError as exc:
         raise MisconfiguredError(
-            "encrypting needs the package pysequoia: install the extra `pgp`",
+            "pysequoia is not installed; install it: make install EXTRAS=pgp",
             system="report",
             operation="encrypt",
         ) from exc
