@@ -13,8 +13,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import orjson
@@ -30,7 +33,7 @@ from tasks.plain.inbox.new_delivery import NewDelivery, StoredDelivery, delivery
 from tasks.plain.integrations.declarations import REQUESTS_PATH
 from tasks.plain.integrations.synchronous import CallbackDeclaration, SynchronousDeclaration
 from tasks.plain.synchronous.answer import Answer
-from tasks.plain.synchronous.callback_address import check_address
+from tasks.plain.synchronous.callback_address import Resolve, check_address
 from tasks.plain.synchronous.preferences import Preference, read_idempotency_key
 from tasks.plain.synchronous.requests import (
     PURGED_AT_A_TIME,
@@ -46,6 +49,7 @@ _RING_AGAIN_S = 5.0
 _LOOK_AGAIN_S = 1
 _BUSY_RETRY_AFTER_S = 1
 _NAME_SERVER_TIMEOUT_S = 3.0
+_LOOKUPS_AT_ONCE = 16
 _PURGE_EVERY_S = 60.0
 _CREDENTIALS = {"basic": "authorization", "bearer": "authorization"}
 
@@ -118,15 +122,26 @@ class Answering:
         engine: The state database.
         callback_networks: Networks that every callback address may lead to, CIDR.
         poll_s: How often answers are looked for while nothing notifies.
+        resolve: In place of the machine's resolver, for tests.
     """
 
     def __init__(
-        self, engine: Engine, *, callback_networks: Sequence[str] = (), poll_s: float = 0.02
+        self,
+        engine: Engine,
+        *,
+        callback_networks: Sequence[str] = (),
+        poll_s: float = 0.02,
+        resolve: Resolve | None = None,
     ) -> None:
         self._callback_networks = tuple(callback_networks)
+        self._resolve = resolve
+        # A lookup goes on in its thread when nobody waits for it any more; so these threads are
+        # not those that everything else here needs.
+        self._lookups = ThreadPoolExecutor(_LOOKUPS_AT_ONCE, "look up callback")
         self.requests = Requests(engine)
         self.waiters = Waiters(engine, poll_s=poll_s)
         self._room = WaitingRoom()
+        self._lookup_room = WaitingRoom()
         self._rung_at: dict[str, float] = {}
         self._closing: asyncio.Event = asyncio.Event()
         self._purging: asyncio.Task[None] | None = None
@@ -143,6 +158,7 @@ class Answering:
             self._purging.cancel()
             await asyncio.gather(self._purging, return_exceptions=True)
         await self.waiters.close()
+        self._lookups.shutdown(wait=False, cancel_futures=True)
 
     def stop_waiting(self) -> None:
         """Tell everybody who waits where to look later, because this process ends."""
@@ -156,9 +172,24 @@ class Answering:
         Raises:
             IntegrationError: Nothing was stored.
         """
+        waits_s = arrival.preference.waits_s(arrival.declared.deadline_s)
+        try:
+            if waits_s == 0:
+                return await self._take(arrival, waits_s, receive, store, ring)
+            with _place(self._room, arrival):
+                return await self._take(arrival, waits_s, receive, store, ring)
+        except _CrowdedError:
+            retry = ("Retry-After", str(_BUSY_RETRY_AFTER_S))
+            return _refused(
+                503, "too many requests wait already; try again", "too many wait", retry
+            )
+
+    async def _take(
+        self, arrival: Arrival, waits_s: float, receive: Receive, store: Store, ring: Ring
+    ) -> Answered:
         try:
             dedup_key = _dedup_key(arrival)
-            target = await _callback_target(arrival, self._callback_networks)
+            target = await self._callback_target(arrival)
         except ValueError as exc:
             return _refused(400, str(exc), "malformed")
         except BadPayloadError as exc:
@@ -167,25 +198,40 @@ class Answering:
             return _refused(
                 422, f"the callback address is refused: {exc.message}", "callback refused"
             )
-        declared = arrival.declared
-        waits_s = arrival.preference.waits_s(declared.deadline_s)
-        if waits_s == 0:
-            return await self._store(arrival, dedup_key, target, waits_s, receive, store, ring)
-        leave = self._room.enter(
-            arrival.endpoint.name,
-            arrival.credential or arrival.address,
-            max_waiting=declared.max_waiting,
-            max_per_caller=declared.max_waiting_per_caller,
+        return await self._store(arrival, dedup_key, target, waits_s, receive, store, ring)
+
+    async def _callback_target(self, arrival: Arrival) -> CallbackTarget | None:
+        declared = arrival.declared.callback
+        if declared is None:
+            return None
+        url = _callback_url(arrival, declared)
+        if url is None:
+            return None
+        target = CallbackTarget(
+            url=url,
+            signed_by=declared.signed_by,
+            location="",
+            allowed_networks=(*map(str, declared.allowed_networks), *self._callback_networks),
         )
-        if leave is None:
-            retry = ("Retry-After", str(_BUSY_RETRY_AFTER_S))
-            return _refused(
-                503, "too many requests wait already; try again", "too many wait", retry
-            )
+        if url != declared.url:  # the operator's own is looked at when the result is sent
+            with _place(self._lookup_room, arrival):
+                await self._look_at(target)
+        return target
+
+    async def _look_at(self, target: CallbackTarget) -> None:
+        check = partial(
+            check_address,
+            target.url,
+            allowed_networks=target.allowed_networks,
+            resolve=self._resolve,
+        )
+        checking = asyncio.get_running_loop().run_in_executor(self._lookups, check)
         try:
-            return await self._store(arrival, dedup_key, target, waits_s, receive, store, ring)
-        finally:
-            leave()
+            await asyncio.wait_for(checking, _NAME_SERVER_TIMEOUT_S)
+        except TimeoutError as exc:
+            raise UnreachableError(
+                "its name was not resolved in time", system="callback", operation="check address"
+            ) from exc
 
     async def _store(
         self,
@@ -285,7 +331,8 @@ class Answering:
             ring(integration)
 
     async def _hang_up(self, wait: _Wait) -> Answered:
-        if wait.waits_s > 0 and wait.has_callback:  # else there is nothing to change
+        # a request that is new, and whose caller never waited, was stored as one to be called back
+        if wait.has_callback and (wait.waits_s > 0 or wait.is_repetition):
             has_ended = await asyncio.to_thread(
                 self.requests.hang_up, wait.request_id, was_told=True
             )
@@ -368,28 +415,24 @@ def _dedup_key(arrival: Arrival) -> str | None:
     return f"key:{arrival.credential or ''}:{key}"
 
 
-async def _callback_target(arrival: Arrival, networks: Sequence[str]) -> CallbackTarget | None:
-    declared = arrival.declared.callback
-    if declared is None:
-        return None
-    url = _callback_url(arrival, declared)
-    if url is None:
-        return None
-    target = CallbackTarget(
-        url=url,
-        signed_by=declared.signed_by,
-        location="",
-        allowed_networks=(*map(str, declared.allowed_networks), *networks),
+class _CrowdedError(Exception):
+    """There is no place left."""
+
+
+@contextmanager
+def _place(room: WaitingRoom, arrival: Arrival) -> Iterator[None]:
+    leave = room.enter(
+        arrival.endpoint.name,
+        arrival.credential or arrival.address,
+        max_waiting=arrival.declared.max_waiting,
+        max_per_caller=arrival.declared.max_waiting_per_caller,
     )
-    if url != declared.url:  # the operator's own is looked at when the result is sent
-        check = asyncio.to_thread(check_address, url, allowed_networks=target.allowed_networks)
-        try:
-            await asyncio.wait_for(check, _NAME_SERVER_TIMEOUT_S)
-        except TimeoutError as exc:
-            raise UnreachableError(
-                "its name was not resolved in time", system="callback", operation="check address"
-            ) from exc
-    return target
+    if leave is None:
+        raise _CrowdedError
+    try:
+        yield
+    finally:
+        leave()
 
 
 def _callback_url(arrival: Arrival, declared: CallbackDeclaration) -> str | None:
