@@ -205,8 +205,15 @@ class Receiver:
         except BadPayloadError as exc:
             await self._park(exchange, request, verified, exc)
             raise
+        headers = _kept_headers(exchange)
         deliveries = [
-            _delivery(exchange, verified, event, ignore_reason=_ignore_reason(endpoint, event))
+            _delivery(
+                exchange,
+                verified,
+                event,
+                headers,
+                ignore_reason=_ignore_reason(endpoint, event),
+            )
             for event in events
             if not event.is_notice
         ]
@@ -270,8 +277,9 @@ class Receiver:
     ) -> None:
         # It came from the right sender, so it is kept: mended by hand, it can be replayed.
         event = ReceivedEvent("", digest(request))
+        headers = _kept_headers(exchange)
         await self._store(
-            exchange, [_delivery(exchange, verified, event, park_reason=error.message)]
+            exchange, [_delivery(exchange, verified, event, headers, park_reason=error.message)]
         )
 
     async def _store(self, exchange: _Exchange, deliveries: list[NewDelivery]) -> None:
@@ -337,23 +345,29 @@ def _ignore_reason(endpoint: Endpoint, event: ReceivedEvent) -> str | None:
     return f"the endpoint takes no {event.event_type or 'untyped'} events"
 
 
+def _kept_headers(exchange: _Exchange) -> bytes:
+    """As stored; made once a request, since the events of a batch share them."""
+    secret = exchange.endpoint.verifier.credential_headers
+    return orjson.dumps([pair for pair in exchange.pairs if pair[0] not in secret])
+
+
 def _delivery(
     exchange: _Exchange,
     verified: VerifiedRequest,
     event: ReceivedEvent,
+    headers: bytes,
     *,
     park_reason: str | None = None,
     ignore_reason: str | None = None,
 ) -> NewDelivery:
     endpoint = exchange.endpoint
-    secret = endpoint.verifier.credential_headers
     return NewDelivery(
         integration=endpoint.integration,
         endpoint=endpoint.name,
         event=event.event_type,
         dedup_key=event.dedup_key,
         ordering_key=event.ordering_key,
-        headers=orjson.dumps([pair for pair in exchange.pairs if pair[0] not in secret]),
+        headers=headers,
         body=verified.body,
         payload=event.payload,
         content_type=exchange.headers.get("content-type", ""),
@@ -371,7 +385,7 @@ def _arrival(exchange: _Exchange, verified: VerifiedRequest, forwarding: Forward
         raise BadPayloadError(
             "one request must hold one event", system=endpoint.name, operation="read events"
         )
-    delivery = _delivery(exchange, verified, events[0])
+    delivery = _delivery(exchange, verified, events[0], _kept_headers(exchange))
     return Arrival(
         endpoint=endpoint,
         declared=endpoint.synchronous,

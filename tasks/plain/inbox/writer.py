@@ -39,7 +39,7 @@ class InboxWriter:
         engine: From `tasks.plain.state.database.open_database`.
         max_body_bytes: Larger bodies and payloads are refused.
         max_waiting_bytes: When more than this waits for the disk, callers are told to come
-            back later; bounds memory.
+            back later; bounds memory. A call that is larger by itself is taken when nothing waits.
         busy_timeout_s: How long to wait for SQLite's write lock.
         in_own_process: Commit in a process instead of a thread: under load more than twice as
             fast, since the event loop then shares its processor and interpreter with nobody.
@@ -128,14 +128,12 @@ class InboxWriter:
             UnreachableError: The database does not answer.
             BadPayloadError: A body is too large, or a name holds what no database stores.
         """
-        size = 0
-        for delivery in deliveries:
-            size += self._checked_size(delivery)
+        size = self._checked_size(deliveries)
         if self._closing:
             raise _busy("shutting down")
         if self._line is None:
             raise _busy("the database is not connected yet")
-        if self._waiting_bytes + size > self._max_waiting_bytes:
+        if self._waiting_bytes and self._waiting_bytes + size > self._max_waiting_bytes:
             raise _busy("too many deliveries wait for the disk")
         loop = asyncio.get_running_loop()
         call = _Call(committing_line.packed(deliveries), size, loop.create_future())
@@ -193,8 +191,22 @@ class InboxWriter:
                 _LOG.warning("nothing can be stored yet: %s", exc)
             await asyncio.sleep(_RESTART_EVERY_S)
 
-    def _checked_size(self, delivery: NewDelivery) -> int:
-        size = delivery.size_bytes
+    def _checked_size(self, deliveries: Sequence[NewDelivery]) -> int:
+        """What a call holds in memory; the events of a batch share their body and headers."""
+        size = 0
+        body = headers = None
+        for each in deliveries:
+            if each.body is not body:
+                body = each.body
+                size += self._within_limit(len(body), each)
+            if each.headers is not headers:
+                headers = each.headers
+                size += len(headers)
+            if each.payload is not None:
+                size += self._within_limit(len(each.payload), each)
+        return size
+
+    def _within_limit(self, size: int, delivery: NewDelivery) -> int:
         if size > self._max_body_bytes:
             raise BadPayloadError(
                 f"{size} bytes; the limit is {self._max_body_bytes}",

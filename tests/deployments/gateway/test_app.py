@@ -183,6 +183,15 @@ async def test_of_a_batch_what_is_not_wanted_is_kept_as_ignored(start):
     assert [line["outcome"] for line in gateway.lines()] == ["accepted", "duplicate"]
 
 
+async def test_the_events_of_a_batch_share_what_is_stored_of_the_request(start):
+    """One stored body and one stored list of headers, and that is all that waits for the disk."""
+    gateway = await start({"open": {**OPEN, "is_batch": True, "dedup": "field:id"}})
+    batch = [{"id": number, "text": "x" * 1500} for number in range(400)]  # 600 KB, times 400
+    assert (await gateway.client.post("/open", json=batch)).status_code == 202
+    assert (await gateway.client.get("/readyz")).status_code == 200
+    assert gateway.rows("count(*), count(DISTINCT r.id)") == [(400, 1)]
+
+
 async def test_a_locked_database_is_503_and_nothing_is_stored(start, github, sign, engine):
     """While another holds the lock the sender is asked to come back; afterwards it is stored."""
     gateway = await start({"github": github})
@@ -202,7 +211,7 @@ async def test_a_payload_too_large_for_the_inbox_does_not_make_the_gateway_unrea
     """What grows beyond the inbox's limit when it is parsed is the sender's to mend: 400."""
     gateway = await start({"open": {**OPEN, "max_body_bytes": 25 * 1024 * 1024}})
     form = {"Content-Type": "application/x-www-form-urlencoded"}
-    answer = await gateway.client.post("/open", content=b"a=" + b"x" * 14_000_000, headers=form)
+    answer = await gateway.client.post("/open", content=b"a=" + b'"' * 14_000_000, headers=form)
     assert answer.status_code == 400
     assert (await gateway.client.get("/readyz")).status_code == 200
 

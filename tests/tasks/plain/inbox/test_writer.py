@@ -119,11 +119,15 @@ async def test_nul_character_is_refused_before_it_meets_the_database(setup, new)
 
 
 async def test_size_limit(setup, new):
-    """A body above the limit is refused with the limit."""
+    """A body or a payload above the limit is refused with the limit, and each counts by itself."""
     writer = InboxWriter(setup.engine, max_body_bytes=10)
     await writer.start()
     with pytest.raises(BadPayloadError, match="12 bytes; the limit is 10"):
         await writer.store([new("a")])
+    with pytest.raises(BadPayloadError, match="11 bytes; the limit is 10"):
+        await writer.store([new("a", body=b"1", payload=b"1" * 11)])
+    [stored] = await writer.store([new("a", body=b"1" * 10, payload=b"1" * 10)])
+    assert stored.is_new
     await writer.close()
 
 
@@ -147,7 +151,7 @@ async def test_one_refused_call_does_not_fail_its_group(setup, new):
 
 async def test_too_much_waiting(setup, new):
     """When more waits for the disk than memory should hold, callers are told to come back."""
-    writer = InboxWriter(setup.engine, max_waiting_bytes=30)
+    writer = InboxWriter(setup.engine, max_waiting_bytes=100)
     await writer.start()
     results = await asyncio.gather(
         *(writer.store([new(str(i))]) for i in range(4)), return_exceptions=True
@@ -155,6 +159,37 @@ async def test_too_much_waiting(setup, new):
     assert [isinstance(each, UpstreamBusyError) for each in results] == [False, False, True, True]
     [stored] = await writer.store([new("later")])
     assert stored.is_new
+    await writer.close()
+
+
+async def test_the_events_of_a_batch_count_their_body_once(setup, new):
+    """What waits is what is stored: a body once, however many events came in it."""
+    writer = InboxWriter(setup.engine, max_waiting_bytes=3000)
+    await writer.start()
+    body, headers = b"x" * 1000, b"[]"
+    batch = [new(str(i), body=body, headers=headers, payload=b"1") for i in range(50)]
+    stored, alone, refused = await asyncio.gather(
+        writer.store(batch),
+        writer.store([new("a", body=body)]),
+        writer.store([new("b", body=body)]),
+        return_exceptions=True,
+    )
+    await writer.close()
+    assert [each.is_new for each in stored + alone] == [True] * 51
+    assert isinstance(refused, UpstreamBusyError)
+
+
+async def test_a_call_larger_than_all_that_may_wait_is_taken_alone(setup, new):
+    """It waits for nothing else to be stored, and is not sent away again and again."""
+    writer = InboxWriter(setup.engine, max_waiting_bytes=30)
+    await writer.start()
+    large = [new(str(i), body=b"%d" % i * 20) for i in range(3)]
+    stored, refused = await asyncio.gather(
+        writer.store(large), writer.store([new("a")]), return_exceptions=True
+    )
+    assert [each.is_new for each in stored] == [True] * 3
+    assert isinstance(refused, UpstreamBusyError)
+    assert (await writer.store([new("a")]))[0].is_new
     await writer.close()
 
 

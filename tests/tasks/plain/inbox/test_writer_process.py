@@ -72,7 +72,8 @@ async def test_a_row_beside_the_delivery(setup, new, writer: InboxWriter):
     )
     await writer.store([new("a", beside=(SYNCHRONOUS_REQUESTS, row))])
     with setup.engine.begin() as connection:
-        found = connection.execute(text("DELETE FROM synchronous_requests RETURNING id")).scalars()
+        taken = "DELETE FROM synchronous_requests WHERE delivery_id = :id RETURNING id"
+        found = connection.execute(text(taken), {"id": "d" * 32}).scalars()
         assert found.all() == ["r" * 32]
 
 
