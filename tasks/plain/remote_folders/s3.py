@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import uuid
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
+from tasks.plain.remote_folders.contents import have_same_content
 from tasks.plain.remote_folders.moves import leads_nowhere
 from tasks.plain.remote_folders.paths import clean_path, join, listed_path
 from tasks.plain.remote_folders.protocol import FileChangedError, RemoteFile, TargetExistsError
@@ -26,6 +28,7 @@ _PART_BYTES = 8 * 1024 * 1024
 _PARTS_UNDER_WAY = 4
 _MOST_PARTS = 10_000
 _MOST_COPIED_AT_ONCE_BYTES = 5 * 1024**3
+_UPLOAD = "upload"  # metadata by which an upload knows its own object
 
 
 class S3Files:
@@ -118,13 +121,15 @@ class S3Files:
         exact = ExactContent(content, size, system=self._system, operation="put", record=path)
         target = self._object(path)
         condition: dict[str, Any] = {} if overwrite else {"IfNoneMatch": "*"}
+        metadata = {_UPLOAD: uuid.uuid4().hex}
         with s3_errors(self._system, "put", path):
             if size <= _PART_BYTES:
                 body = read_fully(exact, size + 1)
                 exact.check_ended()
-                self._client.put_object(**target, **condition, Body=body)
+                with self._known_when_repeated(target, metadata):
+                    self._client.put_object(**target, **condition, Body=body, Metadata=metadata)
             else:
-                self._put_in_parts(target, condition, exact, size)
+                self._put_in_parts(target, condition, metadata, exact, size)
             stored = self._head(path)
         if stored is None:
             raise self._changed("put", path)
@@ -133,7 +138,8 @@ class S3Files:
     def move(self, path: str, target: str, *, overwrite: bool = False) -> None:
         """Copy, then delete; see `RemoteFolder.move`.
 
-        A move that was interrupted between the two is completed by moving again.
+        A move that was interrupted between the two is completed by moving again: a file at the
+        target that is equal to the one at `path` is its copy.
         """
         path, target = self._clean(path, "move"), self._clean(target, "move")
         if leads_nowhere(self, path, target):
@@ -150,7 +156,7 @@ class S3Files:
             there = None if overwrite else self._head(target)
             if there is None:
                 self._copy(source, target, overwrite=overwrite)
-            elif (there.size, _etag(there)) != (source.size, _etag(source)):
+            elif not self._is_copy(there, source):
                 raise TargetExistsError(
                     f"there is a file at {target!r} already",
                     system=self._system,
@@ -170,11 +176,41 @@ class S3Files:
         self._threads.shutdown(cancel_futures=True)
         self._client.close()
 
+    @contextmanager
+    def _known_when_repeated(
+        self, target: dict[str, Any], metadata: dict[str, str]
+    ) -> Iterator[None]:
+        """Let a refusal pass if the object is there by a request whose answer was lost.
+
+        The client repeats a request that was not answered; the second one then finds what the
+        first has stored.
+        """
+        try:
+            yield
+        except ClientError as exc:
+            if status_of(exc) not in (404, 412) or not self._is_marked(target, metadata):
+                raise
+
+    def _is_marked(self, target: dict[str, Any], metadata: dict[str, str]) -> bool:
+        try:
+            found = self._client.head_object(**target)["Metadata"]
+        except ClientError as exc:
+            if status_of(exc) == 404:
+                return False
+            raise
+        return found.get(_UPLOAD) == metadata[_UPLOAD]
+
     def _put_in_parts(
-        self, target: dict[str, Any], condition: dict[str, Any], content: ExactContent, size: int
+        self,
+        target: dict[str, Any],
+        condition: dict[str, Any],
+        metadata: dict[str, str],
+        content: ExactContent,
+        size: int,
     ) -> None:
         part_bytes = max(_PART_BYTES, -(-size // _MOST_PARTS))
-        upload = {**target, "UploadId": self._client.create_multipart_upload(**target)["UploadId"]}
+        begun = self._client.create_multipart_upload(**target, Metadata=metadata)
+        upload = {**target, "UploadId": begun["UploadId"]}
 
         def put_part(number: int, body: bytes) -> dict[str, Any]:
             answer = self._client.upload_part(**upload, PartNumber=number, Body=body)
@@ -189,14 +225,22 @@ class S3Files:
                 if len(under_way) == _PARTS_UNDER_WAY:
                     parts.append(under_way.popleft().result())
             parts.extend(future.result() for future in under_way)
-            self._client.complete_multipart_upload(
-                **upload, **condition, MultipartUpload={"Parts": parts}
-            )
+            with self._known_when_repeated(target, metadata):
+                self._client.complete_multipart_upload(
+                    **upload, **condition, MultipartUpload={"Parts": parts}
+                )
         except BaseException:
             for future in under_way:
                 future.cancel()
-            self._client.abort_multipart_upload(**upload)
+            with suppress(ClientError, BotoCoreError):  # the first failure is told
+                self._client.abort_multipart_upload(**upload)
             raise
+
+    def _is_copy(self, there: RemoteFile, source: RemoteFile) -> bool:
+        if (there.size, _etag(there)) == (source.size, _etag(source)):
+            return True
+        # The copy of what was uploaded in parts, or is encrypted with a key, has another tag.
+        return have_same_content(self, source, there)
 
     def _copy(self, source: RemoteFile, target: str, *, overwrite: bool) -> None:
         only_this: dict[str, Any] = {"CopySourceIfMatch": _etag(source)}

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import string
 from typing import NamedTuple, Protocol, runtime_checkable
 from urllib.parse import quote
 
 from blocks.errors import MisconfiguredError, UpstreamFailedError
 from tasks.plain.mail import Attachment, Mail
+from tasks.plain.remote_folders.contents import has_content
 from tasks.plain.remote_folders.paths import join
-from tasks.plain.remote_folders.protocol import RemoteFolder
+from tasks.plain.remote_folders.protocol import RemoteFolder, TargetExistsError
 from tasks.plain.reports.building import ReportFile
 from tasks.plain.reports.deliveries import Claim, Receipt
 from tasks.plain.reports.destinations import FolderDestination, MailDestination, SmsDestination
 from tasks.plain.reports.pdf_report import shown_value
 from tasks.plain.reports.report import Report
 from tasks.plain.sms import TextMessage, sms_text
-
-_READ_BYTES = 1024 * 1024
 
 
 @runtime_checkable
@@ -74,7 +72,8 @@ def put_report(
     """Store the file in its folder so that it is there once, whole and the right one.
 
     A file that an unrecorded attempt left is recognised by its content. What this report itself
-    delivered before is replaced, also when the new file has another name.
+    delivered before is replaced, also when the new file has another name; nobody else's is,
+    unless the destination says so.
 
     Raises:
         TargetExistsError: There is a file of that name which is not this report's.
@@ -82,20 +81,15 @@ def put_report(
     """
     file = built.file
     path = join(destination.folder.strip("/"), file.name)
-    ours = claim.revision > 1 or claim.uncertain
+    previous = claim.previous
+    is_renamed = previous is not None and previous.name != file.name
+    replaces = previous is not None and not is_renamed
     if not (claim.uncertain and _is_there(folder, path, file)):
-        overwrite = ours or destination.existing == "overwrite"
-        with file.path.open("rb") as content:
-            stored = folder.put(path, content, size=file.size, overwrite=overwrite)
-        if stored.size != file.size:
-            raise UpstreamFailedError(
-                f"{stored.size:,} of {file.size:,} bytes arrived",
-                system=folder.system,
-                operation="put",
-                record=path,
-            )
-    if claim.previous and claim.previous.name != file.name:
-        folder.delete(join(destination.folder.strip("/"), claim.previous.name))
+        _put(folder, path, file, overwrite=replaces or destination.existing == "overwrite")
+    if previous is not None and is_renamed:
+        before = join(destination.folder.strip("/"), previous.name)
+        if has_content(folder, before, size=previous.size, sha256=previous.sha256):
+            folder.delete(before)
     return Receipt(file.name, file.size, file.sha256, _link(folder, path, destination))
 
 
@@ -137,15 +131,26 @@ def report_sms(built: BuiltReport, destination: SmsDestination, link: str | None
     return TextMessage(destination.to, sms_text(text, link, max_segments=destination.max_segments))
 
 
+def _put(folder: RemoteFolder, path: str, file: ReportFile, *, overwrite: bool) -> None:
+    try:
+        with file.path.open("rb") as content:
+            stored = folder.put(path, content, size=file.size, overwrite=overwrite)
+    except TargetExistsError:
+        # It can be there by an attempt that got no answer.
+        if _is_there(folder, path, file):
+            return
+        raise
+    if stored.size != file.size:
+        raise UpstreamFailedError(
+            f"{stored.size:,} of {file.size:,} bytes arrived",
+            system=folder.system,
+            operation="put",
+            record=path,
+        )
+
+
 def _is_there(folder: RemoteFolder, path: str, file: ReportFile) -> bool:
-    found = folder.stat(path)
-    if found is None or found.size != file.size:
-        return False
-    digest = hashlib.sha256()
-    with folder.open(found) as content:
-        while piece := content.read(_READ_BYTES):
-            digest.update(piece)
-    return digest.hexdigest() == file.sha256
+    return has_content(folder, path, size=file.size, sha256=file.sha256)
 
 
 def _link(folder: RemoteFolder, path: str, destination: FolderDestination) -> str:

@@ -10,8 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
+from botocore.exceptions import ConnectionClosedError
+from botocore.httpsession import URLLib3Session
 
 from blocks.errors import (
     MisconfiguredError,
@@ -114,6 +117,29 @@ def test_two_writers_of_one_name(s3_folder, s3_server, size):
     assert folder.stat("in/a").size == 5
 
 
+@pytest.mark.parametrize("size", [10, 9_000_000])
+def test_an_upload_whose_answer_was_lost_is_known_when_it_is_repeated(s3_server, monkeypatch, size):
+    """The client repeats the request by itself; it is not told that a file is in its way."""
+    monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda _seconds: None))
+    block = s3_server.block("exchange", attempts=2)
+    client = block.get_client()
+    folder = S3Files(client, "exchange", system=block.system)
+    answers = []
+
+    def lose_the_first_answer(request, **_):
+        if not answers:
+            answers.append(URLLib3Session().send(request))
+            raise ConnectionClosedError(endpoint_url=request.url)
+
+    for operation in ("PutObject", "CompleteMultipartUpload"):
+        client.meta.events.register(f"before-send.s3.{operation}", lose_the_first_answer)
+    assert put(folder, "in/a", bytes(size)).size == size
+    assert [answer.status_code for answer in answers] == [200]
+    with pytest.raises(TargetExistsError):
+        put(folder, "in/a", bytes(size))
+    folder.close()
+
+
 def test_a_failed_upload_leaves_no_parts(s3_folder, s3_server):
     """Parts of an upload that fails are not left to be billed."""
     folder = s3_folder()
@@ -132,6 +158,24 @@ def test_a_move_that_was_interrupted_is_completed(s3_folder, s3_server):
     )
     folder.move("a", "b")
     assert objects(s3_server) == {"b"}
+
+
+@pytest.mark.parametrize("other_end", [b"", b"x"])
+def test_a_move_of_a_file_stored_in_parts_is_completed(s3_folder, s3_server, other_end):
+    """Its copy has another digest at the service: then the content says whether it is the copy."""
+    folder = s3_folder()
+    content = bytes(9_000_000)
+    put(folder, "a", content)
+    copy = content[: len(content) - len(other_end)] + other_end
+    s3_server.client.put_object(Bucket="exchange", Key="b", Body=copy)
+    assert folder.stat("a").version.split("-")[0] != folder.stat("b").version.split("-")[0]
+    if other_end:
+        with pytest.raises(TargetExistsError):
+            folder.move("a", "b")
+        assert objects(s3_server) == {"a", "b"}
+    else:
+        folder.move("a", "b")
+        assert objects(s3_server) == {"b"}
 
 
 def test_a_new_upload_during_a_move_is_not_lost(s3_folder, s3_server):

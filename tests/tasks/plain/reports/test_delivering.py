@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 
 import pytest
 
@@ -77,23 +78,55 @@ def test_an_uncertain_attempt_recognises_its_own_file(tmp_path, folder, built):
     put_report(folder, built, THERE, FIRST)
     path = tmp_path / "office" / "reports" / built.file.name
     before = path.stat().st_mtime_ns, path.stat().st_ino
-    put_report(folder, built, THERE, UNCERTAIN)
-    assert (path.stat().st_mtime_ns, path.stat().st_ino) == before
+    for claim in (UNCERTAIN, FIRST):  # also when nobody noticed that the answer was lost
+        put_report(folder, built, THERE, claim)
+        assert (path.stat().st_mtime_ns, path.stat().st_ino) == before
+
+
+def test_an_uncertain_attempt_does_not_replace_what_is_not_its_own(tmp_path, folder, built):
+    """Files appear whole: what has other content was not left by an earlier attempt."""
+    path = tmp_path / "office" / "reports" / built.file.name
+    path.parent.mkdir()
     for other in (b"half a file", b"x" * built.file.size):
         path.write_bytes(other)
-        put_report(folder, built, THERE, UNCERTAIN)
-        assert path.read_bytes() == built.file.path.read_bytes()
+        with pytest.raises(TargetExistsError):
+            put_report(folder, built, THERE, UNCERTAIN)
+        assert path.read_bytes() == other
+
+
+def stored(path, text: str) -> Receipt:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    return Receipt(path.name, len(text), hashlib.sha256(text.encode()).hexdigest(), None)
 
 
 def test_a_new_revision_replaces_the_file_whatever_its_name_was(tmp_path, folder, built):
     """There is one file per period, also when format or name template changed in between."""
+    for name in ("old name.pdf", built.file.name):
+        before = stored(tmp_path / "office" / "reports" / name, "revision 1")
+        put_report(folder, built, THERE, dataclasses.replace(SECOND, previous=before))
+        assert content(tmp_path) == {f"reports/{built.file.name}": built.file.path.read_bytes()}
+
+
+def test_a_new_revision_replaces_no_stranger_under_its_new_name(tmp_path, folder, built):
+    """What this report delivered under another name says nothing of a file of this one."""
+    before = stored(tmp_path / "office" / "reports" / "old name.pdf", "revision 1")
+    stored(tmp_path / "office" / "reports" / built.file.name, "not ours")
+    with pytest.raises(TargetExistsError):
+        put_report(folder, built, THERE, dataclasses.replace(SECOND, previous=before))
+    assert content(tmp_path) == {
+        "reports/old name.pdf": b"revision 1",
+        f"reports/{built.file.name}": b"not ours",
+    }
+
+
+def test_what_came_in_the_place_of_an_earlier_revision_stays(tmp_path, folder, built):
+    """Under its old name only the file that this report delivered is removed."""
     old = tmp_path / "office" / "reports" / "old name.pdf"
-    old.parent.mkdir()
-    old.write_text("revision 1")
-    (old.parent / built.file.name).write_text("also revision 1")
-    claim = dataclasses.replace(SECOND, previous=Receipt(old.name, 10, "", None))
-    put_report(folder, built, THERE, claim)
-    assert content(tmp_path) == {f"reports/{built.file.name}": built.file.path.read_bytes()}
+    before = stored(old, "revision 1")
+    old.write_text("not ours")
+    put_report(folder, built, THERE, dataclasses.replace(SECOND, previous=before))
+    assert old.read_text() == "not ours"
 
 
 def test_a_mail_tells_the_totals_and_keeps_its_key(built):

@@ -1,0 +1,39 @@
+"""Compares the contents of stored files, where their descriptions do not say enough."""
+
+from __future__ import annotations
+
+import hashlib
+
+from tasks.plain.remote_folders.protocol import RemoteFile, RemoteFolder
+
+_READ_BYTES = 1024 * 1024
+
+
+def has_content(folder: RemoteFolder, path: str, *, size: int, sha256: str) -> bool:
+    """Whether there is a file of this content.
+
+    Args:
+        folder: The place.
+        path: Of the file.
+        size: Bytes; a file of another size is not read.
+        sha256: Of the content, in hexadecimal.
+    """
+    found = folder.stat(path)
+    if found is None or found.size != size:
+        return False
+    digest = hashlib.sha256()
+    with folder.open(found) as content:
+        while piece := content.read(_READ_BYTES):
+            digest.update(piece)
+    return digest.hexdigest() == sha256
+
+
+def have_same_content(folder: RemoteFolder, one: RemoteFile, other: RemoteFile) -> bool:
+    """Whether two files of a place are equal; they are read up to the first difference."""
+    if one.size != other.size:
+        return False
+    with folder.open(one) as content, folder.open(other) as other_content:
+        while piece := content.read(_READ_BYTES):
+            if other_content.read(_READ_BYTES) != piece:
+                return False
+    return True
