@@ -7,6 +7,7 @@ import logging
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -31,6 +32,8 @@ from tasks.plain.webhooks.request import ReceivedEvent, VerifiedRequest, Webhook
 
 _LOG = logging.getLogger(__name__)
 _LENGTH_DIGITS = 18  # more make no difference, and Python refuses to read thousands
+# not the threads that everything else needs: a stranger can have a certificate wait here
+_MAY_BLOCK = ThreadPoolExecutor(16, "verify")
 
 Confirm = Callable[[str], Awaitable[bool]]
 """GETs a URL that confirms a subscription; says whether that worked."""
@@ -320,7 +323,9 @@ class Receiver:
 async def _verified(endpoint: Endpoint, request: WebhookRequest) -> VerifiedRequest:
     verifier = endpoint.verifier
     if verifier.scheme.may_block:
-        return await asyncio.to_thread(verifier.verify, request)
+        return await asyncio.get_running_loop().run_in_executor(
+            _MAY_BLOCK, verifier.verify, request
+        )
     return verifier.verify(request)
 
 

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import sqlite3
+import threading
 import time
 from ipaddress import ip_network
 from pathlib import Path
@@ -367,6 +368,31 @@ async def test_sns_notifications_are_stored_and_a_cancellation_is_noted(start):
     ((payload,),) = gateway.rows("payload")
     assert json.loads(payload)["message"] == {"order": 42}
     assert [line["outcome"] for line in gateway.lines()] == ["accepted", "notice"]
+
+
+async def test_certificates_that_do_not_come_hold_up_nobody_else(start):
+    """While their host is silent, threads for everything else are free."""
+    asked, comes = threading.Event(), threading.Event()
+
+    def late(url):
+        asked.set()
+        comes.wait(30)
+        return certificate(url)
+
+    gateway = await start({"sns": SNS_ENDPOINT}, fetch_certificate=late)
+    message = dict(SNS["messages"])["Notification, JSON message"]
+    sending = [
+        asyncio.create_task(gateway.client.post("/sns", json=message | {"Signature": "AAAA"}))
+        for _ in range(40)
+    ]
+    try:
+        while not asked.is_set():  # noqa: ASYNC110 - it is another thread's
+            await asyncio.sleep(0.002)
+        await asyncio.wait_for(asyncio.to_thread(lambda: None), 20)
+    finally:
+        comes.set()
+        answers = await asyncio.gather(*sending)
+    assert {answer.status_code for answer in answers} == {401}
 
 
 async def test_salesforce_hears_ack_and_its_session_is_stored_nowhere(start, engine):
