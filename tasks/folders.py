@@ -5,6 +5,7 @@ A new kind of place costs a class with the methods of `RemoteFolder`, a block, a
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 from prefect import task
 from prefect.blocks.core import Block
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import task_run
 
 from blocks.azure_file_share import AzureFileShare
 from blocks.dropbox_account import DropboxAccount
@@ -21,8 +23,9 @@ from blocks.local_folder import LocalFolder
 from blocks.s3_bucket import S3Bucket
 from blocks.sftp_server import SftpServer
 from tasks.api import is_transient
+from tasks.plain.remote_folders.contents import find_content
 from tasks.plain.remote_folders.local import LocalFiles
-from tasks.plain.remote_folders.protocol import RemoteFile, RemoteFolder
+from tasks.plain.remote_folders.protocol import RemoteFile, RemoteFolder, TargetExistsError
 
 _COPY_BYTES = 1024 * 1024
 
@@ -137,11 +140,24 @@ def download_file(place: Block, file: RemoteFile, target: Path) -> Path:
 def upload_file(place: Block, source: Path, path: str, *, overwrite: bool = False) -> RemoteFile:
     """Copy a file of this machine to a place, where it appears whole or not at all.
 
+    When the task run is retried, a file of this content is what an earlier attempt stored.
+
     Raises:
         TargetExistsError: There is a file at `path` and `overwrite` is off.
     """
     with open_folder(place) as folder, source.open("rb") as content:
-        return folder.put(path, content, size=source.stat().st_size, overwrite=overwrite)
+        size = source.stat().st_size
+        try:
+            return folder.put(path, content, size=size, overwrite=overwrite)
+        except TargetExistsError:
+            if task_run.run_count < 2:
+                raise
+            content.seek(0)
+            digest = hashlib.file_digest(content, "sha256").hexdigest()
+            stored = find_content(folder, path, size=size, sha256=digest)
+            if stored is None:
+                raise
+            return stored
 
 
 @task(task_run_name="move {path}", cache_policy=NO_CACHE, retry_condition_fn=is_transient)

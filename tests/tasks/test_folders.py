@@ -54,6 +54,16 @@ def test_a_file_goes_there_and_back(place, source, tmp_path):
     assert list_files.fn(place, "done") == []
 
 
+def test_an_upload_that_is_tried_again_knows_what_it_stored(place, source, monkeypatch):
+    """When only the answer was lost, the retry takes the file for its own; no other one."""
+    stored = upload_file.fn(place, source, "in/stock.csv")
+    monkeypatch.setenv("PREFECT__RUNTIME__TASK_RUN__RUN_COUNT", "2")
+    assert upload_file.fn(place, source, "in/stock.csv") == stored
+    source.write_text("sku;price;...\n")
+    with pytest.raises(TargetExistsError):
+        upload_file.fn(place, source, "in/stock.csv")
+
+
 def test_a_download_that_fails_leaves_nothing(place, source, tmp_path):
     """Neither a target nor a part of it is left when the file is gone."""
     file = upload_file.fn(place, source, "stock.csv")

@@ -9,8 +9,8 @@ from tasks.plain.remote_folders.protocol import RemoteFile, RemoteFolder
 _READ_BYTES = 1024 * 1024
 
 
-def has_content(folder: RemoteFolder, path: str, *, size: int, sha256: str) -> bool:
-    """Whether there is a file of this content.
+def find_content(folder: RemoteFolder, path: str, *, size: int, sha256: str) -> RemoteFile | None:
+    """The file at a path if it has this content, else None.
 
     Args:
         folder: The place.
@@ -20,12 +20,12 @@ def has_content(folder: RemoteFolder, path: str, *, size: int, sha256: str) -> b
     """
     found = folder.stat(path)
     if found is None or found.size != size:
-        return False
+        return None
     digest = hashlib.sha256()
     with folder.open(found) as content:
         while piece := content.read(_READ_BYTES):
             digest.update(piece)
-    return digest.hexdigest() == sha256
+    return found if digest.hexdigest() == sha256 else None
 
 
 def have_same_content(folder: RemoteFolder, one: RemoteFile, other: RemoteFile) -> bool:

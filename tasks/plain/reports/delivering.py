@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from blocks.errors import MisconfiguredError, UpstreamFailedError
 from tasks.plain.mail import Attachment, Mail
-from tasks.plain.remote_folders.contents import has_content
+from tasks.plain.remote_folders.contents import find_content
 from tasks.plain.remote_folders.paths import join
 from tasks.plain.remote_folders.protocol import RemoteFolder, TargetExistsError
 from tasks.plain.reports.building import ReportFile
@@ -88,7 +88,7 @@ def put_report(
         _put(folder, path, file, overwrite=replaces or destination.existing == "overwrite")
     if previous is not None and is_renamed:
         before = join(destination.folder.strip("/"), previous.name)
-        if has_content(folder, before, size=previous.size, sha256=previous.sha256):
+        if find_content(folder, before, size=previous.size, sha256=previous.sha256):
             folder.delete(before)
     return Receipt(file.name, file.size, file.sha256, _link(folder, path, destination))
 
@@ -150,7 +150,7 @@ def _put(folder: RemoteFolder, path: str, file: ReportFile, *, overwrite: bool) 
 
 
 def _is_there(folder: RemoteFolder, path: str, file: ReportFile) -> bool:
-    return has_content(folder, path, size=file.size, sha256=file.sha256)
+    return find_content(folder, path, size=file.size, sha256=file.sha256) is not None
 
 
 def _link(folder: RemoteFolder, path: str, destination: FolderDestination) -> str:
