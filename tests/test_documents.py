@@ -1,0 +1,204 @@
+"""The guides name what there is: calls that an application must offer, files, units, variables."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deployments.register_blocks import block_types
+from deployments.sandbox.own_app.events import EVENT_TYPES
+from deployments.sandbox.own_app.records import RESOURCES
+from deployments.sandbox.own_app.serving import RunningOwnApp
+from tasks.plain.application_records import MODELS
+from tasks.plain.integrations.declarations import read_declarations
+
+PROJECT = Path(__file__).parents[1]
+FLOWS = {path.parent.name for path in (PROJECT / "flows").glob("*/__init__.py")}
+OWN_APP = (PROJECT / "docs/own-app.md").read_text()
+CALL = re.compile(r"`(GET|POST|PUT|PATCH|DELETE) ([^`\s]+)`")
+KEYS = {
+    "sku": "000017", "order_no": "SO-1", "contact_id": "K-7", "activity_id": "A-1",
+    "ticket_no": "T-1",
+}  # fmt: skip
+RECORDS: dict[str, dict[str, Any]] = {
+    "inventory": {"sku": "000017", "name": "Widget", "quantity": 5},
+    "products": {
+        "sku": "000017", "name": "Widget", "price": "12.00", "currency": "EUR", "active": True,
+    },
+    "orders": {
+        "order_no": "SO-1", "customer": "Ada", "ordered_at": "2026-03-01T09:30:00Z",
+        "status": "new", "total": "12.00", "currency": "EUR", "lines": [],
+    },
+    "contacts": {"contact_id": "K-7", "name": "Ada Okafor", "email": "ada@example.com"},
+    "activities": {"activity_id": "A-1", "kind": "push", "title": "1 commit"},
+    "tickets": {"ticket_no": "T-1", "title": "It does not start", "status": "open"},
+}  # fmt: skip
+
+
+def rows(text: str, first_cell: str) -> Iterator[list[str]]:
+    """The cells of each row of the table whose head begins so."""
+    lines = iter(text.splitlines())
+    for line in lines:
+        if line.startswith(f"| {first_cell} |"):
+            break
+    next(lines)
+    for line in lines:
+        if not line.startswith("|"):
+            return
+        yield [cell.strip() for cell in line.strip("|").split(" | ")]
+
+
+def body_of(path: str) -> dict[str, Any]:
+    resource, _, rest = path.partition("/")
+    if rest == "batch":
+        return {"records": [RECORDS[resource]]}
+    if rest.endswith("adjustments"):
+        return {"action": "add", "quantity": 3}
+    if resource == "webhooks":
+        return {"url": "http://127.0.0.1:9/", "events": ["order.created"], "description": "x/y"}
+    return RECORDS[resource]
+
+
+def test_every_call_of_the_contract_is_served(own_app: RunningOwnApp):
+    """What the guide asks of an application the sandbox's own application offers, call by call."""
+    calls = sorted(set(CALL.findall(OWN_APP)), key=lambda call: call[0] == "DELETE")
+    assert len(calls) > 20
+    for resource, record in RECORDS.items():
+        batch = own_app.http.post(
+            f"/api/v1/{resource}/batch",
+            json={"records": [record]},
+            headers={"Idempotency-Key": f"seed-{resource}"},
+        )
+        assert batch.json()["created"] == 1
+    webhook = own_app.http.post("/api/v1/webhooks", json=body_of("webhooks")).json()
+    for number, (method, named) in enumerate(calls):
+        for path in [named.replace("{resource}", each) for each in RESOURCES]:
+            filled = path.format_map(KEYS | {"id": webhook["id"]})
+            answer = own_app.http.request(
+                method,
+                f"/api/v1/{filled}",
+                json=None if method in ("GET", "DELETE") else body_of(filled),
+                headers={"Idempotency-Key": f"{number}-{path}"} if method == "POST" else {},
+            )
+            assert answer.is_success, (method, filled, answer.text)
+            if path == named:
+                break
+
+
+def test_the_contract_has_the_records_of_the_application():
+    """Resources, keys and fields in the guide are those of the sandbox, in their order."""
+    told = {
+        resource: (key.strip("`"), re.findall(r"`(\w+)`", fields))
+        for resource, key, fields in rows(OWN_APP, "resource")
+    }
+    assert told == {
+        name: (each.key_field, [field for field in each.columns if field != each.key_field])
+        for name, each in RESOURCES.items()
+    }
+    for name, model in MODELS.items():
+        assert set(model.model_fields) <= {told[name][0], *told[name][1]}
+
+
+def test_the_contract_names_each_integration_that_needs_the_application():
+    """Whoever uses the application's block is in the guide's table, those with events marked."""
+    named = {
+        name: (calls, events)
+        for names, calls, events in rows(OWN_APP, "integration")
+        for name in re.findall(r"`(\w+)`", names)
+    }
+    declared = read_declarations(sorted((PROJECT / "flows").glob("*/integration.yaml")))
+    using = {each.integration: each for each in declared if "http-api/own-app" in each.blocks}
+    assert set(named) == set(using)
+    for name, each in using.items():
+        events = [
+            event
+            for registration in each.registrations.values()
+            if registration.connection == "http-api/own-app"
+            for event in registration.events
+        ]
+        told = re.findall(r"of (\w+)s", named[name][1])
+        assert {event.partition(".")[0] for event in events} == set(told), name
+        assert set(events) <= set(EVENT_TYPES)
+
+
+@pytest.mark.parametrize("text", re.findall(r"```json\n(.*?)```", OWN_APP, re.DOTALL))
+def test_examples_of_the_contract_are_json(text):
+    """Each example can be read, and its records have the fields that the application knows."""
+    example = json.loads(text)
+    if "type" in example:
+        shown = set(RESOURCES["contacts"].columns) | {"changed_at", "version"}
+        assert set(example["data"]) == shown
+    for record in example.get("records", []):
+        assert set(record) <= set(RESOURCES["inventory"].columns)
+
+
+def yaml_examples() -> Iterator[Any]:
+    """Each deployment that a guide shows, as an entry behind those of prefect.yaml."""
+    for guide in sorted((PROJECT / "docs").glob("*.md")):
+        for number, text in enumerate(
+            re.findall(r"```yaml\n(.*?)```", guide.read_text(), re.DOTALL)
+        ):
+            if re.search(r"^  - (<<: \*|name: )", text):
+                yield pytest.param(text, id=f"{guide.stem}-{number}")
+
+
+@pytest.mark.parametrize("text", list(yaml_examples()))
+def test_deployments_in_guides_can_be_deployed(text):
+    """What a guide shows for prefect.yaml has all that an entry needs, and its flow takes it."""
+    given = (PROJECT / "prefect.yaml").read_text()
+    before = len(yaml.safe_load(given)["deployments"])
+    for entry in yaml.safe_load(f"{given.rstrip()}\n\n{text}")["deployments"][before:]:
+        assert entry["work_pool"]
+        assert entry["tags"]
+        assert entry["description"]
+        module, _, name = entry["entrypoint"].rpartition(".")
+        if module.split(".")[1] not in FLOWS:  # one that the reader is to write
+            continue
+        assert entry["tags"][0] == module.split(".")[1].replace("_", "-")
+        getattr(importlib.import_module(module), name).validate_parameters(entry["parameters"])
+
+
+def test_the_example_of_http_apis_is_right():
+    """The block that the guide shows can be made, and its flow imports what there is."""
+    guide = (PROJECT / "docs/http-apis.md").read_text()
+    documents, code = re.findall(r"```(?:yaml|python)\n(.*?)```", guide, re.DOTALL)
+    for slug, fields in yaml.safe_load(documents).items():
+        assert block_types()[slug.partition("/")[0]](**fields)
+    namespace: dict[str, Any] = {}
+    exec(compile(code, "http-apis.md", "exec"), namespace)
+    assert namespace["stock_to_warehouse"].fn.__doc__
+
+
+DOCUMENTS = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *(PROJECT / "docs").glob("*.md")]
+
+
+def anchors(document: Path) -> set[str]:
+    """What a link may name after "#": GitHub's form of each heading."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document):
+    """Each link to a file or a heading of the project finds it, and so does each path in code."""
+    text = document.read_text()
+    for target in re.findall(r"\]\((?!https?://)([^)\s]+)\)", text):
+        name, _, anchor = target.partition("#")
+        file = (document.parent / name).resolve() if name else document
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), target
+    for path in re.findall(r"`((?:flows|tasks|deployments|blocks|docs|benchmarks)/[\w./]+)`", text):
+        assert (PROJECT / path).exists() or (PROJECT / f"{path}.py").exists(), path
+
+
+def test_every_guide_is_in_the_readme():
+    """Whoever reads the README finds each guide."""
+    linked = set(re.findall(r"\]\(docs/([\w-]+\.md)", (PROJECT / "README.md").read_text()))
+    assert linked == {path.name for path in (PROJECT / "docs").glob("*.md")}
