@@ -77,8 +77,11 @@ async def working_on(
         public_url: Where third parties reach the gateway from now on; None leaves it.
 
     Raises:
-        IntegrationError: Another activation never ends, or a key for secrets is none.
+        IntegrationError: A block is missing that becoming active needs, another activation never
+            ends, or a key for secrets is none.
     """
+    if is_active:
+        await _require_blocks(wanted)  # what is written down as active is looked after every day
     engine = await asyncio.to_thread(open_database)
     try:
         ledger = Ledger(engine, run_id=str(runtime.flow_run.id))
@@ -235,6 +238,22 @@ async def known_states() -> list[ActivationState]:
     return await asyncio.to_thread(read)
 
 
+async def switch(work: ActiveWork, integration: str, *, on: bool) -> list[str]:
+    """Switch an integration's deployments, and remember it.
+
+    Args:
+        work: From `working_on`.
+        integration: Its name.
+        on: As for `switch_deployments`.
+
+    Returns:
+        Names of the deployments.
+    """
+    switched = await switch_deployments(integration, on=on)
+    await asyncio.to_thread(work.ledger.record_switched, integration, on=on)
+    return switched
+
+
 @task(task_run_name="switch {integration}", cache_policy=NO_CACHE, persist_result=False)
 async def switch_deployments(integration: str, *, on: bool) -> list[str]:
     """Let an integration's schedules, and every automation that runs it, start runs, or not.
@@ -288,6 +307,11 @@ async def _begun(
                 get_run_logger().info("waiting: %s", exc)
             await asyncio.sleep(_LOOK_AGAIN_S)
             waited_s += _LOOK_AGAIN_S
+
+
+async def _require_blocks(wanted: Iterable[Wanted]) -> None:
+    for slug in sorted({each.registration.connection for each in wanted}):
+        await load_connection(slug, HttpApi)
 
 
 async def _load_apis(

@@ -14,11 +14,12 @@ from tasks.activation import (
     known_states,
     register_all,
     show_registrations,
-    switch_deployments,
+    switch,
     working_on,
 )
 from tasks.outcomes import failed
 from tasks.plain.activation.activating import Registered
+from tasks.plain.activation.ledger import ActivationState
 from tasks.plain.activation.wanted import (
     declared_integration,
     declared_integrations,
@@ -39,6 +40,7 @@ async def activate_integration(integration: str, public_url: str | None = None) 
         public_url: How third parties reach the gateway, e.g. "https://hooks.example"; None for
             the worker's INTEGRATIONS_PUBLIC_URL.
     """
+    switched: list[str] = []
     try:
         declared = declared_integration(integration)
         wanted = wanted_registrations(declared, public_url, os.environ)
@@ -46,12 +48,13 @@ async def activate_integration(integration: str, public_url: str | None = None) 
             declared.integration, wanted, is_active=True, public_url=public_url or ""
         ) as work:
             done = await register_all(work, declared.integration, wanted)
+            if not _problems(done):
+                switched = await switch(work, declared.integration, on=True)
     except IntegrationError as error:
-        return failed(str(error))
+        return failed(f"not activated: {error}")
     await show_registrations(declared.integration, done)
     if problems := _problems(done):
         return failed(f"not switched on, because not all is registered: {problems}")
-    switched = await switch_deployments(declared.integration, on=True)
     return Completed(message=f"{_counted(done)}; switched on: {', '.join(switched) or 'nothing'}")
 
 
@@ -68,9 +71,9 @@ async def deactivate_integration(integration: str) -> State[Any]:
             name = declared_integration(name).integration
         async with working_on(name, [], is_active=False) as work:
             done = await register_all(work, name, [])
+            switched = await switch(work, name, on=False)
     except IntegrationError as error:
         return failed(str(error))
-    switched = await switch_deployments(name, on=False)
     await show_registrations(name, done)
     if problems := _problems(done):
         return failed(f"switched off, but not all is removed: {problems}")
@@ -82,30 +85,51 @@ async def check_registrations() -> State[Any]:
     """Look whether every registration is there as it should be, and mend what is not.
 
     Third parties remove or disable registrations, after failed deliveries for instance. What an
-    activation or deactivation left undone is done, too.
+    activation or deactivation left undone is done, too: at last its deployments are switched. What
+    somebody has paused or resumed by hand meanwhile stays so.
     """
-    mended: list[Registered] = []
+    mended: list[str] = []
     problems: list[str] = []
     for known in await known_states():
         try:
-            declared = declared_integrations().get(known.integration)
-            wanted = []
-            if declared is not None and known.is_active:
-                wanted = wanted_registrations(declared, known.public_url or None, os.environ)
-            async with working_on(known.integration, wanted) as work:
-                if work.state.is_active != known.is_active:
-                    continue  # somebody decided otherwise meanwhile, and sees to it
-                done = await register_all(work, known.integration, wanted)
+            done, switched = await _finished(known)
         except IntegrationError as error:
             problems.append(str(error))
             continue
-        await show_registrations(known.integration, done)
-        mended += [each for each in done if each.became not in ("kept", "failed")]
+        if done:
+            await show_registrations(known.integration, done)
+        mended += [
+            f"{each.integration}/{each.name} {each.became}"
+            for each in done
+            if each.became not in ("kept", "failed")
+        ]
+        mended += [f"{known.integration} switched {switched}"] if switched else []
         problems += [_problems(done)] if _problems(done) else []
-    told = "; ".join(f"{each.integration}/{each.name} {each.became}" for each in mended)
+    told = "; ".join(mended)
     if problems:
         return failed("; ".join([*problems, *([f"mended: {told}"] if told else [])]))
     return Completed(message=f"mended: {told}" if told else "all is as it should be")
+
+
+async def _finished(known: ActivationState) -> tuple[list[Registered], str]:
+    """Let an integration be what it shall be.
+
+    Returns:
+        What became of its registrations, and "on" or "off" if its deployments were switched.
+    """
+    declared = declared_integrations().get(known.integration)
+    wanted = []
+    if declared is not None and known.is_active:
+        wanted = wanted_registrations(declared, known.public_url or None, os.environ)
+    async with working_on(known.integration, wanted) as work:
+        if work.state.is_active != known.is_active:
+            return [], ""  # somebody decided otherwise meanwhile, and sees to it
+        done = await register_all(work, known.integration, wanted)
+        on = declared is not None and known.is_active
+        if work.state.is_switched_on == on or (on and _problems(done)):
+            return done, ""
+        await switch(work, known.integration, on=on)
+        return done, "on" if on else "off"
 
 
 def _problems(done: Sequence[Registered]) -> str:

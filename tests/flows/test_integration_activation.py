@@ -136,17 +136,41 @@ def test_what_cannot_be_registered_is_told_and_not_switched_on(runs, gateway, gi
     assert runs.retry(activate_integration).message == "1 created; switched on: github-events"
 
 
+def test_the_daily_check_ends_what_an_activation_began(runs, gateway, github, deployment):
+    """What it registers in the end is switched on, once: a pause by hand stays."""
+    assert runs.start(deactivate_integration, integration="github_events").is_completed()
+    github.block(auth=BearerAuth(token="wrong")).save("github", overwrite=True)
+    assert activate(runs, gateway).is_failed()
+    assert runs.start(check_registrations).is_failed()
+    assert deployment.look() == (False, False)
+    github.block().save("github", overwrite=True)
+    state = runs.start(check_registrations)
+    assert state.message == "mended: github_events/repository created; github_events switched on"
+    assert deployment.look() == (True, True)
+    asyncio.run(pause(deployment.ids[0]))
+    assert runs.start(check_registrations).message == "all is as it should be"
+    assert deployment.look() == (False, True)
+
+
 def test_a_missing_block_is_told_and_removes_nothing(runs, gateway, github):
     """What is registered stays until the block is there again."""
     activate(runs, gateway)
     HttpApi.delete("github")
     state = activate(runs, gateway)
-    assert "repository: Prefect: load block 'http-api/github': there is no such block" in (
-        state.message
+    assert state.message.startswith(
+        "not activated: Prefect: load block 'http-api/github': there is no such block"
     )
+    assert "repository: Prefect: load block" in runs.start(check_registrations).message
     assert len(github.hooks.hooks) == 1
     github.block().save("github", overwrite=True)
-    assert runs.retry(activate_integration).message.startswith("1 kept; ")
+    assert runs.retry(check_registrations).message == "all is as it should be"
+
+
+def test_without_its_blocks_it_does_not_become_active(runs, gateway, github):
+    """Nothing looks after it every day, and fails."""
+    HttpApi.delete("github")
+    assert activate(runs, gateway).is_failed()
+    assert runs.start(check_registrations).message == "all is as it should be"
 
 
 def test_a_ping_that_does_not_arrive_fails_the_activation(runs, gateway, github):
@@ -187,6 +211,11 @@ def test_a_name_that_is_none_is_told(runs, github):
     for flow in (activate_integration, deactivate_integration):
         state = runs.start(flow, integration="github_event")
         assert "there is no such integration; there are " in state.message
+
+
+async def pause(deployment_id):
+    async with get_client() as client:
+        await client.pause_deployment(deployment_id)
 
 
 async def resume(deployment_id):

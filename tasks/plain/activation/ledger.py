@@ -76,11 +76,13 @@ class ActivationState:
     Attributes:
         integration: Its name.
         is_active: Whether registrations shall be there.
+        is_switched_on: Whether its deployments were last switched on; else off, or never switched.
         public_url: Of the gateway, as last given.
     """
 
     integration: str
     is_active: bool
+    is_switched_on: bool
     public_url: str
 
 
@@ -143,6 +145,15 @@ class Ledger:
                 values["public_url"] = public_url
             connection.execute(_of(integration).values(values))
             return _state(_find(connection, integration))
+
+    def record_switched(self, integration: str, *, on: bool) -> None:
+        """Its deployments start runs from now on, or do not.
+
+        Raises:
+            LeaseLostError: Another activation took over.
+        """
+        with self._working(integration, self._clock()) as connection:
+            connection.execute(_of(integration).values(is_switched_on=on))
 
     def end(self, integration: str) -> None:
         """Let others have the integration."""
@@ -273,6 +284,7 @@ class Ledger:
         values = {
             "integration": integration,
             "is_active": False,
+            "is_switched_on": False,
             "public_url": "",
             "owner": self._owner,
             "lease_until_at": now,
@@ -329,7 +341,7 @@ def _find(connection: Connection, integration: str) -> Row[Any]:
 
 
 def _state(row: Row[Any]) -> ActivationState:
-    return ActivationState(row.integration, row.is_active, row.public_url)
+    return ActivationState(row.integration, row.is_active, row.is_switched_on, row.public_url)
 
 
 def _entry(row: Row[Any]) -> Entry:

@@ -11,6 +11,8 @@ ACTIVATIONS = Table(
     METADATA,
     Column("integration", String(63), primary_key=True),
     Column("is_active", Boolean, nullable=False),
+    # what its deployments were last switched to
+    Column("is_switched_on", Boolean, nullable=False),
     Column("public_url", String(2000), nullable=False),
     # only one activation of an integration at a time
     Column("owner", String(64), nullable=False),

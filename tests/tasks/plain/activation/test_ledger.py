@@ -56,6 +56,18 @@ def test_one_activation_at_a_time(state_database, clock):
         one.intend(wanted(), PLACE)
 
 
+def test_what_was_switched_is_remembered(state_database, clock):
+    """Active is what it shall be; switched on is what its deployments are."""
+    one, two = (ledger(state_database, clock, name) for name in ("one", "two"))
+    assert one.begin("shop", is_active=True).is_switched_on is False
+    one.record_switched("shop", on=True)
+    one.end("shop")
+    state = two.begin("shop", is_active=False)
+    assert (state.is_active, state.is_switched_on) == (False, True)
+    with pytest.raises(LeaseLostError):
+        one.record_switched("shop", on=False)
+
+
 def test_the_lease_of_a_dead_machine_runs_out(state_database, clock, monkeypatch):
     """Work renews it; silence ends it."""
     one, two = (ledger(state_database, clock, name) for name in ("one", "two"))
