@@ -73,39 +73,62 @@ class InboxWriter:
         Raises:
             TransientError: The database does not answer.
         """
-        loop = asyncio.get_running_loop()
-        ours, theirs = socket.socketpair()
-        line = _Line(loop, self._answered)
-        await loop.create_unix_connection(lambda: line, sock=ours)
-        if self._in_own_process:
-            with theirs:
-                self._process = await asyncio.create_subprocess_exec(
-                    *(sys.executable, "-m", committing_line.__name__), stdin=theirs.fileno()
-                )
-            url = self._engine.url.render_as_string(hide_password=False)
-            line.send((url, self._busy_timeout_s))
-        else:
-            committer = Committer(self._engine, busy_timeout_s=self._busy_timeout_s)
-            # A daemon: a gateway that dies without closing must not hang on its writer.
-            Thread(
-                target=committing_line.serve,
-                args=(theirs, committer),
-                name="inbox-writer",
-                daemon=True,
-            ).start()
+        line = await self._open_line()
         try:
             await line.connected
         except IntegrationError:
             await line.ended
             raise
+        except asyncio.CancelledError:
+            line.abort()
+            raise
         self._line = line
         line.ended.add_done_callback(self._lost)
+
+    async def _open_line(self) -> _Line:
+        loop = asyncio.get_running_loop()
+        line = _Line(loop, self._answered)
+        try:
+            ours, theirs = socket.socketpair()
+            try:
+                with theirs:
+                    await self._start_other_end(theirs)
+                await loop.create_unix_connection(lambda: line, sock=ours)
+            except BaseException:
+                ours.close()  # and so the other end, if it was started, leaves
+                raise
+        except (OSError, RuntimeError) as exc:  # RuntimeError: no thread is to be had
+            raise UnreachableError(
+                f"what writes to the database cannot be started ({exc})",
+                system="inbox",
+                operation=_OPERATION,
+            ) from exc
+        if self._in_own_process:
+            url = self._engine.url.render_as_string(hide_password=False)
+            line.send((url, self._busy_timeout_s))
+        return line
+
+    async def _start_other_end(self, theirs: socket.socket) -> None:
+        if self._in_own_process:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", committing_line.__name__), stdin=theirs.fileno()
+            )
+            return
+        committer = Committer(self._engine, busy_timeout_s=self._busy_timeout_s)
+        # A daemon: a gateway that dies without closing must not hang on its writer.
+        Thread(
+            target=committing_line.serve,
+            args=(theirs.dup(), committer),
+            name="inbox-writer",
+            daemon=True,
+        ).start()
 
     async def close(self) -> None:
         """Store what was already taken, then stop; later calls are refused."""
         self._closing = True
         if self._restarting is not None:
             self._restarting.cancel()
+            await asyncio.wait({self._restarting})
         if self._line is not None:
             line = self._line
             self._send()
@@ -253,6 +276,10 @@ class _Line(asyncio.Protocol):
 
     def send(self, content: Any) -> None:
         self._transport.write(committing_line.message(content))
+
+    def abort(self) -> None:
+        """Give up; nobody waits for the other end any more."""
+        self._transport.abort()
 
     def close(self) -> None:
         """Say that nothing more comes; the other end finishes and leaves."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import psutil
 import pytest
 from sqlalchemy import Engine, text
 
-from blocks.errors import BadPayloadError, IntegrationError, UnreachableError
+from blocks.errors import BadPayloadError, IntegrationError, UnreachableError, UpstreamBusyError
 from tasks.plain.inbox.writer import InboxWriter
 from tasks.plain.synchronous.requests import request_row
 from tasks.plain.synchronous.tables import SYNCHRONOUS_REQUESTS
@@ -136,6 +137,49 @@ async def test_a_killed_process_is_started_anew(setup, new, writer: InboxWriter)
         else:
             break
     assert stored.is_new
+
+
+@pytest.mark.parametrize("state_database", ["sqlite"], indirect=True)
+async def test_a_process_that_cannot_be_started_is_tried_again(
+    new, writer: InboxWriter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """A machine without processes or memory to spare just now does not end storing for good."""
+    monkeypatch.setattr("tasks.plain.inbox.writer._RESTART_EVERY_S", 0.02)
+    with monkeypatch.context() as no_python:
+        no_python.setattr(sys, "executable", "/nowhere/python")
+        process_of(writer).kill()
+        while caplog.text.count("cannot be started") < 2:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
+        with pytest.raises(IntegrationError):
+            await writer.store([new("a")])
+    while True:
+        try:
+            [stored] = await writer.store([new("a")])
+        except IntegrationError:
+            await asyncio.sleep(0.01)
+        else:
+            break
+    assert stored.is_new
+
+
+@pytest.mark.parametrize("state_database", ["sqlite"], indirect=True)
+async def test_closing_while_the_process_is_started_anew(new, state_database: Engine):
+    """The start is broken off; nothing is left behind, and nothing goes wrong unseen."""
+    wrong: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: wrong.append(context))
+    writer = InboxWriter(state_database, in_own_process=True)
+    await writer.start()
+    lost = writer._process
+    process_of(writer).kill()
+    while writer._process is lost:  # noqa: ASYNC110 - nobody tells
+        await asyncio.sleep(0.005)
+    anew = process_of(writer)
+    await asyncio.wait_for(writer.close(), 30)
+    assert not anew.is_running()
+    with pytest.raises(UpstreamBusyError):
+        await writer.store([new("a")])
+    gc.collect()  # what nobody asked for is told when it goes
+    assert wrong == []
 
 
 def test_a_killed_gateway_takes_its_writer_along(state_database: Engine):
