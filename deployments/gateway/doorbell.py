@@ -13,12 +13,13 @@ from dataclasses import dataclass
 
 import httpx
 
-from blocks.errors import IntegrationError
+from blocks.errors import IntegrationError, MisconfiguredError
 from deployments.gateway.metrics import Metrics
 from tasks.plain.inbox.doorbell import doorbell_event
 
 _LOG = logging.getLogger(__name__)
 _TIMEOUT_S = 5.0
+_API_URL = "PREFECT_API_URL"
 
 Post = Callable[[str], Awaitable[None]]
 """Sends the event for one integration; raises `httpx.HTTPError` if Prefect did not take it."""
@@ -142,10 +143,19 @@ class PrefectEvents:
 
     Args:
         environment: PREFECT_API_URL, and PREFECT_API_KEY or PREFECT_API_AUTH_STRING if needed.
+
+    Raises:
+        MisconfiguredError: The URL is none.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        url = environment.get("PREFECT_API_URL", "http://127.0.0.1:4200/api")
+        url = environment.get(_API_URL, "http://127.0.0.1:4200/api")
+        if not _is_url(url):
+            raise MisconfiguredError(
+                f"{_API_URL} is no URL like http://127.0.0.1:4200/api",
+                system="doorbell",
+                operation="start",
+            )
         headers = {}
         auth = None
         if key := environment.get("PREFECT_API_KEY"):
@@ -170,3 +180,11 @@ class PrefectEvents:
     async def close(self) -> None:
         """Give back the connection."""
         await self._client.aclose()
+
+
+def _is_url(text: str) -> bool:
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL:
+        return False
+    return url.scheme in ("http", "https") and bool(url.host) and (url.port or 80) < 65536

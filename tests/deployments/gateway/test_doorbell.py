@@ -8,7 +8,7 @@ import json
 import httpx
 import pytest
 
-from blocks.errors import UnreachableError
+from blocks.errors import MisconfiguredError, UnreachableError
 from deployments.gateway.doorbell import Doorbell, PrefectEvents
 from deployments.gateway.metrics import Metrics
 
@@ -185,3 +185,19 @@ async def test_prefect_is_sent_events_with_the_configured_credentials():
     await events.close()
     server.close()
     await server.wait_closed()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://prefect:${PORT}/api",
+        "prefect:4200/api",
+        "http:///api",
+        "http://prefect:99999/api",
+        "",
+    ],
+)
+def test_an_address_of_prefect_that_is_none_is_refused_at_once(url):
+    """Nothing starts that could not ring, and the message names the variable."""
+    with pytest.raises(MisconfiguredError, match="PREFECT_API_URL"):
+        PrefectEvents({"PREFECT_API_URL": url})
