@@ -15,6 +15,7 @@ from tasks.plain.webhooks.request import (
     Proof,
     ReceivedEvent,
     WebhookRequest,
+    as_payload,
     malformed,
     misconfigured,
 )
@@ -78,9 +79,9 @@ def reader(scheme: str, reading: Reading) -> ReadEvents:
             return ReceivedEvent(kind, _key(key), None if order is None else _key(order), payload)
 
         if not reading.is_batch:
-            payload = None if is_body or document is None else orjson.dumps(document)
+            payload = None if is_body or document is None else as_payload(scheme, document)
             return (event(document, payload),)
-        return tuple(event(content, orjson.dumps(content)) for content in document)
+        return tuple(event(content, as_payload(scheme, content)) for content in document)
 
     return read
 

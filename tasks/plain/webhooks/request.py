@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import orjson
+
 from blocks.errors import BadPayloadError, MisconfiguredError, SignatureInvalidError
 
 
@@ -116,6 +118,18 @@ def unauthentic(scheme: str, reason: str) -> SignatureInvalidError:
 def malformed(scheme: str, reason: str) -> BadPayloadError:
     """The error for an authentic request that breaks its contract."""
     return BadPayloadError(reason, system=f"webhook {scheme}", operation="read events")
+
+
+def as_payload(scheme: str, content: Any) -> bytes:
+    """One event as JSON.
+
+    Raises:
+        BadPayloadError: It is nested deeper than can be written, though it could be read.
+    """
+    try:
+        return orjson.dumps(content)
+    except orjson.JSONEncodeError as exc:
+        raise malformed(scheme, "the JSON is nested too deeply") from exc
 
 
 def misconfigured(scheme: str, reason: str) -> MisconfiguredError:

@@ -6,7 +6,6 @@ import hmac
 from collections.abc import Sequence
 from typing import Any
 
-import orjson
 from lxml import etree
 
 from tasks.plain.webhooks.request import (
@@ -14,6 +13,7 @@ from tasks.plain.webhooks.request import (
     Proof,
     ReceivedEvent,
     WebhookRequest,
+    as_payload,
     malformed,
     unauthentic,
 )
@@ -105,7 +105,7 @@ def _event(notification: Any, common: dict[str, str]) -> ReceivedEvent:
         notification_id,
         # what happens to one record is told in order
         ordering_key=record_id if isinstance(record_id, str) and record_id else None,
-        payload=orjson.dumps(payload),
+        payload=as_payload("salesforce", payload),
     )
 
 

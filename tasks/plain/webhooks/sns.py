@@ -22,6 +22,7 @@ from tasks.plain.webhooks.request import (
     Proof,
     ReceivedEvent,
     WebhookRequest,
+    as_payload,
     unauthentic,
 )
 
@@ -169,7 +170,7 @@ def events(_request: WebhookRequest, proof: Proof) -> tuple[ReceivedEvent, ...]:
         ReceivedEvent(
             event_type=message["Type"],
             dedup_key=message["MessageId"],
-            payload=orjson.dumps(payload),
+            payload=as_payload("sns", payload),
             is_notice=message["Type"] == _UNSUBSCRIBED,
         ),
     )

@@ -149,11 +149,16 @@ async def test_a_caller_that_leaves_in_the_middle_is_let_go(start, github):
 
 async def test_a_malformed_body_of_the_right_sender_is_kept_aside(start, github, sign):
     """400, and the delivery is parked with the reason; nobody is rung for."""
-    gateway = await start({"github": github})
+    gateway = await start({"github": github, "open": {**OPEN, "is_batch": True}})
     for _ in range(2):
         answer = await gateway.client.post("/github", content=b"{", headers=sign(b"{"))
         assert answer.status_code == 400
-    assert gateway.rows("status, reason, body") == [("parked", "the body is not JSON", b"{")]
+    deep = b"[" * 900 + b"]" * 900
+    assert (await gateway.client.post("/open", content=deep)).status_code == 400
+    assert gateway.rows("status, reason, body") == [
+        ("parked", "the body is not JSON", b"{"),
+        ("parked", "the JSON is nested too deeply", deep),
+    ]
     assert gateway.rung == []
 
 

@@ -72,6 +72,22 @@ def test_shopify_sends_one_body_for_several_topics():
     assert len(keys) == 2
 
 
+DEEP = b"[" * 900 + b"]" * 900
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "reading"),
+    [
+        (b'[{"id": 1}, ' + DEEP + b"]", JSON, {"is_batch": True}),
+        (b"payload=" + DEEP, FORM, {}),
+    ],
+)
+def test_what_cannot_be_written_as_an_event_is_malformed(body, headers, reading):
+    """JSON that is nested deeper than it can be written again is the sender's fault, and said."""
+    with pytest.raises(BadPayloadError, match="nested too deeply"):
+        received(body, headers=headers, **reading)
+
+
 @pytest.mark.parametrize(
     ("dedup", "key"),
     [

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from blocks.errors import SignatureInvalidError, UnreachableError
+from blocks.errors import BadPayloadError, SignatureInvalidError, UnreachableError
 from tasks.plain.signatures import Verifier
-from tasks.plain.webhooks.request import WebhookRequest
+from tasks.plain.webhooks.request import Proof, WebhookRequest
+from tasks.plain.webhooks.sns import events
 
 # Made with a key of their own and judged by npm's sns-validator 0.3.5, which accepted each and
 # refused them with another Message. A cancellation is signed as that validator expects.
@@ -157,6 +158,13 @@ def test_a_text_message_stays_text():
     """A message that is no JSON object or array is passed on as it is."""
     (event,) = verifier().verify(request(KINDS["Notification with subject"])).read_events()
     assert json.loads(event.payload)["message"] == "Ａ Ｍｅｓｓａｇｅ Ｆｏｒ ｙｏｕ！"
+
+
+def test_a_message_nested_too_deeply_is_malformed():
+    """It is the sender's fault, and said."""
+    message = {**KINDS["Notification, JSON message"], "Message": "[" * 900 + "]" * 900}
+    with pytest.raises(BadPayloadError, match="nested too deeply"):
+        events(request(message), Proof(document=message))
 
 
 def test_a_subscription_is_confirmed_at_amazon():
