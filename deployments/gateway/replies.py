@@ -13,6 +13,7 @@ from tasks.plain.webhooks.request import Answer
 
 RETRY_AFTER_S = 5
 _JSON = "application/json"
+_NO_CONTENT = 204
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,9 @@ def reply(
         headers: Further ones.
         closes: Whether the connection cannot be used again, because a body was not read.
     """
-    sent = [("content-length", str(len(body))), *headers]
+    sent = [*headers]
+    if status != _NO_CONTENT:  # which has no length either, RFC 9110 §8.6
+        sent.append(("content-length", str(len(body))))
     if content_type is not None:
         # What a sender wrote may stand in the answer; nobody shall take it for a page.
         sent += [("content-type", content_type), ("x-content-type-options", "nosniff")]

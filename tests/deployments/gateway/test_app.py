@@ -18,8 +18,10 @@ from hypothesis import strategies as st
 from sqlalchemy import event as sqlalchemy_event
 from twilio.request_validator import RequestValidator
 
+from deployments.gateway.answering import answer_reply
 from deployments.gateway.forwarding import Forwarding
 from deployments.gateway.receiving import Limits
+from tasks.plain.synchronous.answer import Answer
 
 BODY = b'{"ref": "refs/heads/main"}'
 SNS = json.loads(
@@ -539,6 +541,15 @@ async def test_both_secrets_pass_while_one_is_changed(start, github, sign):
         headers = sign(BODY, secret=secret)
         answer = await gateway.client.post("/github", content=BODY, headers=headers)
         assert answer.status_code == status
+
+
+async def test_a_204_says_nothing_of_a_length(start):
+    """A 204 has no body, and no Content-Length that tells its size."""
+    gateway = await start({"open": {**OPEN, "response": "no-content"}})
+    answer = await gateway.client.post("/open", content=b"{}")
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert "content-length" not in answer.headers
+    assert [name for name, _ in answer_reply(Answer(204)).start["headers"]] == []
 
 
 async def test_the_doorbell_is_rung_for_what_is_new(start, github, sign):
