@@ -3,7 +3,9 @@
 The caller keeps the cursor and moves it on only when its sink has committed. Rows are found by
 a value that grows: a key, a time of change, a row version. A transaction that commits late may
 have a smaller value than rows that were read already; `overlap` reads such ranges again, and
-the sink, which must take a row twice without harm, gets some rows once more.
+the sink, which must take a row twice without harm, gets some rows once more. A run that stopped at
+its limit is gone on with where it stopped, and only the run behind the end reads again: else a
+change of more rows within the overlap than one run takes would be read from its beginning for ever.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from sqlalchemy import ColumnClause, Engine, Select, and_, column, or_, select, 
 
 from blocks.errors import BadPayloadError
 from tasks.plain.sql_tables.sql_errors import sql_errors
+
+_STOPPED = "|stopped"
 
 
 class ChangedRowsSettings(BaseModel):
@@ -78,9 +82,12 @@ class ChangedRows:
         """The first page of a run: begins `overlap` before the cursor.
 
         Args:
-            cursor: What the last run ended with; None for everything.
+            cursor: What the last run ended with; None for everything. If that run stopped at its
+                limit (`stopped_at`), this one goes on there.
             limit: Rows at most.
         """
+        if cursor is not None and cursor.endswith(_STOPPED):
+            return self.next_page(cursor.removesuffix(_STOPPED), limit=limit)
         if cursor is None or not self._settings.overlap:
             return self.next_page(cursor, limit=limit)
         version, _ = _read_cursor(cursor)
@@ -111,6 +118,19 @@ class ChangedRows:
         if not rows:
             return Page([], None)
         return Page(rows, _cursor(rows[-1][settings.version], rows[-1][settings.key]))
+
+
+def stopped_at(cursor: str) -> str:
+    """The cursor of a run that stops at its limit: the next run goes on there."""
+    return cursor + _STOPPED
+
+
+def farther(cursor: str | None, page: str) -> str:
+    """Which of two cursors a run keeps: the one behind a page, unless it only read again."""
+    if cursor is None or cursor.endswith(_STOPPED):
+        return page
+    (kept, _), (read, _) = _read_cursor(cursor), _read_cursor(page)
+    return cursor if not isinstance(read, str) and read < kept else page
 
 
 def _cursor(version: Any, key: Any) -> str:

@@ -18,7 +18,7 @@ from tasks.plain.cursors.cursors import Cursors, Hold
 from tasks.plain.file_import.sink import Sent
 from tasks.plain.record_import.importing import Entry, EntryReject, RecordImporter, Taken
 from tasks.plain.records.formats import FileFormat
-from tasks.plain.sql_tables.changed_rows import ChangedRows
+from tasks.plain.sql_tables.changed_rows import ChangedRows, farther, stopped_at
 from tasks.plain.sql_tables.row_queue import RowQueue
 
 _NAMED = 5
@@ -152,12 +152,15 @@ def import_changed_rows(
         entries = [_entry(row, row[key], str(row[version]), file) for row in page.rows]
         imported.add(entries, importer.take(entries))
         assert page.cursor is not None, "a page with rows has one"  # noqa: S101
-        hold = cursors.advance(hold, page.cursor)
-        note(imported)
         left = max_rows - imported.rows - imported.bad
+        reached = farther(hold.value, page.cursor) if left > 0 else stopped_at(page.cursor)
+        hold = cursors.advance(hold, reached)
+        note(imported)
         if left <= 0:
             return imported
         page = reader.next_page(page.cursor, limit=min(rows_at_once, left))
+    if page.cursor is not None and hold.value == stopped_at(page.cursor):
+        cursors.advance(hold, page.cursor)  # the last run had stopped just at the end
     imported.is_all = True
     return imported
 

@@ -172,11 +172,15 @@ def test_a_file_column_that_is_not_read_is_ours_to_mend(shop, shelf):
 @pytest.fixture
 def changed(shop, shelf, cursors):
     """Imports what changed, as one run does."""
-    settings = ChangedRowsSettings(
-        table=shop.table, columns=["sku", "quantity"], version="version", key="id"
-    )
 
-    def run(owner="run", **options):
+    def run(owner="run", overlap=0, **options):
+        settings = ChangedRowsSettings(
+            table=shop.table,
+            columns=["sku", "quantity"],
+            version="version",
+            key="id",
+            overlap=overlap,
+        )
         hold = cursors.hold("stock", owner=owner)
         try:
             return import_changed_rows(
@@ -246,6 +250,36 @@ def test_a_run_that_was_overtaken_does_not_move_the_cursor(shop, shelf, cursors,
     with pytest.raises(LeaseLostError):
         changed()
     assert cursor(cursors) is None
+
+
+def test_more_changes_within_the_overlap_than_one_run_takes_all_come(shop, shelf, changed):
+    """Runs go on where the limit stopped the last one; one behind the end reads again."""
+    fill(shop, [(f"s{n}", 1, 1000) for n in range(25)], columns="sku, quantity, version")
+    for _ in range(3):
+        imported = changed(overlap=10, max_rows=10)
+    assert (len(shelf.stock), imported.is_all) == (25, True)
+    shop.run("INSERT INTO {table} (id, sku, quantity, version) VALUES (99, 'late', 1, 995)")
+    changed(overlap=10, max_rows=10)
+    assert "late" in shelf.stock
+
+
+def test_a_limit_just_at_the_end_does_not_put_the_overlap_off_for_ever(shop, shelf, changed):
+    """The run that finds nothing behind it makes the next one read again."""
+    fill(shop, [("a", 1, 1000), ("b", 1, 1000)], columns="sku, quantity, version")
+    assert not changed(overlap=10, max_rows=2).is_all
+    assert changed(overlap=10, max_rows=2).rows == 0
+    assert changed(overlap=10, max_rows=9).rows == 2
+
+
+def test_reading_again_does_not_move_the_cursor_back(shop, shelf, cursors, changed):
+    """A run that fails within the overlap leaves the cursor where it was."""
+    fill(shop, [(f"s{n}", 1, 1000 + n) for n in range(6)], columns="sku, quantity, version")
+    changed(overlap=10)
+    reached = cursor(cursors)
+    shelf.calls, shelf.fails_at = 0, 2
+    with pytest.raises(UnreachableError):
+        changed(overlap=10)
+    assert cursor(cursors) == reached
 
 
 KILLED = """
