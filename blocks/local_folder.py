@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from prefect.blocks.core import Block
-from pydantic import Field, field_validator
+from pydantic import ConfigDict, Field, field_validator
 
 
 class LocalFolder(Block):
@@ -26,6 +26,8 @@ class LocalFolder(Block):
 
     _block_type_name = "Local Folder"
     _block_type_slug = "local-folder"
+
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     path: Path = Field(
         description="Full path of the folder, e.g. '/srv/exchange'; every worker must have it."

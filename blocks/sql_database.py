@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from prefect.blocks.core import Block
-from pydantic import Field, SecretStr, model_validator
+from pydantic import ConfigDict, Field, SecretStr, model_validator
 from sqlalchemy import URL, Engine, create_engine, event
 from sqlalchemy.exc import NoSuchModuleError
 from sqlalchemy.pool import NullPool
@@ -45,6 +45,8 @@ class SqlDatabase(Block):
 
     _block_type_name = "SQL Database"
     _block_type_slug = "sql-database"
+
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     kind: Literal["postgresql", "mariadb", "mssql", "sqlite"] = Field(
         description="The kind of database; mariadb is for MySQL, too."

@@ -29,6 +29,7 @@ from pydantic import ValidationError
 
 import blocks
 from blocks.errors import MisconfiguredError
+from tasks.connections import told_without_values
 
 
 def block_types() -> dict[str, type[Block]]:
@@ -76,13 +77,9 @@ def save_blocks(documents: Mapping[str, Mapping[str, Any]]) -> list[str]:
         try:
             block = kind(**fields)
         except ValidationError as exc:
-            problems = "; ".join(
-                f"{'.'.join(map(str, error['loc']))}: {error['msg']}"
-                for error in exc.errors(include_input=False, include_context=False)
-            )
             raise MisconfiguredError(
-                problems, system="Prefect", operation="save block", record=slug
-            ) from None  # the original repeats the values, secrets among them
+                told_without_values(exc), system="Prefect", operation="save block", record=slug
+            ) from None  # the original may repeat the values, secrets among them
         block.save(name, overwrite=True)
     return list(documents)
 

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from prefect.blocks.core import Block
 from prefect.exceptions import ObjectNotFound
+from pydantic import ValidationError
 
 from blocks.errors import MisconfiguredError
 
@@ -20,7 +21,8 @@ async def load_connection(slug: str, *kinds: type[B]) -> B:
         kinds: The block types that will do.
 
     Raises:
-        MisconfiguredError: There is none of that name, or it is of another type.
+        MisconfiguredError: There is none of that name, or it is of another type, or fields that
+            its type refuses.
     """
     known = {kind.get_block_type_slug(): kind for kind in kinds}
     type_slug, _, name = slug.partition("/")
@@ -34,6 +36,16 @@ async def load_connection(slug: str, *kinds: type[B]) -> B:
     kind = known[type_slug]
     try:
         return await kind.aload(name, validate=True)
+    except RuntimeError as exc:
+        if not isinstance(exc.__cause__, ValidationError):
+            raise
+        problems = told_without_values(exc.__cause__)
+        raise MisconfiguredError(
+            f"the block does not fit its type ({problems}); mend it in the Prefect UI under Blocks",
+            system="Prefect",
+            operation="load block",
+            record=slug,
+        ) from None  # the original may repeat the values, secrets among them
     except ValueError as exc:
         if not isinstance(exc.__cause__, ObjectNotFound):
             raise
@@ -44,3 +56,13 @@ async def load_connection(slug: str, *kinds: type[B]) -> B:
             operation="load block",
             record=slug,
         ) from exc
+
+
+def told_without_values(error: ValidationError) -> str:
+    """What is wrong with a block's fields, without what they hold: secrets are among it."""
+    problems = []
+    for each in error.errors(include_url=False, include_input=False, include_context=False):
+        message = each["msg"].removeprefix("Value error, ")
+        where = ".".join(map(str, each["loc"]))
+        problems.append(f"{where}: {message}" if where else message)
+    return "; ".join(problems)

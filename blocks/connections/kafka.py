@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from blocks.connections.network import not_installed
 
 
 class KafkaConnection(BaseModel):
     """A Kafka cluster: its brokers, TLS and SASL."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     bootstrap_servers: str = Field(
         description="Some of the brokers, as host:port,host:port.", min_length=3

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 
 class SqsConnection(BaseModel):
     """An Amazon SQS queue, standard or FIFO; one that SNS topics feed as well."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     queue_url: str = Field(
         description="The queue's URL, e.g. https://sqs.eu-central-1.amazonaws.com/123456789012/in.",
