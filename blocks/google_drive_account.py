@@ -11,8 +11,7 @@ import httpx
 from prefect.blocks.core import Block
 from pydantic import ConfigDict, Field, SecretStr
 
-from blocks.connections.network import not_installed
-from blocks.connections.network import public_authorities
+from blocks.connections.network import not_installed, public_authorities
 from blocks.errors import MisconfiguredError, UnreachableError
 
 _TOKEN_URL = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address

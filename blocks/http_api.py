@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ssl
 from base64 import b64encode
-from functools import lru_cache
 from typing import Literal
 
 import httpx
 from prefect.blocks.core import Block
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
+from blocks.connections.network import public_authorities
 from blocks.errors import MisconfiguredError
 
 _KIND = "Names these credentials; leave it as it is."
@@ -232,7 +232,7 @@ class HttpApi(Block):
         if not self.verify_tls:
             return False
         if not self.ca_file:
-            return _public_authorities()
+            return public_authorities()
         try:
             return ssl.create_default_context(cafile=self.ca_file)
         except OSError as exc:
@@ -241,9 +241,3 @@ class HttpApi(Block):
                 system=self.system,
                 operation="connect",
             ) from exc
-
-
-@lru_cache(maxsize=1)
-def _public_authorities() -> ssl.SSLContext:
-    # Loading them takes tens of milliseconds: once a process is enough.
-    return httpx.create_ssl_context()

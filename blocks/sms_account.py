@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ssl
-from functools import lru_cache
-
 import httpx
 from prefect.blocks.core import Block
 from pydantic import ConfigDict, Field, SecretStr
+
+from blocks.connections.network import public_authorities
 
 
 class SmsAccount(Block):
@@ -66,13 +65,7 @@ class SmsAccount(Block):
         """A client whose paths start at the account."""
         return httpx.Client(
             base_url=f"{self.base_url}/2010-04-01/Accounts/{self.account_sid}/",
-            verify=_public_authorities(),
+            verify=public_authorities(),
             auth=(self.key_sid or self.account_sid, self.secret.get_secret_value()),
             timeout=httpx.Timeout(self.timeout_s, connect=10),
         )
-
-
-@lru_cache(maxsize=1)
-def _public_authorities() -> ssl.SSLContext:
-    # Loading them takes tens of milliseconds: once a process is enough.
-    return httpx.create_ssl_context()
