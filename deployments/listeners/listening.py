@@ -135,9 +135,9 @@ class Listener:
         try:
             while not self._stopping.is_set() or storing is not None:
                 following = await self._receive(storing)
+                if storing is not None:
+                    await self._hold_until_done(storing, following)
                 stored, storing = storing, None
-                if stored is not None:
-                    await self._hold_until_done(stored, following)
                 if following:
                     storing = self._begin_to_store(following)
                 if stored is not None:
@@ -172,15 +172,11 @@ class Listener:
                 await self._source.hold(held)
             self._stage = "store"
             storing.task.result()
-        except BaseException:
-            storing.task.cancel()
-            await asyncio.wait({storing.task})
-            raise
         finally:
             metric.set(0)
 
     async def _leave(self, storing: _Storing) -> None:
-        """The source failed meanwhile: what it gave comes again, and what is stored is told."""
+        """Source or inbox failed: what was given comes again, and what is stored is told."""
         await asyncio.wait({storing.task}, timeout=self._pace.hold_every_s)
         storing.task.cancel()
         await asyncio.wait({storing.task})

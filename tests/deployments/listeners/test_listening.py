@@ -1,0 +1,78 @@
+"""The loop around a source that fails when the test says."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from blocks.errors import UnreachableError
+from deployments.listeners.listening import Listener, Pace
+from deployments.listeners.metrics import ListenerMetrics
+from deployments.listeners.status import SourceStatus
+from tasks.plain.inbox.new_delivery import StoredDelivery
+from tasks.plain.message_sources.decoding import AnyBytes
+from tasks.plain.message_sources.message import Message
+from tasks.plain.message_sources.reading import MessageReader, MessageReading
+
+
+class Source:
+    """Gives its messages once, and cannot be told to wait."""
+
+    system = "queue"
+    reads_ahead = False
+
+    def __init__(self, *bodies):
+        self.messages = [Message("orders", body, None) for body in bodies]
+        self.failed = asyncio.Event()
+
+    async def open(self):
+        if self.failed.is_set():
+            await asyncio.Event().wait()
+
+    async def receive(self, limit, *, wait_s):
+        taken, self.messages = self.messages, []
+        return taken
+
+    async def hold(self, messages):
+        self.failed.set()
+        raise UnreachableError("the connection is cut", system="queue", operation="hold")
+
+    async def lag(self):
+        return None
+
+    async def close(self):
+        pass
+
+
+@pytest.mark.parametrize("ends", ["late", "never"])
+async def test_what_is_stored_when_the_source_fails_is_rung_for(ends):
+    """It comes again as a duplicate, for which nobody rings: so it is rung for at once."""
+    large = b"x" * 9 * 1024 * 1024  # so that one call does not take both
+    source = Source(large, *([large] if ends == "never" else []))
+    calls, rung = [], asyncio.Queue()
+
+    async def store(deliveries):
+        calls.append(len(deliveries))
+        if ends == "late":
+            await source.failed.wait()
+        elif len(calls) > 1:
+            await asyncio.Event().wait()
+        return [StoredDelivery(each.dedup_key, is_new=True) for each in deliveries]
+
+    reading = MessageReading(
+        integration="orders", endpoint="queue", decoder=AnyBytes(), max_body_bytes=len(large)
+    )
+    listener = Listener(
+        source,
+        MessageReader(reading),
+        store=store,
+        ring=rung.put_nowait,
+        status=SourceStatus("queue", "orders", source.system, ListenerMetrics()),
+        pace=Pace(hold_every_s=0.02, first_wait_s=0.01),
+    )
+    running = asyncio.create_task(listener.run())
+    assert await asyncio.wait_for(rung.get(), 5) == "orders"
+    assert calls == ([1] if ends == "late" else [1, 1])
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
