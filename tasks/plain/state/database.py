@@ -47,7 +47,8 @@ def open_database(url: str | None = None) -> Engine:
             flushes every commit to disk.
 
     Raises:
-        MisconfiguredError: The URL is not one, or names an unsupported database.
+        MisconfiguredError: The URL is not one, or names an unsupported database; or its tables
+            are those of a newer version of this project.
         UnreachableError: The database does not answer.
     """
     engine = _engine(url or database_url())
@@ -64,10 +65,14 @@ def open_database(url: str | None = None) -> Engine:
 
 
 def migrate(engine: Engine) -> None:
-    """Bring the tables to the newest revision; safe when many processes start at once."""
-    newest = max(path.stem.partition("_")[0] for path in (_MIGRATIONS / "versions").glob("0*.py"))
+    """Bring the tables to the newest revision; safe when many processes start at once.
+
+    Raises:
+        MisconfiguredError: The tables are those of a newer version.
+    """
+    known = {path.stem.partition("_")[0] for path in (_MIGRATIONS / "versions").glob("0*.py")}
     with engine.connect() as connection:
-        if _revision(connection) == newest:
+        if _is_newest(engine, _revision(connection), known):
             return
     # Alembic takes 0.2 s to import: only paid when there is something to do.
     from alembic import command
@@ -78,7 +83,7 @@ def migrate(engine: Engine) -> None:
     with writing(engine) as connection:
         if engine.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(4173009)"))
-        if _revision(connection) == newest:
+        if _is_newest(engine, _revision(connection), known):
             return
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
@@ -142,6 +147,17 @@ def _set_pragmas(connection: sqlite3.Connection, _record: Any) -> None:
     connection.isolation_level = None  # transactions are opened by `writing`
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _is_newest(engine: Engine, revision: str | None, known: set[str]) -> bool:
+    if revision is not None and revision not in known:
+        raise MisconfiguredError(
+            f"its tables are of a newer version (revision {revision}; this code knows those up to "
+            f"{max(known)}); update this machine's code and start it again",
+            system=_name(engine),
+            operation="migrate",
+        )
+    return revision == max(known)
 
 
 def _revision(connection: Connection) -> str | None:

@@ -1,11 +1,16 @@
-"""The state database's connections do not wait for ever."""
+"""The state database: its connections do not wait for ever, and its tables are of our version."""
 
 from __future__ import annotations
 
+import shutil
 import socket
+import sqlite3
+from contextlib import closing
 
+import pytest
 from sqlalchemy import make_url
 
+from blocks.errors import MisconfiguredError
 from tasks.plain.state.database import open_database
 
 
@@ -40,3 +45,16 @@ def test_what_the_url_says_of_the_network_goes_first(postgresql_url):
             seen = same.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
     engine.dispose()
     assert seen == 9000
+
+
+def test_older_code_on_a_newer_database_says_to_update(migrated_sqlite, tmp_path):
+    """What another machine's newer code has migrated is left alone, and the mending is told."""
+    path = shutil.copy(migrated_sqlite, tmp_path / "newer.db")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        connection.commit()
+    with pytest.raises(MisconfiguredError, match="update this machine's code") as caught:
+        open_database(f"sqlite:///{path}")
+    assert "revision 9999" in str(caught.value)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == ("9999",)
