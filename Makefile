@@ -45,8 +45,8 @@ blocks: runtime  ## Make the block types known to the Prefect server of PREFECT_
 	@$(RUN) deployments.register_blocks
 
 .PHONY: deploy
-deploy: blocks  ## Deploy everything in prefect.yaml to the Prefect server of PREFECT_API_URL
-	@$(RUN) deployments.deploy
+deploy: runtime  ## Deploy everything, or INTEGRATIONS="one another", to the server of PREFECT_API_URL
+	@$(RUN) deployments.deploy $(if $(INTEGRATIONS),--integrations $(INTEGRATIONS))
 
 .PHONY: runtime
 runtime: $(UV)

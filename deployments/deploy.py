@@ -1,35 +1,73 @@
-"""Brings everything in `prefect.yaml` to a Prefect server: block types, work pool, deployments.
+"""Brings what is in `prefect.yaml` to a Prefect server: block types, work pool, deployments.
 
-    PREFECT_API_URL=https://prefect.example/api python -m deployments.deploy [--blocks FILE …]
+    PREFECT_API_URL=https://prefect.example/api python -m deployments.deploy
+        [--integrations NAME …] [--blocks FILE …]
 
-Safe to repeat; what is already as declared stays as it is.
+Safe to repeat; what is already as declared stays as it is, and what is not named any more stays
+deployed until somebody deletes it in Prefect.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from blocks.errors import MisconfiguredError
+from blocks.errors import IntegrationError, MisconfiguredError
+from deployments.prefect_server import require_server
 from deployments.register_blocks import read_documents, register_types, save_blocks
 from deployments.work_pool import WORK_POOL, ensure_work_pool
+from tasks.plain.integrations.declarations import declaration_files, read_declarations
 
 PROJECT = Path(__file__).parents[1]
 
 
-def deploy_all() -> None:
-    """Register the block types, make the work pool, and deploy each entry of `prefect.yaml`.
+def deployments_of(integrations: Sequence[str]) -> list[str]:
+    """What is deployed of some integrations, and of those that operate all of them.
+
+    Args:
+        integrations: Names of packages below flows/; dashes are as good as underscores.
+
+    Raises:
+        MisconfiguredError: There is no such integration.
+    """
+    files = declaration_files(str(PROJECT / "flows"))
+    declared = {each.integration: each for each in read_declarations(files)}
+    names = [name.replace("-", "_") for name in integrations]
+    for name in names:
+        if name not in declared:
+            raise MisconfiguredError(
+                f"there is no such integration; there are {', '.join(declared)}",
+                system="Prefect",
+                operation="deploy",
+                record=name,
+            )
+    return [
+        deployment
+        for name, each in declared.items()
+        if each.always_deployed or name in names
+        for deployment in each.deployments
+    ]
+
+
+def deploy(names: Sequence[str] | None = None) -> None:
+    """Register the block types, make the work pool, and deploy entries of `prefect.yaml`.
+
+    Args:
+        names: Of the entries; None for all.
 
     Raises:
         MisconfiguredError: Prefect refused; the message has its last words.
     """
     register_types()
     ensure_work_pool(WORK_POOL)
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
+    which = ["--all"] if names is None else [f"--name={name}" for name in names]
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", *which]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)  # noqa: S603
-    # `prefect deploy --all` goes on after a failing entry and still ends with status 0
+    # `prefect deploy` goes on after a failing entry and still ends with status 0
     if done.returncode != 0 or "Error" in done.stdout + done.stderr:
         raise MisconfiguredError(
             "\n".join((done.stdout + done.stderr).strip().splitlines()[-20:]),
@@ -38,22 +76,36 @@ def deploy_all() -> None:
         )
 
 
-def main() -> None:
-    """Deploy; the block documents of the files named come first."""
-    import os
-
-    parser = argparse.ArgumentParser(prog="python -m deployments.deploy", description=__doc__)
-    parser.add_argument("--blocks", nargs="*", type=Path, default=[], help="YAML: type/name → …")
-    arguments = parser.parse_args()
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Deploy; the block documents of the files named come first. 0 if all went well."""
+    options = _parser().parse_args(arguments)
     try:
-        for file in arguments.blocks:
+        names = None if options.integrations is None else deployments_of(options.integrations)
+        require_server()
+        for file in options.blocks:
             save_blocks(read_documents(file, os.environ))
-        deploy_all()
-    except MisconfiguredError as exc:
-        sys.exit(str(exc))
+        deploy(names)
+    except IntegrationError as error:
+        print(error, file=sys.stderr)
+        return 1
     print("deployed; start runs with: python -m deployments.launcher --pool", WORK_POOL)
     print("register endpoints at third parties with: python -m deployments.activate --all")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m deployments.deploy", description="Deploy to the server of PREFECT_API_URL."
+    )
+    parser.add_argument(
+        "--integrations",
+        nargs="*",
+        metavar="NAME",
+        help="only these, and what operates them; by default everything",
+    )
+    parser.add_argument("--blocks", nargs="*", type=Path, default=[], help="YAML: type/name → …")
+    return parser
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

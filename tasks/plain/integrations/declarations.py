@@ -144,6 +144,9 @@ class IntegrationDeclaration(Declaration):
     deployments: list[str] = Field(
         [], description="What is deployed of it, or for it, in `prefect.yaml`."
     )
+    always_deployed: bool = Field(
+        False, description="It operates the others: it is deployed whichever of them are."
+    )
     blocks: list[str] = Field([], description="Connections it uses, as type/name.")
     endpoints: dict[str, EndpointDeclaration] = Field({}, description="By name.")
     registrations: dict[str, AnyRegistration] = Field(

@@ -1,0 +1,77 @@
+"""What is deployed, and what is said when it cannot be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from blocks.errors import MisconfiguredError
+from deployments.deploy import deployments_of, main
+from deployments.sandbox.scripted_api import Reply
+
+# Prefect's own clients leave sockets to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+
+PREFECT_YAML = yaml.safe_load((Path(__file__).parents[2] / "prefect.yaml").read_text())
+OPERATING = {
+    "callback-sending",
+    "check-registrations",
+    "list-parked-deliveries",
+    "purge-deliveries",
+    "replay-deliveries",
+    "set-import-cursor",
+    "show-import-cursors",
+    "sweep-inbox",
+}
+
+
+def test_only_chosen_integrations_and_what_operates_them_are_deployed():
+    """A user of two gets no schedule of the others; names may have dashes."""
+    assert set(deployments_of(["github_events", "orders-import"])) == OPERATING | {
+        "activate-github-events",
+        "deactivate-github-events",
+        "github-events",
+        "orders-import",
+    }
+
+
+def test_what_operates_the_others_belongs_to_none():
+    """Its schedules need no block of another system."""
+    found = {each["name"]: each for each in PREFECT_YAML["deployments"]}
+    assert set(deployments_of([])) == OPERATING
+    assert set(found) >= OPERATING
+
+
+def test_an_integration_that_is_none_is_told():
+    """With those that there are; nothing is deployed."""
+    with pytest.raises(MisconfiguredError, match=r"no such integration; there are .*github_events"):
+        deployments_of(["github"])
+
+
+def test_nothing_is_deployed_to_a_server_that_nobody_named(capsys):
+    """Prefect would start one that is gone afterwards."""
+    with temporary_settings(updates={PREFECT_API_URL: None}):
+        assert main([]) == 1
+    assert "set PREFECT_API_URL" in capsys.readouterr().err
+
+
+def test_a_server_that_does_not_answer_is_told(capsys):
+    """In a line, with its address."""
+    with temporary_settings(updates={PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        assert main([]) == 1
+    told = capsys.readouterr().err
+    assert "http://127.0.0.1:9/api: connect: it does not answer" in told
+    assert len(told.splitlines()) == 1
+
+
+def test_a_server_that_refuses_is_told(scripted_api, capsys):
+    """With what to set."""
+    scripted_api.answer(*[Reply(status=401)] * 3)
+    with temporary_settings(updates={PREFECT_API_URL: f"{scripted_api.url}/api"}):
+        assert main([]) == 1
+    assert "it answers 401: set PREFECT_API_KEY or PREFECT_API_AUTH_STRING" in (
+        capsys.readouterr().err
+    )
