@@ -19,7 +19,7 @@ from prefect.runtime import flow_run
 from pydantic import BaseModel
 from sqlalchemy import Engine
 
-from blocks.errors import TransientError
+from blocks.errors import IntegrationError, TransientError
 from blocks.http_api import HttpApi
 from tasks.api import open_api
 from tasks.folders import open_folder
@@ -126,9 +126,7 @@ async def import_files(what: FileImport, found: FilesFound) -> list[Outcome]:
             await connection.close()
 
     connections = [_Connection(what, engine) for _ in range(max(1, what.files_at_once))]
-    for duplicate in found.duplicates:
-        job = await connections[0].job()
-        outcomes.append(await asyncio.to_thread(settle_duplicate, job, duplicate))
+    outcomes += [await _settle(connections[0], duplicate) for duplicate in found.duplicates]
     await asyncio.gather(*(work_off(connection) for connection in connections))
     return outcomes
 
@@ -139,7 +137,12 @@ async def import_one_file(connection: _Connection, item: WorkItem) -> Outcome | 
     job = await connection.job()
     outcome = await work_in_thread(
         lambda progress, stop: import_file(
-            job, item.file, original=item.original, progress=progress, stop=stop
+            job,
+            item.file,
+            original=item.original,
+            again=item.again,
+            progress=progress,
+            stop=stop,
         ),
         f"Import of {item.name}",
     )
@@ -194,6 +197,15 @@ def summarize(outcomes: Sequence[Outcome]) -> tuple[bool, str]:
     return not bad, f"{done}; {told}" if bad else done
 
 
+async def _settle(connection: _Connection, duplicate: RemoteFile) -> Outcome:
+    try:
+        job = await connection.job()
+    except IntegrationError as exc:
+        path = duplicate.path
+        return Outcome(path, "interrupted", path, reason=str(exc), error=exc)
+    return await asyncio.to_thread(settle_duplicate, job, duplicate)
+
+
 async def _import_in_task_run(connection: _Connection, item: WorkItem) -> Outcome:
     what = connection.what
     with_retries = import_one_file.with_options(
@@ -237,20 +249,14 @@ def _find_files(what: FileImport, engine: Engine) -> FilesFound:
             what.folder,
             what.pick_up,
             finished=ledger.finished,
-            ignore_folders=_own_folders(what.put_away),
+            ignore_folders=(what.put_away.archive_folder, what.put_away.error_folder),
         )
         work = plan_work(folder, ledger.unfinished(), listing.ready)
     if what.put_away.on_duplicate == "import":
-        work += [WorkItem(file) for file in listing.duplicates]
+        work += [WorkItem(file, again=True) for file in listing.duplicates]
         return FilesFound(work, listing.waiting, [])
     duplicates = [] if what.put_away.on_success == "keep" else listing.duplicates
     return FilesFound(work, listing.waiting, duplicates)
-
-
-def _own_folders(put_away: PutAway) -> list[str]:
-    """The fixed beginnings of the archive and error folders."""
-    templates = (put_away.archive_folder, put_away.error_folder)
-    return [template.partition("{")[0].strip("/") for template in templates]
 
 
 def _ledger(what: FileImport, engine: Engine, folder: RemoteFolder) -> Ledger:

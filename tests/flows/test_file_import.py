@@ -172,6 +172,31 @@ def test_a_file_imported_before_is_set_aside_unread(place, runs, own_app):
     assert not path.exists()
 
 
+def test_a_duplicate_in_the_way_of_another_stops_no_other_file(place, runs, own_app):
+    """It cannot be put away: the run fails and names it, and imports the new files."""
+    path = place / "incoming" / "a.csv"
+    path.write_text(stock("1,One,1"))
+    runs.start(file_import, **SOURCE, **QUICK | {"put_away": {"on_success": "keep"}})
+    (place / "archive").mkdir()
+    (place / "archive" / "a.csv").write_text("another")
+    (place / "incoming" / "b.csv").write_text(stock("2,Two,2"))
+    put_away = {"archive_folder": "archive", "on_collision": "fail"}
+    state = runs.start(file_import, **SOURCE, **QUICK | {"put_away": put_away})
+    assert state.is_failed()
+    assert "1 of 2 files imported, 1 rows; incoming/a.csv: imported before, and" in state.message
+    assert sorted(r["sku"] for r in own_app.records("inventory")) == ["1", "2"]
+
+
+def test_a_duplicate_is_imported_again_when_that_is_asked(place, runs, own_app):
+    """Every run sends the file that is kept, and says so."""
+    (place / "incoming" / "a.csv").write_text(stock("1,One,1"))
+    again = {"put_away": {"on_success": "keep", "on_duplicate": "import"}}
+    for count in (1, 2):
+        state = runs.start(file_import, **SOURCE, **QUICK | again)
+        assert state.message == "1 of 1 files imported, 1 rows"
+        assert sent(own_app) == count
+
+
 def test_a_missing_block_says_what_to_do(place, runs):
     """The run fails with the name of the block and how to make it."""
     state = runs.start(file_import, **SOURCE | {"source": "local-folder/nobody"})

@@ -42,6 +42,7 @@ from tasks.plain.file_import.work import (
     finish_setting_aside,
     put_file_away,
     set_aside,
+    take_away,
     where,
 )
 from tasks.plain.records.reading import detect_format, read_records
@@ -59,6 +60,7 @@ def import_file(
     file: RemoteFile,
     *,
     original: RemoteFile | None = None,
+    again: bool = False,
     progress: Callable[[float], None] = lambda _fraction: None,
     stop: Event | None = None,
 ) -> Outcome:
@@ -69,6 +71,7 @@ def import_file(
         file: Where and what it is now.
         original: As it was picked up, if an earlier attempt moved it to the error folder or the
             operator mended it since: its entry in the ledger goes on.
+        again: Import it also if another run has imported it in this very version.
         progress: Told the fraction done, 0 to 1, now and then; not for formats without lines.
         stop: Set from outside to stop at the next batch.
 
@@ -80,6 +83,7 @@ def import_file(
         replace(file, path=picked_up.path),
         batch_size=job.batch_size,
         continues=original.version if original else None,
+        again=again,
     )
     if isinstance(claimed, Held):
         return _held(picked_up.path, file.path, claimed)
@@ -100,22 +104,31 @@ def import_file(
 
 
 def settle_duplicate(job: ImportJob, file: RemoteFile) -> Outcome:
-    """Deal with a file that was imported before in this very version."""
+    """Deal with a file that was imported before in this very version.
+
+    Returns:
+        What became of it; "interrupted" if it cannot be put away.
+    """
     reason = "imported before in this version; nothing was sent"
     if job.put_away.on_success == "keep" or job.put_away.on_duplicate == "keep":
         return Outcome(file.path, "duplicate", file.path, reason=reason)
-    if job.put_away.on_success == "delete":
-        job.folder.delete(file.path)
-        return Outcome(file.path, "duplicate", None, reason=reason)
-    target = archive_path(job.put_away, file.path, at=job.clock(), run_id=job.run_id)
-    target = free_path(job.folder, target, job.put_away.on_collision)
-    job.folder.move(file.path, target, overwrite=job.put_away.on_collision == "overwrite")
+    try:
+        target = None
+        if job.put_away.on_success == "move":
+            wanted = archive_path(job.put_away, file.path, at=job.clock(), run_id=job.run_id)
+            target = free_path(job.folder, wanted, job.put_away.on_collision)
+        was_there = take_away(job, file.path, file.version, target=target)
+    except IntegrationError as exc:
+        reason = f"imported before, and cannot be put away: {exc}"
+        return Outcome(file.path, "interrupted", file.path, reason=reason, error=exc)
+    if not was_there:
+        return Outcome(file.path, "left", file.path, reason="it changed since it was listed")
     return Outcome(file.path, "duplicate", target, reason=reason)
 
 
 def _held(path: str, now_at: str, held: Held) -> Outcome:
     if held.finished:
-        return Outcome(path, "duplicate", now_at, reason="another run finished it meanwhile")
+        return Outcome(path, "duplicate", now_at, reason="it was imported meanwhile")
     return Outcome(
         path, "left", now_at, reason=f"another run has had it since {held.since_at:%H:%M:%S} UTC"
     )
@@ -269,6 +282,8 @@ def _send_batch(
         tally.sent += work.job.sink.send(records, count=len(batch), idempotency_key=key)
     except UpstreamRejectedError as exc:
         kept = _without_refused(batch, exc, tally)
+        if work.job.all_or_nothing:
+            raise _refused_whole(work, tally) from exc
         if kept:
             # Not remembered as sent: a resumed import asks again, to know these rejects again.
             _send_batch_again(work, serializer, ordinal, kept, tally)
@@ -302,6 +317,18 @@ def _without_refused(
         values = valid.item.model_dump(mode="json")
         tally.reject(Reject(valid.line, field, reason, values, valid.page))
     return [valid for index, valid in enumerate(batch) if index not in refused]
+
+
+def _refused_whole(work: Work, tally: Tally) -> BadPayloadError:
+    return BadPayloadError(
+        f"the application refuses {tally.rejected.count} rows, the first in "
+        f"{where(tally.shown[0])}; no more is imported, since this import takes all rows or none "
+        f"(all_or_nothing); the {tally.imported:,} rows of the batches before are in",
+        system=work.job.folder.system,
+        operation="import",
+        record=work.claim.path,
+        line=tally.shown[0].line,
+    )
 
 
 def _count_lines(local: Path) -> int:

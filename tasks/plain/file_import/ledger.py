@@ -142,7 +142,12 @@ class Ledger:
             return [_unfinished(row) for row in connection.execute(query)]
 
     def claim(
-        self, file: RemoteFile, *, batch_size: int, continues: str | None = None
+        self,
+        file: RemoteFile,
+        *,
+        batch_size: int,
+        continues: str | None = None,
+        again: bool = False,
     ) -> Claim | Held:
         """Take a file, or learn who has it.
 
@@ -151,6 +156,8 @@ class Ledger:
             batch_size: Used if this file was never claimed before.
             continues: The version under which this run had the file before it was mended: the
                 entry goes on under the new version, so that what was sent is not sent again.
+            again: Take it also if another run has finished it: with a new id, as if it was never
+                seen. What this run itself has finished stays, so that a retry leaves it.
         """
         now = self._clock()
         with writing(self._engine) as connection:
@@ -160,7 +167,10 @@ class Ledger:
             if row is None:
                 return self._insert(connection, file, batch_size, now)
             if row.state == "settled":
-                return Held(finished=True, since_at=row.updated_at)
+                if not again or row.owner == self._owner:
+                    return Held(finished=True, since_at=row.updated_at)
+                connection.execute(delete(FILES).where(FILES.c.id == row.id))
+                return self._insert(connection, file, batch_size, now)
             if row.state in ("claimed", "imported", "failing") and (
                 row.owner != self._owner and row.lease_until_at > now
             ):

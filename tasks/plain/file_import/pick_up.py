@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from blocks.errors import MisconfiguredError
+from tasks.plain.file_import.put_away import folder_pattern
 from tasks.plain.form_titles import form_title
 from tasks.plain.remote_folders.protocol import RemoteFile, RemoteFolder
 
@@ -96,14 +99,25 @@ def find_ready_files(
         path: The folder in it.
         options: What to take.
         finished: Tells which of the files were imported before, as `Ledger.finished`.
-        ignore_folders: Sub-folders never looked into: the archive and error folders.
+        ignore_folders: Sub-folders never looked into: the archive and error folders, with their
+            placeholders.
         sleep: Waits between the two listings.
         clock: Aware UTC now.
 
     Raises:
+        MisconfiguredError: The folder itself is one of those to be ignored.
         IntegrationError: From the place.
     """
-    ignored = tuple(f"{name.rstrip('/')}/" for name in ignore_folders if name)
+    patterns = [pattern for name in ignore_folders if (pattern := folder_pattern(name))]
+    ignored = re.compile("|".join(f"(?:{pattern})/" for pattern in patterns) or r"(?!)")
+    if ignored.match("/".join([part for part in path.split("/") if part not in ("", ".")]) + "/"):
+        raise MisconfiguredError(
+            "it is, or lies in, the archive or error folder, which are never looked into; give "
+            "those another place",
+            system=folder.system,
+            operation="list",
+            record=path,
+        )
     listed = _list(folder, path, options, ignored)
     candidates = [file for file in listed.values() if _selected(file, options)]
     done_before = finished(candidates)
@@ -139,10 +153,10 @@ def done_file_of(path: str, pattern: str) -> str:
 
 
 def _list(
-    folder: RemoteFolder, path: str, options: PickUp, ignored: tuple[str, ...]
+    folder: RemoteFolder, path: str, options: PickUp, ignored: re.Pattern[str]
 ) -> dict[str, RemoteFile]:
     files = folder.list_files(path, recursive=options.recursive)
-    return {file.path: file for file in files if not file.path.startswith(ignored or ("\0",))}
+    return {file.path: file for file in files if not ignored.match(file.path)}
 
 
 def _selected(file: RemoteFile, options: PickUp) -> bool:

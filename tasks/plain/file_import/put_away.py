@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+import string
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +22,13 @@ from tasks.plain.records.record import Reject
 from tasks.plain.remote_folders.protocol import RemoteFolder
 
 Collision = Literal["number", "overwrite", "fail"]
+_FILLED = {
+    "date": r"\d{4}-\d{2}-\d{2}",
+    "year": r"\d{4}",
+    "month": r"\d{2}",
+    "day": r"\d{2}",
+    "run_id": r"(?:[0-9a-f-]{36}|by hand)",
+}
 
 
 class PutAway(BaseModel):
@@ -69,6 +78,25 @@ def archive_path(options: PutAway, path: str, *, at: datetime, run_id: str) -> s
 def error_path(options: PutAway, path: str, *, at: datetime, run_id: str) -> str:
     """Where a failed file is moved to, before collisions are looked at."""
     return _join(options.error_folder.format_map(_placeholders(at, run_id)), path)
+
+
+def folder_pattern(template: str) -> str:
+    """A regular expression for all folders that an archive or error folder's template can name.
+
+    Args:
+        template: Such as "archive/{year}/{month}".
+
+    Returns:
+        It matches from the start of a path in its one form; "" for the root.
+    """
+    clean = "/".join(part for part in template.split("/") if part not in ("", "."))
+    parts: list[str] = []
+    for literal, field, spec, conversion in string.Formatter().parse(clean):
+        parts.append(re.escape(literal))
+        if field is not None:
+            is_plain = not spec and not conversion
+            parts.append(_FILLED.get(field, "[^/]+") if is_plain else "[^/]+")
+    return "".join(parts)
 
 
 def free_path(folder: RemoteFolder, path: str, collision: Collision) -> str:

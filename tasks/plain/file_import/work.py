@@ -88,15 +88,10 @@ def put_file_away(work: Work, tally: Tally) -> Outcome:
 def finish_putting_away(work: Work) -> Outcome:
     """Move, delete or keep an imported file; safe to repeat."""
     job, claim = work.job, work.claim
-    now_at: str | None = work.source_path
-    if job.put_away.on_success == "delete":
-        job.folder.delete(work.source_path)
-        now_at = None
-    elif claim.target_path is not None:
-        _move_once(work, claim.target_path)
-        now_at = claim.target_path
-    if job.done_file:
-        job.folder.delete(done_file_of(claim.path, job.done_file))
+    target = None if job.put_away.on_success == "delete" else claim.target_path or work.source_path
+    was_there = take_away(job, work.source_path, claim.version, target=target)
+    if not was_there and target is not None and job.folder.stat(target) is None:
+        target = None
     if work.source_path != claim.path:  # mended in the error folder: clear what stood beside it
         job.folder.delete(f"{work.source_path}.err.json")
         job.folder.delete(f"{work.source_path}.rejects.csv")
@@ -104,7 +99,7 @@ def finish_putting_away(work: Work) -> Outcome:
     return Outcome(
         claim.path,
         "imported",
-        now_at,
+        target,
         rows_imported=claim.rows_imported,
         rows_rejected=claim.rows_rejected,
     )
@@ -148,23 +143,34 @@ def set_aside(work: Work, error: IntegrationError, tally: Tally | None = None) -
 def finish_setting_aside(work: Work, reason: str) -> Outcome:
     """Move a bad file to the error folder; safe to repeat."""
     target = work.claim.target_path or work.source_path
-    _move_once(work, target)
-    if work.job.done_file:
-        work.job.folder.delete(done_file_of(work.claim.path, work.job.done_file))
+    take_away(work.job, work.source_path, work.claim.version, target=target)
     work.job.ledger.fail(work.claim)
     return Outcome(work.claim.path, "failed", target, reason=reason)
 
 
-def _move_once(work: Work, target: str) -> None:
-    """Move unless an earlier attempt did; a new file of the same name is left alone."""
-    folder = work.job.folder
-    if work.source_path == target:
-        return
-    now = folder.stat(work.source_path)
-    if now is None or now.version != work.claim.version:
-        return
-    overwrite = work.job.put_away.on_collision == "overwrite"
-    folder.move(work.source_path, target, overwrite=overwrite)
+def take_away(job: ImportJob, path: str, version: str, *, target: str | None) -> bool:
+    """Move a file, or delete it, with its done file; a newer one of the same name stays.
+
+    Args:
+        job: How.
+        path: Where the file is.
+        version: As it was read; what is there in another version came later.
+        target: Where to; None deletes it, `path` itself keeps it there.
+
+    Returns:
+        Whether it was still there: an earlier attempt may have taken it.
+    """
+    now = job.folder.stat(path)
+    if now is None or now.version != version:
+        return False
+    if job.done_file:
+        # Before its file: behind it this could be the done file of the next one.
+        job.folder.delete(done_file_of(path, job.done_file))
+    if target is None:
+        job.folder.delete(path)
+    elif target != path:
+        job.folder.move(path, target, overwrite=job.put_away.on_collision == "overwrite")
+    return True
 
 
 def where(reject: Reject) -> str:

@@ -16,10 +16,12 @@ class WorkItem:
     Attributes:
         file: Where and what it is now.
         original: As it was picked up by the attempt that this one continues.
+        again: It was imported before in this very version, and is to be imported again.
     """
 
     file: RemoteFile
     original: RemoteFile | None = None
+    again: bool = False
 
     @property
     def name(self) -> str:

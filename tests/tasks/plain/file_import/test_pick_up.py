@@ -144,6 +144,14 @@ def test_recursion_never_enters_the_own_archive(folder, incoming):
     assert names(find(folder, PickUp(), ignore=ignore).ready) == ["a.csv"]
 
 
+@pytest.mark.parametrize("ignored", ["incoming", "./incoming/"])
+def test_an_archive_that_holds_the_folder_itself_is_ours_to_mend(folder, incoming, ignored):
+    """Else nothing would ever be found, and every run would be good."""
+    drop(incoming, "a.csv")
+    with pytest.raises(MisconfiguredError, match=r"archive or error folder.* another place"):
+        find(folder, ignore=(ignored,))
+
+
 @pytest.mark.parametrize(
     "name", ["with space.csv", "ünï.csv", "a'b\".csv", "new\nline.csv", "[x].csv"]
 )
