@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, Row, delete, func, select
@@ -17,6 +17,8 @@ from tasks.plain.inbox.storage_errors import storage_errors
 from tasks.plain.inbox.store import utc_now
 from tasks.plain.inbox.tables import DELIVERIES, PAYLOADS, REQUESTS
 from tasks.plain.state.database import reading, writing
+from tasks.plain.synchronous.requests import REMEMBERED_S
+from tasks.plain.synchronous.tables import SYNCHRONOUS_REQUESTS
 
 STATUSES = ("queued", "received", "claimed", "failed", "parked", "done", "ignored", "cancelled")
 UNEVENTFUL = ("done", "ignored", "cancelled")
@@ -187,7 +189,8 @@ class InboxOperations:
         """Delete finished deliveries with their content.
 
         A purged delivery is forgotten: if its sender sends it again it is handled again, with
-        the same id. So keep them longer than any sender retries.
+        the same id. So keep them longer than any sender retries. One whose caller can still ask
+        for its result stays, however old.
 
         Args:
             settled_before_at: Aware instant.
@@ -206,7 +209,17 @@ class InboxOperations:
                 system="inbox",
                 operation="purge",
             )
-        old = (_COLUMNS.settled_at < settled_before_at) & _COLUMNS.status.in_(statuses)
+        remembered_from = self._clock() - timedelta(seconds=REMEMBERED_S)
+        old = (
+            (_COLUMNS.settled_at < settled_before_at)
+            & _COLUMNS.status.in_(statuses)
+            & ~select(1)
+            .where(
+                SYNCHRONOUS_REQUESTS.c.delivery_id == _COLUMNS.id,
+                SYNCHRONOUS_REQUESTS.c.expires_at > remembered_from,
+            )
+            .exists()
+        )
         if dry_run:
             with storage_errors("purge"), reading(self._engine) as connection:
                 return connection.execute(
@@ -227,9 +240,10 @@ class InboxOperations:
                 .limit(_CHUNK)
                 .with_for_update()
             ).all()
-            connection.execute(
-                delete(PAYLOADS).where(PAYLOADS.c.delivery_id.in_([row.id for row in rows]))
-            )
+            ids = [row.id for row in rows]
+            connection.execute(delete(PAYLOADS).where(PAYLOADS.c.delivery_id.in_(ids)))
+            asked = SYNCHRONOUS_REQUESTS.c.delivery_id
+            connection.execute(delete(SYNCHRONOUS_REQUESTS).where(asked.in_(ids)))
             connection.execute(
                 delete(DELIVERIES).where(_COLUMNS.seq.in_([row.seq for row in rows]))
             )

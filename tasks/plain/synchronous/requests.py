@@ -22,7 +22,7 @@ from tasks.plain.synchronous.tables import SYNCHRONOUS_REQUESTS
 
 _COLUMNS = SYNCHRONOUS_REQUESTS.c
 _UNENDED = {"queued": "waiting", "received": "waiting", "claimed": "running", "failed": "waiting"}
-_REMEMBERED_S = 86_400  # how long an expired request is told from one that never was
+REMEMBERED_S = 86_400  # how long an expired request is told from one that never was
 PURGED_AT_A_TIME = 500
 _ENDED_SQLITE = (
     "SELECT id FROM synchronous_requests WHERE ended_at IS NOT NULL "
@@ -247,7 +247,7 @@ class Requests:
             forgotten = list(
                 connection.execute(
                     select(_COLUMNS.id)
-                    .where(_COLUMNS.expires_at <= now - timedelta(seconds=_REMEMBERED_S))
+                    .where(_COLUMNS.expires_at <= now - timedelta(seconds=REMEMBERED_S))
                     .limit(PURGED_AT_A_TIME)
                 ).scalars()
             )

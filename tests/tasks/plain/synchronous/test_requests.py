@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tasks.plain.inbox.new_delivery import NewDelivery, delivery_id
+from tasks.plain.inbox.operations import InboxOperations
 from tasks.plain.inbox.rows import Claimer
 from tasks.plain.inbox.settlement import Settlement
 from tasks.plain.inbox.store import ClaimLostError, Inbox
@@ -175,6 +176,36 @@ def test_results_expire(place):
     place.turn(86_400)
     place.requests.purge()
     assert place.requests.read(id_) is None
+
+
+def test_a_delivery_stays_as_long_as_its_result_is_told(place):
+    """Purging the inbox leaves a request that is still remembered: its repetition is known."""
+    inbox = InboxOperations(place.engine, clock=lambda: place.now)
+    id_ = place.ask()
+    [delivery] = place.claim()
+    place.settle(delivery, Answer.json(1))
+    place.turn(60 + 86_399)
+    settled_long_ago = {"settled_before_at": place.now}
+    assert inbox.purge(**settled_long_ago, dry_run=True) == 0
+    assert inbox.purge(**settled_long_ago, dry_run=False) == 0
+    assert place.ask() == id_
+    place.turn(1)
+    assert inbox.purge(**settled_long_ago, dry_run=True) == 1
+    assert inbox.purge(**settled_long_ago, dry_run=False) == 1
+    assert place.requests.read(id_) is None
+    assert place.requests.read(place.ask()).state == "waiting"
+
+
+def test_a_request_without_an_answer_goes_with_its_delivery(place):
+    """Purging the inbox takes along a request that nobody answered: it can be asked anew."""
+    inbox = InboxOperations(place.engine, clock=lambda: place.now)
+    id_ = place.ask()
+    [delivery] = place.claim()
+    place.inbox.settle([Settlement(delivery, "done")])
+    place.turn(1)
+    assert inbox.purge(settled_before_at=place.now, dry_run=False) == 1
+    assert place.requests.read(id_) is None
+    assert place.requests.read(place.ask()).state == "waiting"
 
 
 def test_cancelling(place):
