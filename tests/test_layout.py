@@ -16,6 +16,7 @@ import yaml
 from prefect import Flow
 
 from deployments.register_blocks import block_types
+from deployments.work_pool import WORK_POOL
 from tasks.plain.integrations.declarations import read_declarations
 
 PROJECT = Path(__file__).parents[1]
@@ -73,6 +74,21 @@ def test_deployments_of_an_integration_share_its_tag():
     for deployment in DEPLOYMENTS:
         integration = deployment["entrypoint"].split(".")[1].replace("_", "-")
         assert integration in deployment["tags"], deployment["name"]
+
+
+def test_the_guide_s_deployments_can_be_deployed():
+    """Put at the end of prefect.yaml as they stand, they have what every deployment needs."""
+    guide = (PROJECT / "docs/inbox.md").read_text()
+    entries = re.findall(r"^```yaml\n(  - <<: .+?)^```", guide, re.MULTILINE | re.DOTALL)
+    added = yaml.safe_load("".join([(PROJECT / "prefect.yaml").read_text(), *entries]))
+    of_the_guide = added["deployments"][len(DEPLOYMENTS) :]
+    assert [each["name"] for each in of_the_guide] == ["returns", "shop-events"]
+    for each in of_the_guide:
+        assert each["work_pool"] == {"name": WORK_POOL}
+        assert each["tags"][0] == each["entrypoint"].split(".")[1].replace("_", "-")
+        assert each["description"] not in {other["description"] for other in DEPLOYMENTS}
+        waits_at = f"inbox.{each['name'].replace('-', '_')}"
+        assert each["triggers"][0]["match"] == {"prefect.resource.id": waits_at}
 
 
 def test_the_readme_table_lists_every_integration():
