@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -32,6 +31,7 @@ from tasks.plain.http.client import ApiClient
 from tasks.plain.records.validation import RecordValidator
 from tasks.plain.state.database import open_database
 from tasks.progress import work_in_thread
+from tasks.rejects import dashed
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ async def _import_with_retries(
 
 async def _show(outcome: ImportOutcome) -> None:
     """Put a table of what was done, and one of all rejects, into the Prefect UI."""
-    key = f"data-import-{_dashed(outcome.stream)}"
+    key = dashed(f"data-import-{outcome.stream}")
     counts = outcome.counts
     await acreate_table_artifact(
         key=key,
@@ -214,11 +214,6 @@ def _import(
             return import_window(job, progress=progress, stop=stop)
     finally:
         engine.dispose()
-
-
-def _dashed(stream: str) -> str:
-    """The stream as an artifact's key may have it."""
-    return re.sub(r"[^a-z0-9]+", "-", stream.lower()).strip("-")
 
 
 def _counted(count: int, noun: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from prefect.artifacts import acreate_table_artifact
@@ -13,14 +14,14 @@ async def show_rejects(key: str, description: str, rejects: Sequence[EntryReject
     """Put a table of rejected records into the Prefect UI, without their values; none if empty.
 
     Args:
-        key: Of the artifact: lower-case letters, digits and dashes.
+        key: Of the artifact; written as such keys may be.
         description: Whose records.
         rejects: At most a hundred are there.
     """
     if not rejects:
         return
     await acreate_table_artifact(
-        key=key,
+        key=dashed(key),
         description=description,
         table=[
             {
@@ -32,3 +33,8 @@ async def show_rejects(key: str, description: str, rejects: Sequence[EntryReject
             for reject in rejects
         ],
     )
+
+
+def dashed(name: str) -> str:
+    """A name as an artifact's key may be: lower-case letters, digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

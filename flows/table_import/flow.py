@@ -48,8 +48,7 @@ async def table_import(
     read behind a cursor, which moves on when the application has them. Retry takes what is left.
 
     Args:
-        name: Short name of this import, under which its cursor is kept: lower-case letters,
-            digits and dashes.
+        name: Short name of this import, under which its cursor is kept.
         database: The block of the database, as sql-database/….
         rows: Which rows: those that wait in a table, or those that changed since the last run.
         record_type: What the rows hold.

@@ -89,13 +89,14 @@ def stock(own_app):
 def test_rows_that_wait_are_imported_and_marked(erp, runs, own_app):
     """Good rows are in and marked; the bad one is marked, shown and named; nothing is left."""
     erp.put(("A", 1), ("B", -2), ("C", 3))
-    state = runs.start(table_import, **parameters(erp, "waiting"))
+    state = runs.start(table_import, **parameters(erp, "waiting", name="ERP_stock"))
     assert state.is_failed()
     assert state.message.startswith("2 rows imported, 1 bad: row 2: on_hand: ")
     assert stock(own_app) == {"A": 1, "C": 3}
     assert [status for (status,) in erp.rows("status")] == ["done", "failed", "done"]
-    assert runs.tasks() == {"import rows of erp-stock": "Failed"}
+    assert runs.tasks() == {"import rows of ERP_stock": "Failed"}
     [rejects] = runs.artifacts()
+    assert rejects.key == "erp-stock-rejects"  # whatever letters the name has
     assert [(r["Entry"], r["Column"]) for r in json.loads(rejects.data)] == [("2", "on_hand")]
     state = runs.start(table_import, **parameters(erp, "waiting"))
     assert (state.is_completed(), state.message) == (True, "0 rows imported")
