@@ -126,7 +126,7 @@ def summing(chunks: Iterable[Chunk], report: Report, summary: Summary) -> Iterat
     """Pass the chunks on while `summary` takes in what they add up to."""
     totals = {i: column for i, column in enumerate(report.columns) if column.total}
     for column in totals.values():
-        summary.totals[column.name] = 0
+        summary.totals[column.name] = Decimal(0) if column.kind is Kind.MONEY else 0
     bars: Counter[str] = Counter()
     at = report.chart and (report.position(report.chart.label), report.position(report.chart.value))
     for chunk in chunks:

@@ -15,6 +15,7 @@ from typing import Any
 
 from sqlalchemy import (
     Connection,
+    Dialect,
     Engine,
     TableClause,
     and_,
@@ -123,6 +124,15 @@ class ReportTable:
         statements.append(self._insert(select(*staging.c).where(~exists(known.correlate(staging)))))
         return statements
 
+    def staging_statement(self, name: str, dialect: Dialect) -> str:
+        """What makes the empty temporary table; public for the same reason."""
+        none = str(select(*self._target.c).where(text("1 = 0")).compile(dialect=dialect))
+        quoted = dialect.identifier_preparer.quote_identifier(name)
+        if dialect.name != "mssql":
+            return f"CREATE TEMPORARY TABLE {quoted} AS {none}"
+        columns, line_break, rest = none.partition("\nFROM ")  # no name holds a line break
+        return f"{columns}\nINTO {quoted}{line_break}{rest}"
+
     def _insert(self, rows: Any) -> Any:
         return insert(self._target).from_select(self._columns, rows)
 
@@ -148,12 +158,7 @@ class ReportTable:
         name = f"staging_{uuid.uuid4().hex[:12]}"
         is_mssql = connection.dialect.name == "mssql"
         staging = table(f"#{name}" if is_mssql else name, *(column(c) for c in self._columns))
-        compiled = select(*self._target.c).where(text("1 = 0")).compile(dialect=connection.dialect)
-        quoted = _quoted(connection, staging.name)
-        if is_mssql:
-            connection.execute(text(str(compiled).replace("FROM", f"INTO {quoted} FROM", 1)))
-        else:
-            connection.execute(text(f"CREATE TEMPORARY TABLE {quoted} AS {compiled}"))
+        connection.execute(text(self.staging_statement(staging.name, connection.dialect)))
         return staging
 
 

@@ -81,6 +81,13 @@ def test_options_that_no_reader_could_read_are_refused(fields):
         CsvReport(**fields)
 
 
+def test_totals_of_no_rows_are_plain_zeros(tmp_path, report):
+    """An empty report adds up to 0, not to 0.000000."""
+    write_csv(tmp_path / "r.csv", report, [], CsvReport(totals=True))
+    (totals,) = read(tmp_path / "r.csv")[1:]
+    assert totals == ["Total", "", "", "", "0", "0", "0", ""]
+
+
 def test_a_decimal_comma_needs_another_delimiter(tmp_path, report):
     """12,50 in a file separated by commas would be two cells."""
     with pytest.raises(ValueError, match="use ;"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import column, table
+from sqlalchemy import column, create_engine, table
 from sqlalchemy.dialects import mssql
 
 from blocks.errors import BadPayloadError, UpstreamRejectedError
@@ -80,3 +80,14 @@ def test_the_statements_for_sql_server(report):
     assert "[#staging]" in update.partition("FROM")[2]
     assert "WITH (UPDLOCK, HOLDLOCK)" in insert
     assert "NOT (EXISTS" in insert
+
+
+def test_the_staging_table_of_sql_server_may_have_any_column():
+    """A name that looks like a part of the statement is a name."""
+    columns = ["FROM_DATE", "VALID FROM", "amount"]
+    report = ReportTable(create_engine("sqlite://"), "rates", columns, system="mssql://sandbox")
+    statement = report.staging_statement("#staging", mssql.dialect())
+    assert " ".join(statement.split()) == (
+        "SELECT rates.[FROM_DATE], rates.[VALID FROM], rates.amount "
+        "INTO [#staging] FROM rates WHERE 1 = 0"
+    )
