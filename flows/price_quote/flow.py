@@ -10,7 +10,7 @@ from prefect import State, flow
 
 from blocks.http_api import HttpApi
 from flows.price_quote.quotes import QuoteRequest, TaxPolicy, make_quote, priced_lines
-from flows.price_quote.tax import ask_for_tax
+from flows.price_quote.tax import ask_for_tax, in_time
 from tasks.answering import ANSWERING, answer_requests, report_progress
 from tasks.api import open_api
 from tasks.connections import load_connection
@@ -48,11 +48,10 @@ async def price_quote(
     app_block, tax_block = await asyncio.gather(
         load_connection(application, HttpApi), load_connection(tax_service, HttpApi)
     )
-    patience = {"read_timeout_s": tax_patience_s, "total_timeout_s": tax_patience_s}
     with (
         # one attempt a call: somebody waits
         open_api(app_block.model_copy(update={"max_attempts": 1})) as own_app,
-        open_api(tax_block.model_copy(update={"max_attempts": 1, **patience})) as tax_api,
+        open_api(in_time(tax_block, tax_patience_s)) as tax_api,
     ):
 
         def respond(delivery: Delivery) -> Answer:

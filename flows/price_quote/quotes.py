@@ -105,7 +105,7 @@ def priced_lines(own_app: ApiClient, wanted: QuoteRequest) -> Priced | Answer:
                 sku=line.sku,
                 quantity=line.quantity,
                 unit_price=price,
-                net=_rounded(price * line.quantity),
+                net=rounded(price * line.quantity),
                 in_stock=in_stock,
                 is_available=in_stock >= line.quantity,
             )
@@ -135,7 +135,7 @@ def make_quote(
         return _answer(wanted, priced, Tax(amount=tax))
     rate = estimated_rates.get(wanted.country)
     if policy == "estimate" and rate is not None:
-        return _answer(wanted, priced, Tax(amount=_rounded(priced.net * rate), is_estimate=True))
+        return _answer(wanted, priced, Tax(amount=rounded(priced.net * rate), is_estimate=True))
     if policy == "fail":
         return Answer.problem(
             504,
@@ -143,6 +143,11 @@ def make_quote(
             headers=[("Retry-After", str(_RETRY_AFTER_S))],
         )
     return _answer(wanted, priced, None)
+
+
+def rounded(amount: Decimal) -> Decimal:
+    """An amount of money in cents, halves away from zero."""
+    return amount.quantize(_CENT, rounding=ROUND_HALF_UP)
 
 
 def _answer(wanted: QuoteRequest, priced: Priced, tax: Tax | None) -> Answer:
@@ -170,7 +175,3 @@ def _look_up(own_app: ApiClient, resource: str, sku: str) -> dict[str, str] | No
             return None
         raise
     return found
-
-
-def _rounded(amount: Decimal) -> Decimal:
-    return amount.quantize(_CENT, rounding=ROUND_HALF_UP)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from decimal import Decimal, InvalidOperation
+from typing import Any
 
 from blocks.errors import BadPayloadError, TransientError
-from flows.price_quote.quotes import Priced, QuoteRequest
+from blocks.http_api import HttpApi
+from flows.price_quote.quotes import Priced, QuoteRequest, rounded
 from tasks.plain.http.client import ApiClient
 
 
 def ask_for_tax(
     tax_api: ApiClient, wanted: QuoteRequest, priced: Priced
 ) -> Decimal | TransientError:
-    """The tax on all lines, or why the third party did not tell it in time.
+    """The tax on all lines in cents, or why the third party did not tell it in time.
 
     Raises:
-        PermanentError: It refuses, which waiting does not mend.
+        PermanentError: It refuses or answers nonsense, which waiting does not mend.
     """
     try:
         answer = tax_api.call(
@@ -31,9 +33,32 @@ def ask_for_tax(
         ).json()
     except TransientError as late:
         return late
-    try:
-        return Decimal(answer["tax"])
-    except (TypeError, KeyError, InvalidOperation) as exc:
+    amount = _amount(answer)
+    if amount is None:
         raise BadPayloadError(
             "its answer has no amount under tax", system=tax_api.system, operation="calculate tax"
-        ) from exc
+        )
+    return amount
+
+
+def in_time(tax_service: HttpApi, patience_s: float) -> HttpApi:
+    """The third party as it is called while somebody waits: once, and not for longer."""
+    return tax_service.model_copy(
+        update={
+            "max_attempts": 1,
+            "connect_timeout_s": min(tax_service.connect_timeout_s, patience_s),
+            "read_timeout_s": patience_s,
+            "total_timeout_s": patience_s,
+        }
+    )
+
+
+def _amount(answer: Any) -> Decimal | None:
+    found = answer.get("tax") if isinstance(answer, dict) else None
+    if isinstance(found, bool) or not isinstance(found, str | int | float):
+        return None
+    try:
+        amount = Decimal(str(found))  # a JSON number as it was written, not as a float has it
+        return rounded(amount) if amount.is_finite() and amount >= 0 else None
+    except InvalidOperation:
+        return None

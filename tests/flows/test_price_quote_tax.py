@@ -1,0 +1,92 @@
+"""What the third party says the tax is, and how long it may take to say it."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from blocks.errors import BadPayloadError
+from blocks.http_api import HttpApi
+from deployments.sandbox.scripted_api import Reply
+from flows.price_quote.quotes import Priced, QuotedLine, QuoteRequest, make_quote
+from flows.price_quote.tax import ask_for_tax, in_time
+from tasks.api import open_api
+
+WANTED = QuoteRequest.model_validate(
+    {"country": "DE", "lines": [{"sku": "widgets", "quantity": 1}]}
+)
+PRICED = Priced(
+    [
+        QuotedLine(
+            sku="widgets",
+            quantity=1,
+            unit_price=Decimal("65.00"),
+            net=Decimal("65.00"),
+            in_stock=5,
+            is_available=True,
+        )
+    ],
+    "EUR",
+)
+
+
+@pytest.fixture
+def told(scripted_api):
+    """What is made of an answer of the third party."""
+
+    def ask(answer):
+        scripted_api.answer(Reply(answer))
+        with open_api(HttpApi(base_url=scripted_api.url, max_attempts=1)) as tax_api:
+            return ask_for_tax(tax_api, WANTED, PRICED)
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    ("tax", "amount"),
+    [
+        ("12.35", "12.35"),
+        (12.35, "12.35"),
+        (12, "12.00"),
+        (0, "0.00"),
+        ("12.345", "12.35"),
+        ("1e1", "10.00"),
+    ],
+)
+def test_the_quote_says_cents(told, tax, amount):
+    """However the amount is written, the quote and its total have it in cents."""
+    quote = make_quote(WANTED, PRICED, told({"tax": tax}), "fail", {})
+    assert f'"tax":{{"amount":"{amount}"'.encode() in quote.body
+    assert f'"total":"{Decimal("65.00") + Decimal(amount)}"'.encode() in quote.body
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *({"tax": each} for each in ("NaN", "Infinity", "-0.01", -1, "1e999", "x", "", None, True)),
+        {"tax": []},
+        {},
+        [],
+        None,
+        b'{"tax": 1e999}',
+    ],
+    ids=repr,
+)
+def test_an_answer_without_an_amount_is_refused(told, answer):
+    """It names the third party, and no quote says nonsense."""
+    with pytest.raises(BadPayloadError, match="calculate tax"):
+        told(answer)
+
+
+def test_patience_bounds_connecting_too():
+    """Whoever does not even take the connection is waited for no longer than who is slow."""
+    fields = ("connect_timeout_s", "read_timeout_s", "total_timeout_s")
+
+    def timeouts(block):
+        return [getattr(in_time(block, 2.0), each) for each in fields]
+
+    usual = HttpApi(base_url="https://tax.example")
+    assert timeouts(usual) == [2.0, 2.0, 2.0]
+    assert timeouts(usual.model_copy(update={"connect_timeout_s": 0.5})) == [0.5, 2.0, 2.0]
+    assert in_time(usual, 2.0).max_attempts == 1
