@@ -51,7 +51,7 @@ def shown_answer(answer: Answer) -> dict[str, Any]:
         shown["headers"] = dict(answer.headers)
     if not answer.body:
         return shown
-    if "json" in (answer.content_type or ""):
+    if _is_json(answer):
         return shown | {"body": orjson.Fragment(answer.body)}
     return shown | {"body_base64": base64.b64encode(answer.body).decode()}
 
@@ -127,6 +127,18 @@ def send_callback(
     if error is not None:
         raise error
     return response.status_code
+
+
+def _is_json(answer: Answer) -> bool:
+    """Whether the body can stand in a JSON document as it is."""
+    media_type = (answer.content_type or "").partition(";")[0].strip().lower()
+    if media_type != "application/json" and not media_type.endswith("+json"):
+        return False
+    try:
+        orjson.loads(answer.body)
+    except orjson.JSONDecodeError:
+        return False  # one that is labelled wrongly must not break the message around it
+    return True
 
 
 @lru_cache(maxsize=1)

@@ -124,3 +124,26 @@ def test_bodies():
     data = json.loads(callback_body(view(file), "/requests/r1"))["data"]
     assert base64.b64decode(data["body_base64"]) == b"\x00%PDF"
     assert data["headers"] == dict(file.headers)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "is_shown"),
+    [
+        ("application/json", b'{"a": 1}', True),
+        ("Application/JSON ; charset=utf-8", b"[1]", True),
+        ("application/problem+json", b"{}", True),
+        ("application/jsonl", b'{"a": 1}\n{"a": 2}\n', False),
+        ("application/x-ndjson", b"1\n2\n", False),
+        ("text/plain; note=json", b"1 2", False),
+        ("application/json", b"not json", False),
+        ("application/json; charset=latin-1", b'"\xe4"', False),
+    ],
+)
+def test_whatever_is_answered_the_message_is_json(content_type, body, is_shown):
+    """Only what is JSON stands in the message as such; lines of it, or a false label, do not."""
+    sent = callback_body(view(Answer(200, body, content_type)), "/requests/r1")
+    data = json.loads(sent)["data"]
+    if is_shown:
+        assert data["body"] == json.loads(body)
+    else:
+        assert base64.b64decode(data["body_base64"]) == body
