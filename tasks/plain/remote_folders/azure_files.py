@@ -66,23 +66,18 @@ class AzureFiles:
         """The file as it is now, or None if there is none."""
         path = self._clean(path, "look up")
         with azure_errors(self._system, "look up", path):
-            try:
-                return _described(path, self._file(path).get_file_properties())
-            except AzureError as exc:
-                if isinstance(exc, ResourceNotFoundError) or code_of(exc) in _NO_FILE:
-                    if code_of(exc) == "ShareNotFound":
-                        raise
-                    return None
-                raise
+            found = _unless_missing(self._file(path).get_file_properties)
+        return None if found is None else _described(path, found)
 
     @contextmanager
     def open(self, file: RemoteFile) -> Iterator[BinaryIO]:
         """Open for reading; see `RemoteFolder.open`."""
         path = self._clean(file.path, "read")
-        now = self.stat(path)
-        if now is None or now.version != file.version:
+        with azure_errors(self._system, "read", path):
+            found = _unless_missing(lambda: self._file(path).download_file(validate_content=True))
+        if found is None or _version(found.properties) != file.version:
             raise FileChangedError(
-                f"it {'vanished' if now is None else 'changed'} since it was listed; the next "
+                f"it {'vanished' if found is None else 'changed'} since it was listed; the next "
                 "listing shows it as it is now",
                 system=self._system,
                 operation="read",
@@ -103,10 +98,8 @@ class AzureFiles:
             nonlocal count
             count += len(piece)
 
-        with azure_errors(self._system, "read", path):
-            pieces = self._file(path).download_file(validate_content=True).chunks()
         reads = Watched(
-            Pieces(pieces),
+            Pieces(found.chunks()),
             errors=lambda: azure_errors(self._system, "read", path),
             seen=add,
             at_end=check_size,
@@ -240,7 +233,21 @@ class AzureFiles:
         return path
 
 
+def _unless_missing(request: Callable[[], T]) -> T | None:
+    try:
+        return request()
+    except AzureError as exc:
+        code = code_of(exc)
+        is_missing = isinstance(exc, ResourceNotFoundError) or code in _NO_FILE
+        if not is_missing or code == "ShareNotFound":
+            raise
+        return None
+
+
 def _described(path: str, properties: Any) -> RemoteFile:
     modified_at = properties.last_modified.astimezone(UTC)
-    version = str(properties.etag).strip('"')
-    return RemoteFile(path, int(properties.size), modified_at, version)
+    return RemoteFile(path, int(properties.size), modified_at, _version(properties))
+
+
+def _version(properties: Any) -> str:
+    return str(properties.etag).strip('"')

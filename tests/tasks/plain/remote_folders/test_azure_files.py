@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -20,7 +21,7 @@ from blocks.errors import (
 )
 from deployments.sandbox import azure_files_api
 from tasks.plain.remote_folders.azure_files import AzureFiles
-from tasks.plain.remote_folders.protocol import TargetExistsError
+from tasks.plain.remote_folders.protocol import FileChangedError, TargetExistsError
 
 NOW = datetime(2026, 7, 23, tzinfo=UTC)
 LARGE = hashlib.shake_256(b"azure").digest(10_000_001)
@@ -102,6 +103,28 @@ def test_damage_on_the_way_is_noticed(azure, folder):
     azure.faults.damage = True
     with pytest.raises(IntegrationError), folder.open(file) as stream:
         stream.read()
+
+
+def test_what_is_read_is_compared_with_what_was_listed(azure, folder):
+    """The version that counts is that of the content that comes, not of a look before it."""
+    put(folder, "in/a", b"the old one")
+    put(folder, "in/empty", b"")
+    listed, empty = sorted(folder.list_files("in"), key=lambda file: file.path)
+    asked = azure.requests["HEAD file"]
+    for file, content in ((listed, b"the old one"), (empty, b"")):
+        with folder.open(file) as stream:
+            assert stream.read() == content
+    assert azure.requests["HEAD file"] == asked
+    put(folder, "in/a", b"the new one", overwrite=True)
+    with pytest.raises(FileChangedError, match="it changed"), folder.open(listed):
+        pass
+    folder.delete("in/empty")
+    for path in ("in/empty", "no/such", "in"):
+        with (
+            pytest.raises(FileChangedError, match="it vanished"),
+            folder.open(replace(empty, path=path)),
+        ):
+            pass
 
 
 def test_all_paths_start_at_the_root_folder(azure, open_share):
