@@ -57,9 +57,19 @@ def test_every_declared_parameter_is_accepted(deployment):
     needed = set(flow.parameters.required or [])
     for trigger in deployment.get("triggers") or []:
         needed -= set(trigger.get("parameters") or {})
-    assert set(given) <= set(flow.parameters.properties)
-    if needed <= set(given):
-        flow.validate_parameters(given)
+    for schedule in [{}, *(deployment.get("schedules") or [])]:
+        with_schedule = given | (schedule.get("parameters") or {})
+        assert set(with_schedule) <= set(flow.parameters.properties)
+        if needed <= set(with_schedule):
+            flow.validate_parameters(with_schedule)
+
+
+def test_the_inbox_is_purged_by_itself():
+    """What is finished goes every day when it is a month old; started by hand it is counted."""
+    [purge] = [each for each in DEPLOYMENTS if each["name"] == "purge-deliveries"]
+    assert not purge.get("parameters")
+    [daily] = purge["schedules"]
+    assert daily["parameters"] == {"older_than_days": 30, "dry_run": False}
 
 
 def test_every_schedule_names_its_zone():
