@@ -31,6 +31,7 @@ from blocks.errors import IntegrationError, MisconfiguredError
 from deployments.gateway.access_log import AccessLog
 from deployments.gateway.answering import Answering
 from deployments.gateway.app import Gateway
+from deployments.gateway.bounded_http import BoundedHttp
 from deployments.gateway.endpoints import Endpoint, UnusableEndpoint
 from deployments.gateway.forwarding import Forwarding
 from deployments.gateway.renewal import StoredSecretsWatch
@@ -100,7 +101,7 @@ def _serve(
         uvicorn.Config(
             gateway,
             loop="uvloop" if sys.platform != "win32" else "asyncio",
-            http="httptools",
+            http=BoundedHttp,
             ws="none",
             lifespan="on",
             backlog=_BACKLOG,

@@ -18,6 +18,7 @@ from blocks.errors import BadPayloadError, IntegrationError, SignatureInvalidErr
 from deployments.gateway import replies
 from deployments.gateway.access_log import AccessLog
 from deployments.gateway.answering import Answering, Arrival
+from deployments.gateway.bounded_http import HEAD_TOO_LARGE
 from deployments.gateway.doorbell import Doorbell
 from deployments.gateway.endpoints import Endpoint
 from deployments.gateway.forwarding import Forwarding, forwarded_for
@@ -172,6 +173,8 @@ class Receiver:
             scope, exchange.headers, endpoint.allowed_ips
         ):
             return _refused(exchange, "forbidden", None, replies.FORBIDDEN)
+        if HEAD_TOO_LARGE in scope.get("extensions", ()):
+            return _refused(exchange, "too large", "its headers", replies.HEAD_TOO_LARGE)
         if _announced_bytes(exchange.headers) > endpoint.max_body_bytes:
             return _refused(exchange, "too large", None, replies.TOO_LARGE)
         if self._at_once > self._limits.max_at_once:

@@ -92,6 +92,7 @@ FORBIDDEN = refusal(403, "address not allowed", closes=True)
 NOT_FOUND = refusal(404, "no such endpoint", closes=True)
 TIMED_OUT = refusal(408, "the body did not arrive in time", closes=True)
 TOO_LARGE = refusal(413, "body too large", closes=True)
+HEAD_TOO_LARGE = refusal(431, "headers too large", closes=True)
 OVERLOADED = refusal(503, "overloaded", ("retry-after", str(RETRY_AFTER_S)), closes=True)
 NOT_SET_UP = refusal(503, "this endpoint is not set up yet", ("retry-after", "300"), closes=True)
 

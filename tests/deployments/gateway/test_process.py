@@ -20,6 +20,7 @@ import httpx
 import pytest
 
 from deployments.gateway.__main__ import main
+from deployments.gateway.bounded_http import MAX_HEAD_BYTES
 
 SECRET = "It's a Secret to Everybody"
 POST = "POST /github HTTP/1.1\r\nHost: x\r\n"
@@ -134,6 +135,9 @@ GARBAGE = [
 ]
 
 
+REFUSALS = {b"400", b"401", b"404", b"405", b"413", b"431"}
+
+
 def test_garbage_on_the_socket_never_causes_a_500(running):
     """Broken HTTP is refused or dropped, and the next caller is served."""
     for garbage in GARBAGE:
@@ -142,8 +146,40 @@ def test_garbage_on_the_socket_never_causes_a_500(running):
             connection.shutdown(socket.SHUT_WR)
             answer = connection.recv(65536)
         status = answer.split(b" ", 2)[1:2]
-        assert not status or status[0] in {b"400", b"401", b"404", b"405", b"413"}, garbage[:60]
+        assert not status or status[0] in REFUSALS, garbage[:60]
         assert httpx.get(f"{running.url}/healthz").status_code == 200
+
+
+SMALL = b"X: y\r\n" * 20_000
+WHOLE = POST_BYTES + SMALL[:-2] + b"\r\nContent-Length: 0\r\n\r\n"
+CHUNK = POST_BYTES + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n0\r\n"
+FIRST_TOO_MANY = MAX_HEAD_BYTES + 1
+BESIDE_THE_BODY = [
+    (POST_BYTES + SMALL[:60_000] + b"Content-Length: 0\r\n\r\n", b"401"),
+    (WHOLE, b"431"),
+    ((POST_BYTES + SMALL)[:FIRST_TOO_MANY], b"431"),
+    ((POST_BYTES + b"X: " + b"y" * 100_000)[:FIRST_TOO_MANY], b"431"),
+    ((b"POST /" + b"y" * 100_000)[:FIRST_TOO_MANY], b"431"),
+    (CHUNK + SMALL * 10, None),
+    (CHUNK + b"X: " + b"y" * 1_000_000, None),
+]
+
+
+def test_what_a_request_holds_beside_its_body_is_limited(running):
+    """A large head is refused, also one without an end; a trailer without an end is dropped."""
+    for sent, status in BESIDE_THE_BODY:
+        with socket.create_connection(("127.0.0.1", running.port), timeout=10) as connection:
+            try:
+                connection.sendall(sent)
+                answer = connection.recv(65536)
+            except ConnectionError:  # closed before all was sent
+                answer = b""
+        assert answer.split(b" ", 2)[1:2] == ([] if status is None else [status]), sent[:100]
+    running.process.terminate()
+    running.process.wait(30)
+    outcomes = [line["outcome"] for line in running.log()]
+    assert outcomes == ["unauthentic", "too large", *["caller left"] * 2]
+    assert running.stored() == []
 
 
 def test_a_body_that_is_too_large_is_answered_while_it_is_sent(running):
