@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 from deployments.gateway import replies
 from deployments.gateway.access_log import AccessLog
 from deployments.gateway.answering import Answering
+from deployments.gateway.declared_paths import LoggedPaths
 from deployments.gateway.doorbell import CountRuns, Doorbell, Post
 from deployments.gateway.endpoints import Endpoint, UnusableEndpoint
 from deployments.gateway.forwarding import Forwarding
@@ -32,7 +33,6 @@ from tasks.plain.integrations.declarations import REQUESTS_PATH, RESERVED_PATHS
 _LOG = logging.getLogger(__name__)
 _UNREADY_AFTER_FAILURE_S = 10.0
 _CONFIRM_TIMEOUT_S = 5.0
-_MAX_LOGGED_PATH = 100
 
 
 class Gateway:
@@ -120,7 +120,7 @@ class Gateway:
                 outcome=outcome,
             )
             return
-        unusable = next((each for each in self._unusable if each.path == scope["path"]), None)
+        unusable = next((each for each in self._unusable if each.may_be_at(scope["path"])), None)
         if unusable is not None and unusable.has_stored_secrets:
             await self._renewal.look()
             endpoint = self._endpoints.get(scope["path"])
@@ -135,7 +135,7 @@ class Gateway:
         self._access_log.write(
             datetime.now(UTC),
             endpoint=name or None,
-            path=scope["path"][:_MAX_LOGGED_PATH] if unusable is None else None,
+            path=self._logged_paths.shown(scope["path"]) if unusable is None else None,
             method=scope["method"],
             status=reply.status,
             outcome=outcome,
@@ -149,7 +149,9 @@ class Gateway:
 
     def _use(self, endpoints: Sequence[Endpoint | UnusableEndpoint]) -> None:
         self._endpoints = {each.path: each for each in endpoints if isinstance(each, Endpoint)}
-        self._unusable = [each for each in endpoints if isinstance(each, UnusableEndpoint)]
+        unusable = [each for each in endpoints if isinstance(each, UnusableEndpoint)]
+        self._unusable = sorted(unusable, key=lambda each: each.path is None)  # known paths first
+        self._logged_paths = LoggedPaths(each.declared_path for each in endpoints)
 
     async def _renewed(self, endpoint: Endpoint) -> Endpoint:
         await self._renewal.look()

@@ -8,6 +8,7 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 from blocks.errors import MisconfiguredError
+from deployments.gateway.declared_paths import is_instance
 from tasks.plain.integrations.declarations import (
     EndpointDeclaration,
     IntegrationDeclaration,
@@ -30,6 +31,7 @@ class Endpoint:
         name: Stored with each delivery; stands in the log and the metrics.
         integration: Whose inbox the deliveries wait in.
         path: Where it is; may hold a secret, so it is never logged.
+        declared_path: As `path`, with variables in place of secrets.
         methods: What is answered at all.
         verifier: Says who calls and what the call says.
         events: The event types to take; None for all.
@@ -46,6 +48,7 @@ class Endpoint:
     name: str
     integration: str
     path: str
+    declared_path: str
     methods: frozenset[str]
     verifier: Verifier
     events: frozenset[str] | None
@@ -66,14 +69,22 @@ class UnusableEndpoint:
     Attributes:
         name: As declared.
         path: Where it would be; None if that is not known.
+        declared_path: As `path`, with variables in place of secrets.
         reason: What to do.
         has_stored_secrets: Activation may give what it lacks.
     """
 
     name: str
     path: str | None
+    declared_path: str
     reason: str
     has_stored_secrets: bool = False
+
+    def may_be_at(self, path: str) -> bool:
+        """Whether requests to the path are meant for it, as far as is known."""
+        if self.path is None:
+            return is_instance(path, self.declared_path)
+        return path == self.path
 
 
 def make_endpoints(
@@ -136,11 +147,14 @@ def _endpoint(
             },
         )
     except MisconfiguredError as exc:
-        return UnusableEndpoint(name, path, exc.message, bool(declared.secrets.stored))
+        return UnusableEndpoint(
+            name, path, declared.path, exc.message, bool(declared.secrets.stored)
+        )
     return Endpoint(
         name=name,
         integration=declared.queue or integration,
         path=path,
+        declared_path=declared.path,
         methods=frozenset(declared.methods or verifier.scheme.methods),
         verifier=verifier,
         events=None if declared.events is None else frozenset(declared.events),

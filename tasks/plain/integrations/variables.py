@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 from blocks.errors import MisconfiguredError
 
-_VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
+VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
+"""Finds variables; the group is the name."""
 
 
 def fill_in(
@@ -37,4 +38,4 @@ def fill_in(
             )
         return given
 
-    return _VARIABLE.sub(value, text)
+    return VARIABLE.sub(value, text)

@@ -533,6 +533,36 @@ async def test_an_endpoint_without_its_secret_answers_503_and_the_others_work(st
     assert answer.status_code == 202
 
 
+SECRET_PATH = {"path": "/hooks/crm/${TOKEN}", "scheme": "none"}
+
+
+async def test_of_a_path_that_is_not_known_the_log_tells_what_is_declared(start):
+    """A slip in a path that is secret does not bring the secret into the log."""
+    gateway = await start({"crm": SECRET_PATH, "open": OPEN}, environment={"TOKEN": "Tok-en"})
+    for path in ("/hooks/crm/Tok-en/", "/hook/crm/Tok-en", "/Tok-en", "/open/Tok-en/crm?Tok-en"):
+        assert (await gateway.client.post(path, content=b"{}")).status_code == 404
+    assert [line["path"] for line in gateway.lines()] == [
+        "/hooks/crm/…/",
+        "/…/crm/…",
+        "/…",
+        "/open/…/crm",
+    ]
+
+
+async def test_a_path_whose_variable_is_not_set_answers_503(start):
+    """What would be at the path is not lost because of a variable that a deployment forgot."""
+    gateway = await start({"crm": SECRET_PATH, "open": OPEN}, environment={})
+    statuses = {
+        path: (await gateway.client.post(path, content=b"{}")).status_code
+        for path in ("/hooks/crm/Tok-en", "/hooks/crm/", "/hooks/crm/Tok/en", "/open")
+    }
+    assert list(statuses.values()) == [503, 404, 404, 202]
+    line = gateway.lines()[0]
+    assert (line["endpoint"], line["outcome"], line.get("path")) == ("crm", "not set up", None)
+    assert line["reason"].startswith("set TOKEN to")
+    assert "Tok" not in gateway.log.getvalue().decode()
+
+
 async def test_both_secrets_pass_while_one_is_changed(start, github, sign):
     """The old and the new secret are accepted at once, and no other."""
     endpoint = {**github, "secrets": {"env": ["SECRET", "OLD"]}}
