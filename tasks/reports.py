@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,7 +35,7 @@ from tasks.plain.reports.building import NoData, ReportFormat
 from tasks.plain.reports.deliveries import Claim, Delivered, Deliveries, Receipt
 from tasks.plain.reports.delivering import BuiltReport, put_report, report_mail, report_sms
 from tasks.plain.reports.destinations import Destination, FolderDestination, MailDestination
-from tasks.plain.reports.keeping import forget_report, keep_report, kept_report
+from tasks.plain.reports.keeping import forget_report, keep_report, kept_report, sweep_reports
 from tasks.plain.reports.packaging import Package
 from tasks.plain.reports.report import Report
 from tasks.plain.reports.rows import Rows
@@ -43,6 +44,7 @@ from tasks.plain.state.database import open_database
 from tasks.sms import hand_over
 
 FOLDER_VARIABLE = "INTEGRATIONS_REPORTS_DIR"
+_KEPT_FOR = timedelta(days=14)
 
 
 @task(task_run_name="build {report.name} {report.period.key}", cache_policy=NO_CACHE)
@@ -56,6 +58,8 @@ async def build_report_file(
     no_data: NoData = "empty",
 ) -> BuiltReport | None:
     """Build the file and keep it until `forget_built_report`, for retries of this run.
+
+    What runs left that failed for good is removed after 14 days, when the next report is built.
 
     Args:
         report: What.
@@ -71,20 +75,24 @@ async def build_report_file(
     """
 
     def build() -> BuiltReport | None:
-        file = building.build_report(
-            _run_folder(),
-            report,
-            rows,
-            file_format,
-            name_template=name_template,
-            package=package,
-            no_data=no_data,
-        )
-        if file is None:
-            return None
-        built = BuiltReport(report, file)
-        keep_report(_run_folder(), built)
-        return built
+        sweep_reports(_reports_folder(), older_than=_KEPT_FOR, now=datetime.now(UTC))
+        with ExitStack() as unless_kept:
+            unless_kept.callback(forget_report, _run_folder())
+            file = building.build_report(
+                _run_folder(),
+                report,
+                rows,
+                file_format,
+                name_template=name_template,
+                package=package,
+                no_data=no_data,
+            )
+            if file is None:
+                return None
+            built = BuiltReport(report, file)
+            keep_report(_run_folder(), built)
+            unless_kept.pop_all()
+            return built
 
     try:
         return await asyncio.to_thread(build)
@@ -95,7 +103,7 @@ async def build_report_file(
 
 
 async def kept_built_report() -> BuiltReport | None:
-    """The file that an earlier attempt of this run built on this machine, if it is unchanged."""
+    """The file that an earlier attempt of this run built, if it is within reach and unchanged."""
     return await asyncio.to_thread(kept_report, _run_folder())
 
 
@@ -279,10 +287,13 @@ def _database() -> Iterator[Engine]:
         engine.dispose()
 
 
-def _run_folder() -> Path:
+def _reports_folder() -> Path:
     configured = os.environ.get(FOLDER_VARIABLE)
-    base = Path(configured) if configured else Path.home() / ".integration-patterns" / "reports"
-    return base / _run_id()
+    return Path(configured) if configured else Path.home() / ".integration-patterns" / "reports"
+
+
+def _run_folder() -> Path:
+    return _reports_folder() / _run_id()
 
 
 def _run_id() -> str:

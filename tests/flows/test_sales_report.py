@@ -184,7 +184,7 @@ def test_a_short_failure_is_retried_within_the_run(office, runs, outside):
 @pytest.mark.parametrize(
     ("no_data", "completed", "files"), [("empty", True, 1), ("skip", True, 0), ("fail", False, 0)]
 )
-def test_no_data_goes_by_policy(office, runs, no_data, completed, files):
+def test_no_data_goes_by_policy(office, runs, no_data, completed, files, tmp_path):
     """A week without orders gives an empty report, none, or a failed run."""
     state = runs.start(
         sales_report,
@@ -195,6 +195,7 @@ def test_no_data_goes_by_policy(office, runs, no_data, completed, files):
     assert state.is_completed() is completed, state.message
     assert len(list(office.rglob("*.xlsx"))) == files
     assert files or "28 May 2026" in state.message
+    assert not list((tmp_path / "built").iterdir()), "nothing of it is kept"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import uuid
+from contextlib import suppress
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -53,6 +57,8 @@ def kept_report(folder: Path) -> BuiltReport | None:
         return None
     if digest != manifest["sha256"]:
         return None
+    with suppress(OSError):
+        os.utime(folder)  # it is wanted: not to be swept while it is delivered
     kinds = {column.name: column.kind for column in report.columns}
     bar_kind = kinds[report.chart.value] if report.chart else Kind.NUMBER
     summary = Summary(
@@ -67,6 +73,34 @@ def kept_report(folder: Path) -> BuiltReport | None:
 def forget_report(folder: Path) -> None:
     """Remove everything; nothing to remove is no error."""
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep_reports(folder: Path, *, older_than: timedelta, now: datetime) -> None:
+    """Remove what runs left that failed for good.
+
+    Args:
+        folder: Holds a folder a run, named by its id; what is named otherwise, or holds
+            something else, is left.
+        older_than: Younger ones may still be retried.
+        now: Aware.
+    """
+    before_s = (now - older_than).timestamp()
+    with suppress(OSError):
+        for path in list(folder.iterdir()):
+            with suppress(OSError):  # another run sweeps, too
+                if path.lstat().st_mtime < before_s and _is_of_a_run(path):
+                    forget_report(path)
+
+
+def _is_of_a_run(folder: Path) -> bool:
+    try:
+        uuid.UUID(folder.name)
+    except ValueError:
+        return False
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    names = {path.name for path in folder.iterdir()}
+    return _MANIFEST in names or all(name.startswith(".") for name in names)
 
 
 def _number(text: str, kind: Kind) -> Number:

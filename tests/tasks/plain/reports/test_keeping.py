@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from uuid import uuid4
 
 import pytest
 
 from tasks.plain.reports.building import build_report
 from tasks.plain.reports.csv_report import CsvReport
 from tasks.plain.reports.delivering import BuiltReport
-from tasks.plain.reports.keeping import forget_report, keep_report, kept_report
+from tasks.plain.reports.keeping import forget_report, keep_report, kept_report, sweep_reports
 
 
 @pytest.fixture
@@ -37,6 +40,25 @@ def test_a_changed_or_missing_file_is_built_again(tmp_path, built):
     assert kept_report(tmp_path / "run") is None
     (tmp_path / "run" / "report.json").write_text("{")
     assert kept_report(tmp_path / "run") is None
+
+
+def test_old_reports_are_swept_and_nothing_else(tmp_path, built):
+    """What a run that failed for good left goes after a while; a folder that is not ours stays."""
+    old, half, young, retried, stranger = (tmp_path / "runs" / str(uuid4()) for _ in range(5))
+    named = tmp_path / "runs" / "named"
+    for folder in (old, half, young, retried, stranger, named):
+        folder.mkdir(parents=True)
+    for folder in (old, young, retried, named):
+        (folder / built.file.name).write_bytes(built.file.path.read_bytes())
+        keep_report(folder, built)
+    (half / ".sales.csv.part").touch()
+    (stranger / "family.jpg").touch()
+    for folder in (old, half, retried, stranger, named):
+        os.utime(folder, (0, 0))
+    assert kept_report(retried) is not None
+    sweep_reports(tmp_path / "runs", older_than=timedelta(days=14), now=datetime.now(UTC))
+    assert set((tmp_path / "runs").iterdir()) == {young, retried, stranger, named}
+    sweep_reports(tmp_path / "none", older_than=timedelta(days=14), now=datetime.now(UTC))
 
 
 def test_a_forgotten_report_is_gone(tmp_path, built):
