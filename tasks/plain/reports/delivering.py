@@ -135,11 +135,17 @@ def _put(folder: RemoteFolder, path: str, file: ReportFile, *, overwrite: bool) 
     try:
         with file.path.open("rb") as content:
             stored = folder.put(path, content, size=file.size, overwrite=overwrite)
-    except TargetExistsError:
+    except TargetExistsError as exc:
         # It can be there by an attempt that got no answer.
         if _is_there(folder, path, file):
             return
-        raise
+        raise TargetExistsError(
+            "there is a file of that name, and not this one; move it away and press Retry, or let "
+            "the destination overwrite (existing: overwrite)",
+            system=folder.system,
+            operation="put",
+            record=path,
+        ) from exc
     if stored.size != file.size:
         raise UpstreamFailedError(
             f"{stored.size:,} of {file.size:,} bytes arrived",

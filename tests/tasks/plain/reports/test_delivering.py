@@ -66,7 +66,7 @@ def test_a_stranger_is_not_overwritten_unless_asked(tmp_path, folder, built):
     strange = tmp_path / "office" / "reports" / built.file.name
     strange.parent.mkdir()
     strange.write_text("not ours")
-    with pytest.raises(TargetExistsError):
+    with pytest.raises(TargetExistsError, match="move it away and press Retry, or let"):
         put_report(folder, built, THERE, FIRST)
     assert strange.read_text() == "not ours"
     put_report(folder, built, THERE.model_copy(update={"existing": "overwrite"}), FIRST)
