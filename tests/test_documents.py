@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import configparser
 import importlib
+import importlib.util
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import yaml
+from prefect.events.schemas.automations import AutomationCore
 
+from deployments.gateway.metrics import Metrics
+from deployments.listeners.metrics import ListenerMetrics
 from deployments.register_blocks import block_types
 from deployments.sandbox.own_app.events import EVENT_TYPES
 from deployments.sandbox.own_app.records import RESOURCES
@@ -22,6 +28,7 @@ from tasks.plain.integrations.declarations import read_declarations
 PROJECT = Path(__file__).parents[1]
 FLOWS = {path.parent.name for path in (PROJECT / "flows").glob("*/__init__.py")}
 OWN_APP = (PROJECT / "docs/own-app.md").read_text()
+NAME = re.compile(r"`([A-Z][A-Z0-9_]+)`")
 CALL = re.compile(r"`(GET|POST|PUT|PATCH|DELETE) ([^`\s]+)`")
 KEYS = {
     "sku": "000017", "order_no": "SO-1", "contact_id": "K-7", "activity_id": "A-1",
@@ -202,3 +209,80 @@ def test_every_guide_is_in_the_readme():
     """Whoever reads the README finds each guide."""
     linked = set(re.findall(r"\]\(docs/([\w-]+\.md)", (PROJECT / "README.md").read_text()))
     assert linked == {path.name for path in (PROJECT / "docs").glob("*.md")}
+
+
+DEPLOYING = (PROJECT / "docs/deploying.md").read_text()
+
+
+def test_every_variable_of_the_project_is_in_the_guide():
+    """Each INTEGRATIONS_… variable that code reads is in the table of the deploying guide."""
+    read = {
+        name
+        for package in ("blocks", "tasks", "flows", "deployments")
+        for path in (PROJECT / package).rglob("*.py")
+        if not {"sandbox", "demo"} & set(path.parts)
+        for name in re.findall(r"INTEGRATIONS_[A-Z_]+", path.read_text())
+    }
+    told = {name for cells in rows(DEPLOYING, "variable") for name in NAME.findall(cells[0])}
+    # the launcher tells its own runs where its socket is
+    assert {name for name in told if name.startswith("INTEGRATIONS_")} == read - {
+        "INTEGRATIONS_LAUNCHER_SOCKET"
+    }
+
+
+def test_every_variable_of_a_declaration_is_in_the_guide():
+    """What integration.yaml files name, the deploying guide names beside the integration."""
+    told = {
+        cells[0]: set(NAME.findall(" ".join(cells[1:]))) for cells in rows(DEPLOYING, "integration")
+    }
+    named = {}
+    for file in (PROJECT / "flows").glob("*/integration.yaml"):
+        (declared,) = read_declarations([file])
+        secrets = {name for each in declared.endpoints.values() for name in each.secrets.env}
+        filled_in = set(re.findall(r"\$\{([A-Z_]+)\}", file.read_text()))
+        if secrets | filled_in:
+            named[declared.integration] = secrets | filled_in
+    assert told == named
+
+
+def test_every_metric_is_in_the_guide():
+    """What /metrics has of the gateway and the listeners is in the deploying guide's table."""
+    gateway, listeners = Metrics(), ListenerMetrics()
+    text = gateway.exposition().decode() + listeners.exposition().decode()
+    types = re.findall(r"^# TYPE ((?:gateway|listener)_\w+) (\w+)$", text, re.MULTILINE)
+    there = {
+        f"{name}_total" if kind == "counter" and not name.endswith("_total") else name
+        for name, kind in types
+    }
+    cells = [each[0] for each in rows(DEPLOYING, "metric")]
+    told = {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
+    assert told == there
+
+
+@pytest.mark.parametrize("file", sorted((PROJECT / "docs/systemd").glob("*.service")), ids=str)
+def test_units_start_what_there_is(file):
+    """Each unit runs a module of the project with options that it knows, as the guide tells."""
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read(file)
+    service = unit["Service"]
+    python, _, module, *options = service["ExecStart"].split()
+    assert python == f"{service['WorkingDirectory']}/.venv/bin/python"
+    source = importlib.util.find_spec(module)
+    assert source is not None
+    assert source.origin is not None
+    text = Path(source.origin).read_text()
+    if source.submodule_search_locations:
+        text = (Path(source.origin).parent / "__main__.py").read_text()
+    for option in options[::2]:
+        # those of prefect_on_sqlite are Prefect's own
+        assert f'"{option}"' in text or module == "deployments.prefect_on_sqlite", option
+    assert f"python -m {module}" in DEPLOYING
+
+
+def test_prefect_takes_the_automations():
+    """Those that the guide has one make are what Prefect's own command reads."""
+    text = (PROJECT / "docs/automations.yaml").read_text()
+    automations = yaml.safe_load(text.replace("BLOCK_ID", str(uuid4())))["automations"]
+    told = {cells[0] for cells in rows(DEPLOYING, "automation")}
+    assert told == {AutomationCore.model_validate(each).name for each in automations}
