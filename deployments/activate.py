@@ -3,8 +3,8 @@
     python -m deployments.activate [--deactivate] [--public-url URL] NAME … | --all
     python -m deployments.activate --make-key | --reencrypt
 
-Run after each deploy with --all, it activates every integration that has something to register and
-keeps those switched off that were deactivated. Safe to repeat.
+Run after each deploy with --all, it activates every integration that is deployed and has something
+to register, and keeps those switched off that were deactivated. Safe to repeat.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         names = list(options.names)
         if options.all:
             names = [each.integration for each in declared if each.registrations]
+        from deployments.prefect_server import require_server  # takes seconds, as Prefect does
+
+        require_server()
         return asyncio.run(_run(names, options))
     except IntegrationError as error:
         print(error, file=sys.stderr)
@@ -42,7 +45,7 @@ async def _run(names: Sequence[str], options: argparse.Namespace) -> int:
     from prefect import tags
 
     from flows.integration_activation.flow import activate_integration, deactivate_integration
-    from tasks.activation import ACTIVATION_TAG, known_states, switch_deployments
+    from tasks.activation import ACTIVATION_TAG, is_deployed, known_states, switch_deployments
 
     inactive = {each.integration for each in await known_states() if not each.is_active}
     if options.all:
@@ -53,6 +56,9 @@ async def _run(names: Sequence[str], options: argparse.Namespace) -> int:
     for name in names:
         integration = name.replace("-", "_")
         if options.all and integration in inactive:
+            continue
+        if options.all and not options.deactivate and not await is_deployed(integration):
+            print(f"{integration}: is not deployed: nothing is registered")
             continue
         with tags(integration.replace("_", "-"), ACTIVATION_TAG):
             if options.deactivate:
@@ -92,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("names", nargs="*", default=[], metavar="NAME", help="integrations")
-    which.add_argument("--all", action="store_true", help="all that have something to register")
+    which.add_argument("--all", action="store_true", help="all that are deployed and register")
     which.add_argument("--make-key", action="store_true", help="print a new key for secrets")
     which.add_argument("--reencrypt", action="store_true", help="use the first key for all secrets")
     parser.add_argument("--deactivate", action="store_true", help="take back, and switch off")

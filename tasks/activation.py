@@ -266,15 +266,29 @@ async def switch_deployments(integration: str, *, on: bool) -> list[str]:
         Names of the deployments.
     """
     async with get_client() as client:
-        found = await client.read_deployments(
-            deployment_filter=DeploymentFilter(
-                tags=DeploymentFilterTags(all_=[integration.replace("_", "-")])
-            )
-        )
-        switched = [each for each in found if ACTIVATION_TAG not in each.tags]
+        switched = await _switchable(client, integration)
         for deployment in switched:
             await _switch(client, deployment, on=on)
     return sorted(each.name for each in switched)
+
+
+async def is_deployed(integration: str) -> bool:
+    """Whether the server has a deployment of an integration that can be switched.
+
+    Args:
+        integration: As for `switch_deployments`.
+    """
+    async with get_client() as client:
+        return bool(await _switchable(client, integration))
+
+
+async def _switchable(client: PrefectClient, integration: str) -> list[DeploymentResponse]:
+    found = await client.read_deployments(
+        deployment_filter=DeploymentFilter(
+            tags=DeploymentFilterTags(all_=[integration.replace("_", "-")])
+        )
+    )
+    return [each for each in found if ACTIVATION_TAG not in each.tags]
 
 
 async def _switch(client: PrefectClient, deployment: DeploymentResponse, *, on: bool) -> None:

@@ -192,15 +192,18 @@ def test_without_a_public_url_it_says_what_to_give(runs, github, monkeypatch):
 def test_the_command_line_activates_and_keeps_off_what_was_deactivated(
     runs, gateway, github, deployment, capsys, monkeypatch
 ):
-    """What a deploy runs: all that have something to register, but not what somebody took back."""
-    monkeypatch.setenv("INTEGRATIONS_ENDPOINTS", str(DECLARATION))
+    """What a deploy runs: all that is deployed and registers, but not what somebody took back."""
+    undeployed = PROJECT / "flows" / "salesforce_crm" / "integration.yaml"
+    monkeypatch.setenv("INTEGRATIONS_ENDPOINTS", f"{DECLARATION}{os.pathsep}{undeployed}")
     monkeypatch.setenv("INTEGRATIONS_PUBLIC_URL", gateway.url)
     assert main(["--all"]) == 0
-    assert "github_events: Completed, 1 created" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "github_events: Completed, 1 created" in told
+    assert "salesforce_crm: is not deployed: nothing is registered" in told
     assert main(["--deactivate", "github-events"]) == 0
     asyncio.run(resume(deployment.ids[0]))  # as a deploy does
     assert main(["--all"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "github_events: stays switched off"
+    assert "github_events: stays switched off" in capsys.readouterr().out.splitlines()
     assert (deployment.look(), github.hooks.hooks) == ((False, False), {})
     assert main(["github_events"]) == 0
     assert (deployment.look(), len(github.hooks.hooks)) == ((True, True), 1)
