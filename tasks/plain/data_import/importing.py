@@ -8,7 +8,7 @@ moves when everything has arrived.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -37,7 +37,7 @@ from tasks.plain.cursors.windows import (
 )
 from tasks.plain.data_import.job import ImportJob, ImportOutcome
 from tasks.plain.data_import.walking import Step, walk
-from tasks.plain.file_import.sink import Sent, refused_records
+from tasks.plain.file_import.sink import Refused, Sent, send_without_refused
 from tasks.plain.records.record import Record, Reject
 from tasks.plain.records.validation import Valid
 
@@ -315,7 +315,7 @@ class _Attempt:
             return None
         records = self._serializer.dump_json([item for _, item in good])
         digest = hashlib.sha256(records).hexdigest()
-        key = f"{self._window.id}-{self._window.pages}-{digest[:16]}"
+        key = _batch_key(f"{self._window.id}-{self._window.pages}", digest)
         return Batch(key, records, tuple(id_ for id_, _ in good))
 
     def _send_batch_in_hand(self) -> None:
@@ -332,34 +332,28 @@ class _Attempt:
 
     def _sent(self, batch: Batch) -> Arrival:
         """Send a batch, without those records that the application refuses."""
-        try:
-            return _arrived(self._send(batch), len(batch.ids))
-        except UpstreamRejectedError as exc:
-            refused = refused_records(exc, count=len(batch.ids))
-            if not refused:
-                raise
-        rejects = tuple(
-            RejectedRecord(batch.ids[index], None, field, reason)
-            for index, (field, reason) in refused.items()
-        )
-        kept = [
-            record
-            for index, record in enumerate(orjson.loads(batch.records))
-            if index not in refused
-        ]
-        arrival = Arrival()
-        if kept:
-            rest = Batch(
-                f"{batch.key}-rest",
-                orjson.dumps(kept),
-                tuple(id_ for index, id_ in enumerate(batch.ids) if index not in refused),
-            )
-            arrival = _arrived(self._send(rest), len(kept))
-        counts = arrival.counts + Counts(rejected=len(rejects))
-        return Arrival(counts, rejects)
+        rejects: list[RejectedRecord] = []
+        prefix = batch.key.rpartition("-")[0]
 
-    def _send(self, batch: Batch) -> Sent:
-        return self._job.sink.send(batch.records, count=len(batch.ids), idempotency_key=batch.key)
+        def records_of(left: Sequence[int]) -> bytes:
+            if len(left) == len(batch.ids):
+                return batch.records
+            records = orjson.loads(batch.records)
+            return orjson.dumps([records[index] for index in left])
+
+        def refuse(refused: Refused) -> None:
+            for index, (field, reason) in refused.items():
+                rejects.append(RejectedRecord(batch.ids[index], None, field, reason))
+            self._job.cursors.extend(self._hold)
+
+        sent, count = send_without_refused(
+            self._job.sink,
+            len(batch.ids),
+            records_of=records_of,
+            key_of=lambda digest: _batch_key(prefix, digest),
+            refuse=refuse,
+        )
+        return Arrival(_counted(sent, count, len(rejects)), tuple(rejects))
 
     def _settle(self) -> None:
         """Note what has arrived, so that the next attempt does not send it again."""
@@ -420,14 +414,17 @@ class _Attempt:
         )
 
 
-def _arrived(sent: Sent, count: int) -> Arrival:
-    return Arrival(
-        Counts(
-            records=count,
-            created=sent.created,
-            updated=sent.updated,
-            unchanged=sent.unchanged,
-        )
+def _batch_key(prefix: str, digest: str) -> str:
+    return f"{prefix}-{digest[:16]}"
+
+
+def _counted(sent: Sent, count: int, rejected: int) -> Counts:
+    return Counts(
+        records=count,
+        rejected=rejected,
+        created=sent.created,
+        updated=sent.updated,
+        unchanged=sent.unchanged,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -23,7 +23,6 @@ from blocks.errors import (
     LeaseLostError,
     MisconfiguredError,
     PermanentError,
-    UpstreamRejectedError,
 )
 from tasks.plain.file_import.job import ImportJob, Outcome
 from tasks.plain.file_import.ledger import Held, batch_key
@@ -33,7 +32,7 @@ from tasks.plain.file_import.put_away import (
     free_path,
     working_directory,
 )
-from tasks.plain.file_import.sink import refused_records
+from tasks.plain.file_import.sink import Refused, send_without_refused
 from tasks.plain.file_import.work import (
     StoppedError,
     Tally,
@@ -277,46 +276,35 @@ def _send_batch(
     if digest == sent_digest:
         tally.imported += len(batch)
         return
-    key = batch_key(work.claim, ordinal, digest)
-    try:
-        tally.sent += work.job.sink.send(records, count=len(batch), idempotency_key=key)
-    except UpstreamRejectedError as exc:
-        kept = _without_refused(batch, exc, tally)
+    rejected_before = tally.rejected.count
+
+    def records_of(left: Sequence[int]) -> bytes:
+        if len(left) == len(batch):
+            return records
+        return serializer.dump_json([batch[index].item for index in left])
+
+    def refuse(refused: Refused) -> None:
+        for index, (field, reason) in refused.items():
+            valid = batch[index]
+            values = valid.item.model_dump(mode="json")
+            tally.reject(Reject(valid.line, field, reason, values, valid.page))
         if work.job.all_or_nothing:
-            raise _refused_whole(work, tally) from exc
-        if kept:
-            # Not remembered as sent: a resumed import asks again, to know these rejects again.
-            _send_batch_again(work, serializer, ordinal, kept, tally)
-        return
-    work.job.ledger.record_batch(work.claim, ordinal, digest, len(batch))
-    work.extended_s = time.monotonic()
-    tally.imported += len(batch)
+            raise _refused_whole(work, tally)
+        work.heartbeat()
 
-
-def _send_batch_again(
-    work: Work,
-    serializer: TypeAdapter[list[Any]],
-    ordinal: int,
-    kept: list[Valid[BaseModel]],
-    tally: Tally,
-) -> None:
-    records = serializer.dump_json([valid.item for valid in kept])
-    key = batch_key(work.claim, ordinal, hashlib.sha256(records).hexdigest())
-    tally.sent += work.job.sink.send(records, count=len(kept), idempotency_key=key)
-    tally.imported += len(kept)
-
-
-def _without_refused(
-    batch: list[Valid[BaseModel]], error: UpstreamRejectedError, tally: Tally
-) -> list[Valid[BaseModel]]:
-    refused = refused_records(error, count=len(batch))
-    if not refused:
-        raise error
-    for index, (field, reason) in refused.items():
-        valid = batch[index]
-        values = valid.item.model_dump(mode="json")
-        tally.reject(Reject(valid.line, field, reason, values, valid.page))
-    return [valid for index, valid in enumerate(batch) if index not in refused]
+    sent, count = send_without_refused(
+        work.job.sink,
+        len(batch),
+        records_of=records_of,
+        key_of=lambda digest: batch_key(work.claim, ordinal, digest),
+        refuse=refuse,
+    )
+    tally.sent += sent
+    tally.imported += count
+    # Else not remembered as sent: a resumed import asks again, to know these rejects again.
+    if tally.rejected.count == rejected_before:
+        work.job.ledger.record_batch(work.claim, ordinal, digest, len(batch))
+        work.extended_s = time.monotonic()
 
 
 def _refused_whole(work: Work, tally: Tally) -> BadPayloadError:

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple, TypeAlias
 import orjson
 from pydantic import BaseModel, TypeAdapter
 
-from blocks.errors import BadPayloadError, UpstreamRejectedError
-from tasks.plain.file_import.sink import RecordSink, Sent
+from blocks.errors import BadPayloadError
+from tasks.plain.file_import.sink import RecordSink, Refused, Sent, send_without_refused
 from tasks.plain.records.formats import FileFormat
 from tasks.plain.records.reading import detect_format, read_records
 from tasks.plain.records.record import Record, Reject
@@ -181,20 +181,24 @@ class RecordImporter:
         """Send what is valid; records that the application refuses by name are rejects, too."""
         rejects = [item for item in batch if isinstance(item, Reject)]
         valid = [item for item in batch if isinstance(item, Valid)]
-        while valid:
-            records = self._serializer.dump_json([each.item for each in valid])
-            key = _idempotency_key(identities, records)
-            try:
-                taken.sent += self._sink.send(records, count=len(valid), idempotency_key=key)
-            except UpstreamRejectedError as exc:
-                refused = _refused(exc, valid)
-                if not refused:
-                    raise
-                rejects += refused.values()
-                valid = [each for index, each in enumerate(valid) if index not in refused]
-            else:
-                taken.records += len(valid)
-                break
+
+        def records_of(left: Sequence[int]) -> bytes:
+            return self._serializer.dump_json([valid[index].item for index in left])
+
+        def refuse(refused: Refused) -> None:
+            for index, (column, reason) in refused.items():
+                item = valid[index]
+                rejects.append(Reject(item.line, column, reason, _NO_VALUES, item.page))
+
+        sent, count = send_without_refused(
+            self._sink,
+            len(valid),
+            records_of=records_of,
+            key_of=lambda digest: _idempotency_key(identities, digest),
+            refuse=refuse,
+        )
+        taken.sent += sent
+        taken.records += count
         return rejects
 
 
@@ -218,22 +222,10 @@ def _batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
         yield [first, *islice(items, size - 1)]
 
 
-def _refused(error: UpstreamRejectedError, valid: Sequence[Valid[BaseModel]]) -> dict[int, Reject]:
-    found: dict[int, Reject] = {}
-    for detail in error.details:
-        index = detail.get("index")
-        if isinstance(index, int) and 0 <= index < len(valid) and index not in found:
-            item = valid[index]
-            reason = f"refused by the application: {detail.get('reason', 'no reason given')}"
-            column = str(detail.get("field", ""))
-            found[index] = Reject(item.line, column, reason, _NO_VALUES, item.page)
-    return found
-
-
-def _idempotency_key(identities: Iterable[str], records: bytes) -> str:
+def _idempotency_key(identities: Iterable[str], records_digest: str) -> str:
     """The same for the same records of the same entries, whoever takes them again."""
     digest = hashlib.sha256()
-    for part in chain(identities, (hashlib.sha256(records).hexdigest(),)):
+    for part in chain(identities, (records_digest,)):
         digest.update(f"{len(part)}:{part}".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:40]
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from threading import Event
 
+import orjson
 import pytest
 
 from blocks.errors import (
@@ -19,6 +20,7 @@ from blocks.errors import (
 )
 from tasks.plain.data_import.importing import StoppedError, import_changes
 from tasks.plain.data_import.source import Range
+from tasks.plain.file_import.sink import Sent
 
 
 def order_numbers(own_app):
@@ -254,6 +256,60 @@ def test_a_record_that_only_the_application_refuses_is_rejected_alone(
     assert (outcome.counts.records, outcome.counts.rejected) == (2, 1)
     assert outcome.rejects[0].id == refused
     assert "refused by the application" in outcome.rejects[0].reason
+
+
+class Choosy:
+    """An application in memory that names one record a refusal, and remembers keys."""
+
+    def __init__(self):
+        self.refuses, self.keys, self.taken = set(), {}, []
+        self.is_away_after = None
+
+    def send(self, records, *, count, idempotency_key):
+        orders = [record["order_no"] for record in orjson.loads(records)]
+        bad = [
+            {"index": index, "field": "status", "reason": "no"}
+            for index, order in enumerate(orders)
+            if order in self.refuses
+        ]
+        if bad:
+            raise UpstreamRejectedError(
+                "no", system="app", operation="send", status=422, details=tuple(bad[:1])
+            )
+        if self.keys.setdefault(idempotency_key, records) != records:
+            raise UpstreamRejectedError("key of another", system="app", operation="send")
+        if self.is_away_after == len(orders):
+            self.is_away_after = None
+            raise UpstreamFailedError("cut off", system="app", operation="send")
+        self.taken += orders
+        return Sent(created=count)
+
+
+def test_an_application_that_names_one_bad_record_at_a_time_takes_the_good_ones(
+    imports, marketplace_api, earlier
+):
+    """Each refusal takes out what it names, and the stream goes on."""
+    first, second, third = marketplace_api.place(3, at=earlier(0))
+    application = Choosy()
+    application.refuses = {first, third}
+    outcome = imports.run(sink=application)
+    assert application.taken == [second]
+    assert (outcome.result, outcome.counts.records, outcome.counts.rejected) == ("done", 1, 2)
+    assert {reject.id for reject in outcome.rejects} == {first, third}
+
+
+def test_what_is_left_of_a_refused_batch_has_a_key_of_its_content(
+    imports, marketplace_api, earlier
+):
+    """After a crash the application may refuse others: that is another rest, under another key."""
+    first, second, third = marketplace_api.place(3, at=earlier(0))
+    application = Choosy()
+    application.refuses, application.is_away_after = {first}, 2
+    with pytest.raises(UpstreamFailedError):
+        imports.run(sink=application)
+    application.refuses = {second}
+    assert imports.run(sink=application).counts.records == 2
+    assert application.taken == [first, third]
 
 
 def test_a_page_without_one_good_record_stops_the_import(

@@ -29,10 +29,13 @@ DONE = "{name}.done"
 class Application:
     """Takes batches in memory; while it does, the partner does what the test says."""
 
-    def __init__(self, refuses: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, refuses: frozenset[str] = frozenset(), names_at_most: int | None = None
+    ) -> None:
         self.skus: list[str] = []
         self.meanwhile: Callable[[], None] = lambda: None
         self._refuses = refuses
+        self._names_at_most = names_at_most
 
     def send(self, records: bytes, *, count: int, idempotency_key: str) -> Sent:
         self.meanwhile()
@@ -41,6 +44,7 @@ class Application:
             {"index": n, "reason": "unknown"} for n, sku in enumerate(skus) if sku in self._refuses
         ]
         if bad:
+            bad = bad[: self._names_at_most]
             raise UpstreamRejectedError(
                 "it refuses rows", system="app", operation="POST", status=422, details=tuple(bad)
             )
@@ -194,6 +198,16 @@ def test_all_or_nothing_takes_no_more_when_the_application_refuses_a_row(new_job
     assert "the application refuses 1 rows, the first in line 4" in outcome.reason
     assert "the 2 rows of the batches before are in" in outcome.reason
     assert "error/stock.csv.rejects.csv" in files(place)
+
+
+def test_an_application_that_names_one_bad_row_at_a_time_takes_the_good_ones(new_job, place):
+    """Each refusal takes out what it names; the file is imported, with its rejects beside it."""
+    application = Application(frozenset({"2", "4"}), names_at_most=1)
+    drop(place, "1", "2", "3", "4", "5")
+    job = new_job(application)
+    outcome = import_file(job, stock(job))
+    assert (outcome.result, outcome.rows_rejected) == ("imported", 2)
+    assert application.skus == ["1", "3", "5"]
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ class Shelf:
     def __init__(self) -> None:
         self.calls: list[tuple[str, list[str]]] = []
         self.refuses: set[str] = set()
+        self.names_at_most = 1000
         self.fails = False
 
     def send(self, records, *, count, idempotency_key):
@@ -42,6 +43,7 @@ class Shelf:
             if sku in self.refuses
         )
         if details:
+            details = details[: self.names_at_most]
             raise UpstreamRejectedError("bad", system="shelf", operation="send", details=details)
         self.calls.append((idempotency_key, found))
         return Sent(created=count)
@@ -82,6 +84,14 @@ def test_what_only_the_application_refuses_is_taken_out_and_the_rest_sent(shelf)
     taken = importer(shelf).take(rows(("a", 1), ("b", 2), ("c", 3)))
     assert [skus for _, skus in shelf.calls] == [["a", "c"]]
     assert taken.bad == {1: "sku: refused by the application: unknown"}
+
+
+def test_an_application_that_names_one_bad_record_at_a_time_is_asked_until_it_takes_the_rest(shelf):
+    """Each refusal takes out what it names, whatever it leaves unsaid."""
+    shelf.refuses, shelf.names_at_most = {"b", "d"}, 1
+    taken = importer(shelf).take(rows(("a", 1), ("b", 2), ("c", 3), ("d", 4)))
+    assert [skus for _, skus in shelf.calls] == [["a", "c"]]
+    assert (sorted(taken.bad), taken.records) == ([1, 3], 2)
 
 
 def test_a_refusal_that_names_none_is_an_error(shelf):
