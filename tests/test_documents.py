@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from uuid import uuid4
 
 import pytest
@@ -18,18 +18,25 @@ from prefect.events.schemas.automations import AutomationCore
 
 from deployments.gateway.metrics import Metrics
 from deployments.listeners.metrics import ListenerMetrics
+from deployments.listeners.sources import AnySource, SourceDeclaration
 from deployments.register_blocks import block_types
 from deployments.sandbox.own_app.events import EVENT_TYPES
 from deployments.sandbox.own_app.records import RESOURCES
 from deployments.sandbox.own_app.serving import RunningOwnApp
 from tasks.plain.application_records import MODELS
-from tasks.plain.integrations.declarations import read_declarations
+from tasks.plain.integrations.declarations import EndpointDeclaration, read_declarations
+from tasks.plain.integrations.registrations import (
+    Registration,
+    RestRegistration,
+    SalesforceRegistration,
+)
 
 PROJECT = Path(__file__).parents[1]
 FLOWS = {path.parent.name for path in (PROJECT / "flows").glob("*/__init__.py")}
 OWN_APP = (PROJECT / "docs/own-app.md").read_text()
 NAME = re.compile(r"`([A-Z][A-Z0-9_]+)`")
 CALL = re.compile(r"`(GET|POST|PUT|PATCH|DELETE) ([^`\s]+)`")
+SOURCES = get_args(get_args(AnySource)[0])
 KEYS = {
     "sku": "000017", "order_no": "SO-1", "contact_id": "K-7", "activity_id": "A-1",
     "ticket_no": "T-1",
@@ -254,9 +261,7 @@ def test_every_metric_is_in_the_guide():
         f"{name}_total" if kind == "counter" and not name.endswith("_total") else name
         for name, kind in types
     }
-    cells = [each[0] for each in rows(DEPLOYING, "metric")]
-    told = {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
-    assert told == there
+    assert first_names(DEPLOYING, "metric") == there
 
 
 @pytest.mark.parametrize("file", sorted((PROJECT / "docs/systemd").glob("*.service")), ids=str)
@@ -286,3 +291,28 @@ def test_prefect_takes_the_automations():
     automations = yaml.safe_load(text.replace("BLOCK_ID", str(uuid4())))["automations"]
     told = {cells[0] for cells in rows(DEPLOYING, "automation")}
     assert told == {AutomationCore.model_validate(each).name for each in automations}
+
+
+def test_tables_of_declarations_have_every_field():
+    """The guides' tables name each field of endpoints, registrations and sources, and no other."""
+    webhooks = (PROJECT / "docs/webhooks.md").read_text()
+    assert first_names(webhooks, "field") == set(EndpointDeclaration.model_fields)
+    activation = (PROJECT / "docs/activation.md").read_text()
+    rest, salesforce = activation.split("Of `kind: salesforce`", 1)
+    shared = set(Registration.model_fields) | {"kind"}
+    assert first_names(rest, "field") == set(RestRegistration.model_fields)
+    assert first_names(salesforce, "field") | shared == set(SalesforceRegistration.model_fields)
+    listeners = (PROJECT / "docs/listeners.md").read_text()
+    common = first_names(listeners, "field of every source")
+    assert common == set(SourceDeclaration.model_fields) | {"kind", "connection"}
+    kinds = {cells[0].strip("`"): cells[1] for cells in rows(listeners, "kind")}
+    sources = {get_args(each.model_fields["kind"].annotation)[0]: each for each in SOURCES}
+    assert set(kinds) == set(sources)
+    for kind, source in sources.items():
+        own = set(source.model_fields) - common
+        assert own <= set(re.findall(r"`(\w+)`", kinds[kind])), kind
+
+
+def first_names(text: str, first_cell: str) -> set[str]:
+    cells = [each[0] for each in rows(text, first_cell)]
+    return {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
