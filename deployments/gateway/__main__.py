@@ -38,7 +38,11 @@ from deployments.gateway.renewal import StoredSecretsWatch
 from deployments.gateway.run_starting import PrefectRuns, answering_deployments
 from tasks.plain.inbox.drains import Drains
 from tasks.plain.inbox.writer import InboxWriter
-from tasks.plain.integrations.declarations import declaration_files, read_declarations
+from tasks.plain.integrations.declarations import (
+    IntegrationDeclaration,
+    declaration_files,
+    read_declarations,
+)
 from tasks.plain.state.database import open_database
 from tasks.plain.stored_secrets.store import StoredSecrets
 
@@ -66,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _show(endpoints)
         if options.check:
             return int(any(isinstance(each, UnusableEndpoint) for each in endpoints))
-        return _serve(options, endpoints, engine, watch, os.environ)
+        return _serve(options, declared, endpoints, engine, watch, os.environ)
     except IntegrationError as exc:
         print(exc, file=sys.stderr)
         return 1
@@ -74,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _serve(
     options: argparse.Namespace,
+    declared: Sequence[IntegrationDeclaration],
     endpoints: Sequence[Endpoint | UnusableEndpoint],
     engine: Engine,
     watch: StoredSecretsWatch,
@@ -89,7 +94,7 @@ def _serve(
     gateway = Gateway(
         endpoints,
         writer=InboxWriter(engine, in_own_process=True),
-        post_doorbell=PrefectRuns(environment, answering_deployments(endpoints)).post,
+        post_doorbell=PrefectRuns(environment, answering_deployments(declared)).post,
         count_runs=Drains(engine).at_work,
         forwarding=forwarding,
         access_log=AccessLog(sys.stdout.buffer),

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 
 import httpx
 
 from deployments.gateway.doorbell import PrefectEvents
-from deployments.gateway.endpoints import Endpoint, UnusableEndpoint
+from tasks.plain.integrations.declarations import IntegrationDeclaration
 
 _LOG = logging.getLogger(__name__)
 _KNOWN_FOR_S = 60.0
@@ -95,10 +95,11 @@ class PrefectRuns(PrefectEvents):
         return id_
 
 
-def answering_deployments(endpoints: Sequence[Endpoint | UnusableEndpoint]) -> dict[str, str]:
-    """Integration to the deployment that its synchronous endpoint feeds, where it says which."""
+def answering_deployments(declared: Iterable[IntegrationDeclaration]) -> dict[str, str]:
+    """Where requests wait to the deployment that answers them, of endpoints that say which."""
     return {
-        each.integration: each.feeds
-        for each in endpoints
-        if isinstance(each, Endpoint) and each.synchronous is not None and each.feeds
+        endpoint.queue or each.integration: endpoint.feeds
+        for each in declared
+        for endpoint in each.endpoints.values()
+        if endpoint.synchronous is not None and endpoint.feeds
     }

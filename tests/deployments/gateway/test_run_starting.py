@@ -5,8 +5,9 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from deployments.gateway.run_starting import PrefectRuns
+from deployments.gateway.run_starting import PrefectRuns, answering_deployments
 from deployments.sandbox.scripted_api import Reply
+from tasks.plain.integrations.declarations import read_declarations
 
 FOUND = Reply([{"id": "d-1", "paused": False}])
 NO_CONTENT = Reply(b"", status=204)
@@ -82,3 +83,21 @@ async def test_while_prefect_is_down_the_doorbell_tries_on(prefect, scripted_api
     scripted_api.answer(Reply(closes=True), Reply(closes=True))
     with pytest.raises(httpx.HTTPError):
         await prefect.post("quotes")
+
+
+def test_an_endpoint_that_has_no_secret_yet_is_known(tmp_path):
+    """Activation may give it one while the gateway runs: its callers get a run at once, too."""
+    file = tmp_path / "integration.yaml"
+    file.write_text("""
+integration: shop
+endpoints:
+  quotes:
+    path: /quotes
+    scheme: api-key
+    secrets: {stored: quotes}
+    feeds: price-quote
+    queue: shop_quotes
+    synchronous: {}
+  events: {path: /events, scheme: github, secrets: {env: [X]}, feeds: shop-events}
+""")
+    assert answering_deployments(read_declarations([file])) == {"shop_quotes": "price-quote"}
