@@ -19,7 +19,7 @@ import os
 import pkgutil
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,8 @@ from prefect.blocks.core import Block
 from pydantic import ValidationError
 
 import blocks
-from blocks.errors import MisconfiguredError
+from blocks.errors import IntegrationError, MisconfiguredError
+from deployments.prefect_server import require_server
 from tasks.connections import told_without_values
 
 
@@ -127,22 +128,25 @@ def _filled(value: Any, environment: Mapping[str, str], path: Path) -> Any:
     return re.sub(r"\$\{(\w+)\}", look_up, value)
 
 
-def main() -> None:
-    """Register the types and save the documents of the files named on the command line."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Register the types and save the documents of the files named; 0 if all went well."""
     parser = argparse.ArgumentParser(
         prog="python -m deployments.register_blocks",
         description="Make the block types known to Prefect and save block documents.",
     )
     parser.add_argument("files", nargs="*", type=Path, help="YAML: type/name → fields")
-    arguments = parser.parse_args()
+    options = parser.parse_args(arguments)
     try:
+        require_server()
         print("block types:", ", ".join(register_types()))
-        for file in arguments.files:
+        for file in options.files:
             for slug in save_blocks(read_documents(file, os.environ)):
                 print("saved", slug)
-    except MisconfiguredError as exc:
-        sys.exit(str(exc))
+    except IntegrationError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -9,7 +9,8 @@ import yaml
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from blocks.errors import MisconfiguredError
-from deployments.deploy import deployments_of, main
+from deployments import deploy, register_blocks
+from deployments.deploy import deployments_of
 from deployments.sandbox.scripted_api import Reply
 
 # Prefect's own clients leave sockets to the garbage collector.
@@ -51,14 +52,19 @@ def test_an_integration_that_is_none_is_told():
         deployments_of(["github"])
 
 
-def test_nothing_is_deployed_to_a_server_that_nobody_named(capsys):
+COMMANDS = pytest.mark.parametrize("main", [deploy.main, register_blocks.main])
+
+
+@COMMANDS
+def test_nothing_is_brought_to_a_server_that_nobody_named(main, capsys):
     """Prefect would start one that is gone afterwards."""
     with temporary_settings(updates={PREFECT_API_URL: None}):
         assert main([]) == 1
     assert "set PREFECT_API_URL" in capsys.readouterr().err
 
 
-def test_a_server_that_does_not_answer_is_told(capsys):
+@COMMANDS
+def test_a_server_that_does_not_answer_is_told(main, capsys):
     """In a line, with its address."""
     with temporary_settings(updates={PREFECT_API_URL: "http://127.0.0.1:9/api"}):
         assert main([]) == 1
@@ -67,7 +73,8 @@ def test_a_server_that_does_not_answer_is_told(capsys):
     assert len(told.splitlines()) == 1
 
 
-def test_a_server_that_refuses_is_told(scripted_api, capsys):
+@COMMANDS
+def test_a_server_that_refuses_is_told(main, scripted_api, capsys):
     """With what to set."""
     scripted_api.answer(*[Reply(status=401)] * 3)
     with temporary_settings(updates={PREFECT_API_URL: f"{scripted_api.url}/api"}):
