@@ -16,7 +16,10 @@ import sys
 from collections.abc import Sequence
 
 from blocks.errors import IntegrationError
+from deployments.demo.environment_file import use_running_demo
+from deployments.state_commands import tell_default_database
 from tasks.plain.integrations.declarations import declaration_files, read_declarations
+from tasks.plain.state.database import URL_VARIABLE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.make_key:
             return _make_key()
+        use_running_demo(URL_VARIABLE, "PREFECT_API_URL")
+        tell_default_database()
         if options.reencrypt:
             return _reencrypt()
         declared = read_declarations(declaration_files())

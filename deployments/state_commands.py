@@ -1,8 +1,9 @@
-"""Runs the commands that operate on the state database."""
+"""Runs the commands that operate on the state database, and tells which database that is."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 from sqlalchemy import Engine
 
 from blocks.errors import IntegrationError
-from tasks.plain.state.database import open_database
+from deployments.demo.environment_file import use_running_demo
+from tasks.plain.state.database import URL_VARIABLE, database_url, open_database
 
 
 def run_command(options: argparse.Namespace, operate: Callable[[Engine], Any]) -> int:
@@ -22,6 +24,9 @@ def run_command(options: argparse.Namespace, operate: Callable[[Engine], Any]) -
         operate: Makes what the commands work with.
     """
     try:
+        if options.database is None:
+            use_running_demo(URL_VARIABLE)
+            tell_default_database()
         engine = open_database(options.database)
         try:
             options.command(operate(engine), options)
@@ -31,3 +36,13 @@ def run_command(options: argparse.Namespace, operate: Callable[[Engine], Any]) -
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+def tell_default_database() -> None:
+    """Say on stderr which state database is used if nobody has chosen one."""
+    if not os.environ.get(URL_VARIABLE):
+        print(
+            f"state database: {database_url()}, as {URL_VARIABLE} is not set",
+            file=sys.stderr,
+            flush=True,
+        )

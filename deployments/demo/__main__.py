@@ -17,6 +17,7 @@ import urllib.request
 from pathlib import Path
 from typing import IO
 
+from deployments.demo.environment_file import HOME, write_environment
 from deployments.demo.places import PROJECT, Places, PortTakenError, choose_places
 from deployments.demo.supervisor import ProcessEndedError, Supervisor
 
@@ -41,7 +42,7 @@ def main() -> int:
     parser.add_argument("--free-ports", action="store_true", help="any ports but the usual")
     parser.add_argument("--home", type=Path, help="where data is kept; .demo by default")
     arguments = parser.parse_args()
-    home = (arguments.home or PROJECT / (".demo-check" if arguments.check else ".demo")).resolve()
+    home = (arguments.home or (PROJECT / ".demo-check" if arguments.check else HOME)).resolve()
     home.mkdir(parents=True, exist_ok=True)
     with (home / "lock").open("a+") as lock:
         if not _only_one(lock):
@@ -68,6 +69,7 @@ def _run(places: Places, *, check: bool) -> int:
     signal.signal(signal.SIGINT, request_stop)
     signal.signal(signal.SIGTERM, request_stop)
     supervisor = Supervisor(places.home / "logs", show=_shown)
+    settings = write_environment(places.home, places.settings())
     try:
         _start(supervisor, places)
         if check:
@@ -85,6 +87,7 @@ def _run(places: Places, *, check: bool) -> int:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave orphans
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         print("stopping …", flush=True)
+        settings.unlink(missing_ok=True)
         supervisor.stop()
 
 
@@ -168,6 +171,7 @@ def _welcome(places: Places) -> str:
         ("drop files for the local folder here", str(sandbox / "local")),
         ("SFTP", f"sftp -P {places.ports['sftp']} partner@127.0.0.1   (password: sandbox)"),
         ("logs", str(places.home / "logs")),
+        ("send a webhook, in a second terminal", "make send-sample EVENT=push"),
     ]
     width = max(len(name) for name, _ in rows)
     lines = "\n".join(f"  {name:<{width}}  {address}" for name, address in rows)

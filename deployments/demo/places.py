@@ -56,7 +56,11 @@ class Places:
         inherited = {
             name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")
         }
-        return inherited | {
+        return inherited | self.settings()
+
+    def settings(self) -> dict[str, str]:
+        """What the demo itself sets; no secret among it is of any use elsewhere."""
+        return {
             "PREFECT_HOME": str(self.home / "prefect"),
             "PREFECT_API_URL": self.api_url,
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -80,6 +84,7 @@ class Places:
             # python -m deployments.activate --make-key
             "INTEGRATIONS_SECRETS_KEY": "c2FuZGJveC1zYW5kYm94LXNhbmRib3gtc2FuZGJveCE=",
             "INTEGRATIONS_PUBLIC_URL": self.gateway_url,
+            "GATEWAY_URL": self.gateway_url,  # where samples are sent
             "GITHUB_EVENTS_REPOSITORY": "example-shop/storefront",
             "SALESFORCE_ORGANIZATION_ID": "00D000000000062EAA",
             "SALESFORCE_PATH_TOKEN": "sandbox-salesforce-path",

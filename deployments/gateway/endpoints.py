@@ -140,7 +140,7 @@ def _endpoint(
         path = fill_in(declared.path, environment, operation="make endpoints")
         verifier = Verifier(
             declared.scheme,
-            secrets=_secrets(declared.secrets, environment, stored),
+            secrets=read_secrets(declared.secrets, environment, stored),
             options=options,
             reading={
                 field: value for field in places if (value := getattr(declared, field)) is not None
@@ -169,9 +169,14 @@ def _endpoint(
     )
 
 
-def _secrets(
+def read_secrets(
     sources: SecretSources, environment: Mapping[str, str], stored: ReadStored | None
 ) -> list[str]:
+    """The secrets that senders may use now; empty if none are declared.
+
+    Raises:
+        MisconfiguredError: None of the sources has one; the message says what to do.
+    """
     secrets = stored(sources.stored) if stored is not None and sources.stored else []
     secrets += [value for name in sources.env if (value := environment.get(name))]
     for file in sources.files:

@@ -29,6 +29,7 @@ from prefect.workers.process import ProcessWorker
 
 from deployments.launcher.prefect_setup import set_defaults
 from deployments.launcher.protocol import CLIENT_COMMAND
+from deployments.state_commands import tell_default_database
 
 # Names of all states of type SCHEDULED.
 _WAITING = ["Scheduled", "Late", "AwaitingRetry", "Resuming", "AwaitingConcurrencySlot"]
@@ -49,6 +50,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int)
     options = parser.parse_args()
     set_defaults()
+    tell_default_database()  # where the runs will look
     # Prefect stops a worker by SIGINT, which a shell's background jobs ignore.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):

@@ -31,6 +31,7 @@ from deployments.listeners.declarations import (
 )
 from deployments.listeners.insisting import insist
 from deployments.listeners.service import Listeners
+from deployments.state_commands import tell_default_database
 from tasks.plain.inbox.drains import Drains
 from tasks.plain.state.database import open_database
 
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _show(declared)
         if options.check:
             return int(any(isinstance(each, UnusableSource) for each in declared))
+        tell_default_database()
         asyncio.run(_serve(declared, options.host, options.port))
     except IntegrationError as exc:
         print(exc, file=sys.stderr)

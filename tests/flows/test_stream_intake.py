@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from email import message_from_bytes
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ from tasks.plain.state.database import open_database
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
 FLOW = Path(__file__).parents[2] / "flows" / "stream_intake"
-EVENT = json.loads((FLOW / "samples" / "order-placed.json").read_text())
+EVENT = json.loads((FLOW / "samples" / "order-events" / "order-placed.json").read_text())
 QUICK = {"draining": {"linger_s": 0, "retry_delays_s": [0.01], "concurrency": 4}}
 
 
@@ -85,6 +86,42 @@ def test_the_good_orders_of_a_mail_are_imported_and_the_bad_ones_named(take, own
     outcome = take({}, body=mail, content_type="message/rfc822")
     assert outcome.status == "parked"
     assert outcome.message.startswith("1 orders imported, 1 not: orders.json line")
+    assert order_numbers(own_app) == ["S-1001"]
+
+
+def test_an_order_that_the_application_refuses_holds_up_no_other_of_its_mail(take, own_app):
+    """The delivery is parked with the reason, and the orders around it are in."""
+    orders = [{**EVENT["order"], "order_no": f"S-{n}"} for n in range(3)]
+    orders[1]["customer"] = "far too long" * 2000
+    mail = order_mail(json.dumps(orders).encode(), file_name="orders.json")
+    outcome = take({}, body=mail, content_type="message/rfc822")
+    assert outcome.status == "parked"
+    assert outcome.message.startswith("2 orders imported, 1 not: orders.json line 2 customer: ")
+    assert order_numbers(own_app) == ["S-0", "S-2"]
+
+
+def test_a_mail_whose_rest_is_read_differently_when_it_is_replayed_goes_in(take, own_app):
+    """Orders that are other than before have another key: nothing of the first time is in the way."""
+    good, bad = EVENT["order"], {**EVENT["order"], "order_no": "S-1002", "total": "much"}
+    for total, status in (("much", "parked"), ("12.00", "done")):
+        mail = order_mail(
+            json.dumps([good, {**bad, "total": total}]).encode(), file_name="orders.json"
+        )
+        assert take({}, body=mail, content_type="message/rfc822").status == status
+    assert order_numbers(own_app) == ["S-1001", "S-1002"]
+
+
+def test_an_attachment_that_is_no_file_of_orders_holds_up_no_other(take, own_app):
+    """The delivery is parked for it, with what was imported."""
+    mail = order_mail(json.dumps([EVENT["order"]]).encode())
+    logo = order_mail(b"pixels", file_name="logo.png")
+    [attached] = [part for part in message_from_bytes(logo).walk() if part.get_filename()]
+    both = message_from_bytes(mail)
+    both.attach(attached)
+    outcome = take({}, body=both.as_bytes(), content_type="message/rfc822")
+    assert outcome.message.startswith(
+        "1 orders imported, 1 not: logo.png: the name tells no format"
+    )
     assert order_numbers(own_app) == ["S-1001"]
 
 
