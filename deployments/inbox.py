@@ -24,7 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _list(inbox: InboxOperations, options: argparse.Namespace) -> None:
-    _print_table(inbox.select(_selection(options)))
+    found = inbox.select(_selection(options))
+    _print_table(found)
+    _tell_limit(found, options, go_on="raise --limit")
 
 
 def _counts(inbox: InboxOperations, _options: argparse.Namespace) -> None:
@@ -37,8 +39,12 @@ def _show(inbox: InboxOperations, options: argparse.Namespace) -> None:
     _say(f"{delivery.event} received at {delivery.endpoint} {delivery.received_at.isoformat()}")
     for name, value in json.loads(delivery.raw_headers):
         _say(f"{name}: {value}")
-    sys.stdout.flush()
-    sys.stdout.buffer.write(b"\n" + (delivery.body if options.raw else delivery.payload) + b"\n")
+    content = delivery.body if options.raw else delivery.payload
+    if sys.stdout.isatty():
+        print("\n" + _harmless(content.decode(errors="replace"), also="\n\t"))
+    else:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(b"\n" + content + b"\n")
 
 
 def _replay(inbox: InboxOperations, options: argparse.Namespace) -> None:
@@ -49,6 +55,7 @@ def _replay(inbox: InboxOperations, options: argparse.Namespace) -> None:
         _say(f"{len(found)} deliveries replayed; the sweeper lets a run start within a minute")
     else:
         _say(f"{len(found)} deliveries would be replayed; add --yes to do it")
+    _tell_limit(found, options, go_on="run it again" if options.yes else "raise --limit")
 
 
 def _purge(inbox: InboxOperations, options: argparse.Namespace) -> None:
@@ -75,7 +82,11 @@ def _parser() -> argparse.ArgumentParser:
 
     show = commands.add_parser("show", help="print one delivery's headers and payload")
     show.add_argument("id")
-    show.add_argument("--raw", action="store_true", help="the whole body as received")
+    show.add_argument(
+        "--raw",
+        action="store_true",
+        help="the whole body as received",
+    )
     show.set_defaults(command=_show)
 
     replay = commands.add_parser("replay", help="have deliveries handled again; parked by default")
@@ -132,9 +143,20 @@ def _print_table(deliveries: Sequence[DeliverySummary]) -> None:
         )
 
 
+def _tell_limit(
+    found: Sequence[DeliverySummary], options: argparse.Namespace, *, go_on: str
+) -> None:
+    if len(found) == options.limit:
+        print(f"that is the limit of {options.limit}; for more, {go_on}", file=sys.stderr)
+
+
 def _say(text: str) -> None:
-    # a sender's text must not steer the terminal
-    print("".join(char if char.isprintable() else "?" for char in text))
+    print(_harmless(text))
+
+
+def _harmless(text: str, *, also: str = "") -> str:
+    """What a sender wrote, so that it does not steer the terminal."""
+    return "".join(char if char.isprintable() or char in also else "?" for char in text)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import shutil
+from contextlib import redirect_stdout
 from datetime import UTC, datetime
 
 import pytest
@@ -90,6 +92,32 @@ def test_show(run):
     assert shown[1:] == ["X-Key: 1", "", '{"is": "parked"}']
 
 
+@pytest.mark.parametrize("options", [[], ["--raw"]])
+def test_show_in_a_terminal(run, url, options):
+    """What a sender wrote does not steer the terminal; a file gets it byte for byte."""
+    engine = open_database(url)
+    asyncio.run(store(engine, "\x1b[2J\n\x9b1m ö"))
+    engine.dispose()
+    shown = run("list", "--status", "received")[0].split()[0]
+    for kind, told in ((Terminal, "?[2J\n?1m ö"), (Screenless, "\x1b[2J\n\x9b1m ö")):
+        out = kind(io.BytesIO(), "utf-8")
+        with redirect_stdout(out):
+            assert main(["--database", url, "show", shown, *options]) == 0
+        out.flush()
+        assert f'\n\n{{"is": "{told}"}}\n' in out.buffer.getvalue().decode()
+
+
+class Screenless(io.TextIOWrapper):
+    """Standard output that is a file."""
+
+
+class Terminal(Screenless):
+    """Standard output that is a terminal."""
+
+    def isatty(self):
+        return True
+
+
 def test_show_of_an_unknown_one(run):
     """A delivery that is not there makes the command fail and say so."""
     run("show", "0" * 32, expected=1)
@@ -101,6 +129,30 @@ def test_replay(run):
     assert [line.split()[3] for line in run("list")] == ["done", "parked"]
     assert run("replay", "--integration", "orders", "--yes")[-1].startswith("1 deliveries replayed")
     assert [line.split()[3] for line in run("list")] == ["done", "received"]
+
+
+def test_what_the_limit_leaves_out(run, url, capsys):
+    """A list or replay that ends at its limit says that there may be more, and how to go on."""
+    limited = ["--database", url, "list", "--limit"]
+    assert main([*limited, "2"]) == 0
+    assert "the limit of 2; for more, raise --limit" in capsys.readouterr().err
+    assert main([*limited, "3"]) == 0
+    assert capsys.readouterr().err == ""
+    replay = ["--database", url, "replay", "--integration", "orders", "--limit", "1"]
+    assert main([*replay, "--yes"]) == 0
+    assert "the limit of 1; for more, run it again" in capsys.readouterr().err
+
+
+def test_the_default_database_is_told(url, monkeypatch, capsys, tmp_path):
+    """Whoever has chosen no database is told which one is looked at; who has is not."""
+    monkeypatch.setattr("deployments.state_commands.use_running_demo", lambda *_: False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("INTEGRATIONS_DATABASE_URL", raising=False)
+    assert main(["counts"]) == 0
+    assert f"sqlite:///{tmp_path}/.integration-patterns/state.db" in capsys.readouterr().err
+    monkeypatch.setenv("INTEGRATIONS_DATABASE_URL", url)
+    assert main(["counts"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_replay_by_id(run):
