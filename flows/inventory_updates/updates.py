@@ -81,5 +81,6 @@ def _apply(api: ApiClient, update: Update, idempotency_key: str) -> str | None:
                 f"removing {update.quantity} of {update.item!r} would make the stock negative: "
                 "correct the stock, then replay"
             )
-        raise
+        says = f" ({error.said})" if error.said else ""
+        return f"item {update.item!r} is refused: {error.message}{says}, then replay"
     return None

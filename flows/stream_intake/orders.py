@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import orjson
 from pydantic import BaseModel, ConfigDict
 
 from tasks.plain.application_records import Order
+from tasks.plain.file_import.http_sink import HttpSink
 from tasks.plain.http.client import ApiClient
 from tasks.plain.inbox.delivery import Delivery, Outcome, done, ignored, parked
-from tasks.plain.message_sources.received_mail import Attachment, read_mail
-from tasks.plain.records.reading import detect_format, read_records
-from tasks.plain.records.record import Reject
-from tasks.plain.records.validation import RecordValidator
+from tasks.plain.message_sources.received_mail import read_mail
+from tasks.plain.record_import.importing import Entry, RecordImporter, Taken
 
 _EVENTS = ("order.placed", "order.changed")
 _MAX_REASONS = 5
-_BATCH = 500
 
 
 class OrderEvent(BaseModel):
@@ -36,12 +31,16 @@ class OrderEvent(BaseModel):
 def import_orders(api: ApiClient, delivery: Delivery) -> Outcome | None:
     """Import the orders of one delivery, each once however often it is handled.
 
+    An order that is bad, or that the application refuses, parks the delivery while the other ones
+    of its mail go in; a replay after mending brings in what is missing.
+
     Args:
         api: The application.
         delivery: An order event as JSON, as the gateway passes it on from SNS, or a mail.
 
     Raises:
-        BadPayloadError: The event breaks its contract, or no attachment of a mail can be read.
+        BadPayloadError: The event breaks its contract, or the mail is none.
+        UpstreamRejectedError: The application refuses, and names no order.
         TransientError: The application is out of reach, busy or broken.
     """
     if delivery.content_type == "message/rfc822":
@@ -51,51 +50,39 @@ def import_orders(api: ApiClient, delivery: Delivery) -> Outcome | None:
     if isinstance(kind, str) and kind not in _EVENTS:
         return ignored(f"{kind} is none of {', '.join(_EVENTS)}")
     event = replace(delivery, payload=orjson.dumps(document)).parse(OrderEvent)
-    _send(api, [event.order], delivery.idempotency_key)
-    return None
+    importer = RecordImporter(HttpSink(api, "orders"), Order, system="order event")
+    order = event.order.model_dump(mode="json")
+    taken = importer.take([Entry(event.order.order_no, delivery.idempotency_key, order)])
+    return parked(_told(taken)) if taken.bad else None
 
 
 def _import_mail(api: ApiClient, delivery: Delivery) -> Outcome:
     mail = read_mail(delivery.body)
     if not mail.attachments:
         return ignored("the mail has no attachment")
-    orders: list[Order] = []
-    rejects: list[str] = []
-    for attachment in mail.attachments:
-        for item in _records(attachment, delivery.id):
-            if isinstance(item, Order):
-                orders.append(item)
-            else:
-                rejects.append(f"{attachment.name} line {item.line} {item.column}: {item.reason}")
-    for at in range(0, len(orders), _BATCH):
-        _send(api, orders[at : at + _BATCH], f"{delivery.idempotency_key}-{at}")
-    if rejects:
-        more = f"; and {len(rejects) - _MAX_REASONS} more" if len(rejects) > _MAX_REASONS else ""
-        reasons = "; ".join(rejects[:_MAX_REASONS])
-        return parked(f"{len(orders)} orders imported, {len(rejects)} not: {reasons}{more}")
-    return done(f"{len(orders)} orders of {len(mail.attachments)} files")
-
-
-def _records(attachment: Attachment, delivery_id: str) -> Iterator[Order | Reject]:
-    with tempfile.TemporaryDirectory(prefix="mail-") as directory:
-        path = Path(directory) / "attachment"  # its name comes from a stranger
-        path.write_bytes(attachment.content)
-        records = read_records(
-            path, detect_format(attachment.name), system=f"mail {delivery_id}", name=attachment.name
-        )
-        for item in RecordValidator(Order).validate(records):
-            yield item if isinstance(item, Reject) else item.item
-
-
-def _send(api: ApiClient, orders: Sequence[Order], idempotency_key: str) -> None:
-    api.call(
-        "POST",
-        "orders/batch",
-        json={"records": [order.model_dump(mode="json") for order in orders]},
-        idempotency_key=idempotency_key,
-        operation="import orders",
-        record=orders[0].order_no,
+    importer = RecordImporter(
+        HttpSink(api, "orders"), Order, system=f"mail {delivery.id}", holds_files=True
     )
+    taken = importer.take(
+        [
+            Entry(each.name, f"{delivery.idempotency_key}-{number}", each.content, each.name)
+            for number, each in enumerate(mail.attachments)
+        ]
+    )
+    if taken.bad:
+        return parked(_told(taken))
+    return done(f"{taken.records} orders of {len(mail.attachments)} files")
+
+
+def _told(taken: Taken) -> str:
+    reasons = []
+    for reject in taken.rejects[:_MAX_REASONS]:
+        line = f" line {reject.line}" if reject.line else ""
+        column = f" {reject.column}" if reject.column else ""
+        reasons.append(f"{reject.entry}{line}{column}: {reject.reason}")
+    more = taken.rejected - len(reasons)
+    also = f"; and {more} more" if more else ""
+    return f"{taken.records} orders imported, {taken.rejected} not: {'; '.join(reasons)}{also}"
 
 
 def _unwrapped(delivery: Delivery) -> Any:

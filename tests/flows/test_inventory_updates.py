@@ -107,6 +107,16 @@ def test_unknown_item_parks_the_delivery_and_applies_the_rest(place, runs, inbox
     assert inbox.statuses() == {good: "done", bad: "done", later: "received"}
 
 
+def test_whatever_refusal_of_one_update_leaves_the_others_applied(apply, own_app):
+    """One that the application refuses for another reason is told, and the next are applied."""
+    own_app.behave("error", status=422, remaining=1)
+    updates = [{"item": item, "action": "add", "quantity": 1} for item in ("widgets", "gadgets")]
+    outcome = apply({"event": "INVENTORY_UPDATE", "updates": updates})
+    assert outcome.status == "parked"
+    assert outcome.message.startswith("1 of 2 updates applied; item 'widgets' is refused: ")
+    assert stock(own_app) == {"widgets": 10, "gadgets": 11}
+
+
 def test_poisonous_delivery_blocks_no_other(place, runs, inbox, own_app):
     """Good deliveries around bad ones all have their effect."""
     for quantity in range(1, 6):

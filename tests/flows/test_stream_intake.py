@@ -96,12 +96,12 @@ def test_an_order_that_the_application_refuses_holds_up_no_other_of_its_mail(tak
     mail = order_mail(json.dumps(orders).encode(), file_name="orders.json")
     outcome = take({}, body=mail, content_type="message/rfc822")
     assert outcome.status == "parked"
-    assert outcome.message.startswith("2 orders imported, 1 not: orders.json line 2 customer: ")
+    assert outcome.message.startswith("2 orders imported, 1 not: orders.json line 1 customer: ")
     assert order_numbers(own_app) == ["S-0", "S-2"]
 
 
 def test_a_mail_whose_rest_is_read_differently_when_it_is_replayed_goes_in(take, own_app):
-    """Orders that are other than before have another key: nothing of the first time is in the way."""
+    """Other orders than the first time have another key, so that the application takes them."""
     good, bad = EVENT["order"], {**EVENT["order"], "order_no": "S-1002", "total": "much"}
     for total, status in (("much", "parked"), ("12.00", "done")):
         mail = order_mail(

@@ -73,10 +73,12 @@ class Taken:
         records: How many the application took.
         sent: What it did with them.
         bad: By position, what is wrong with an entry.
-        rejects: The first hundred records that were not taken.
+        rejected: How many records were not taken; a file that cannot be read counts as one.
+        rejects: The first hundred of them.
     """
 
     records: int = 0
+    rejected: int = 0
     sent: Sent = field(default_factory=Sent)
     bad: dict[int, str] = field(default_factory=dict)
     rejects: list[EntryReject] = field(default_factory=list)
@@ -156,6 +158,7 @@ class RecordImporter:
                 rejects += found[: _MAX_REJECTS - len(rejects)]
         except BadPayloadError as exc:
             taken.bad[position] = _told(taken.records - before, [exc.message])
+            taken.rejected += 1
             _note(taken, entry.name, Reject(exc.line or 0, "", exc.message, _NO_VALUES))
             return
         if rejected:
@@ -199,6 +202,7 @@ class RecordImporter:
         )
         taken.sent += sent
         taken.records += count
+        taken.rejected += len(rejects)
         return rejects
 
 
