@@ -27,7 +27,8 @@ def sales_of(
     """The report on a period, and its rows.
 
     Args:
-        orders: As the application gives them; those of other times are left out.
+        orders: As the application gives them, in order of change: of one that changed while the
+            list was read the later version counts. Those of other times are left out.
         period: What the report covers.
         name: Names files and delivery records.
         title: What a reader sees.
@@ -52,6 +53,7 @@ def sales_of(
         ],
         columns=[*(column.name for column in _COLUMNS), "total", "currency"],
     )
+    rows = rows.drop_duplicates("order_no", keep="last", ignore_index=True)
     rows["ordered_at"] = pd.to_datetime(rows["ordered_at"], utc=True, format="ISO8601")
     inside = (rows["ordered_at"] >= period.start_at) & (rows["ordered_at"] < period.end_at)
     rows = rows[inside].sort_values(["ordered_at", "order_no"], ignore_index=True)

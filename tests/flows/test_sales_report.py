@@ -6,6 +6,7 @@ import io
 import shutil
 import uuid
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -16,6 +17,8 @@ from blocks.http_api import ApiKeyAuth, HttpApi
 from blocks.local_folder import LocalFolder
 from deployments.sandbox import azure_files_api, google_drive_api, mail_server, twilio_api
 from flows.sales_report.flow import sales_report
+from flows.sales_report.sales import sales_of
+from tasks.plain.reports.period import Period
 
 FOLDER = {"kind": "folder", "block": "local-folder/office", "folder": "reports"}
 DRIVE = {"kind": "folder", "block": "google-drive-account/office", "folder": "2026"}
@@ -51,6 +54,18 @@ def store(own_app, *orders: dict) -> None:
         f"{own_app.base_url}/api/v1/orders/batch", json={"records": orders}, headers=headers
     )
     assert answer.is_success, answer.text
+
+
+def test_an_order_that_changes_while_the_list_is_read_counts_once():
+    """Its later version counts: the list is in the order of change."""
+    before = order(1, "2026-07-20T10:00:00Z")
+    orders = [before, order(2, "2026-07-21T10:00:00Z"), {**before, "status": "cancelled"}]
+    period = Period(datetime(2026, 7, 16, tzinfo=UTC), datetime(2026, 7, 23, tzinfo=UTC), "UTC")
+    _, rows = sales_of(orders, period, name="weekly", title="Weekly")
+    assert rows[["order_no", "status"]].values.tolist() == [
+        ["SO-1", "cancelled"],
+        ["SO-2", "paid"],
+    ]
 
 
 @pytest.fixture(scope="module")
