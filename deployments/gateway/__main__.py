@@ -36,6 +36,7 @@ from deployments.gateway.endpoints import Endpoint, UnusableEndpoint
 from deployments.gateway.forwarding import Forwarding
 from deployments.gateway.renewal import StoredSecretsWatch
 from deployments.gateway.run_starting import PrefectRuns, answering_deployments
+from deployments.state_commands import tell_default_database
 from tasks.plain.inbox.drains import Drains
 from tasks.plain.inbox.writer import InboxWriter
 from tasks.plain.integrations.declarations import (
@@ -63,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     try:
         declared = read_declarations(declaration_files())
+        tell_default_database()
         engine = open_database()
         secrets = StoredSecrets.from_environment(engine, os.environ)
         watch = StoredSecretsWatch(declared, os.environ, secrets)
