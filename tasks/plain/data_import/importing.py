@@ -100,6 +100,7 @@ class _Attempt:
         self._window = self._open()
         self._arrival: Arrival | None = None  # of the batch in hand, not stored yet
         self._read_at: dict[int, datetime] = {}  # the change read last, by chain
+        self._page_before: dict[str, str] = {}  # identity to digest
         self._steps_of_walk = self._fresh_of_walk = 0
         # What changed later than this was not taken by earlier walks.
         self._taken_until_at: datetime | None = None
@@ -151,6 +152,8 @@ class _Attempt:
                         raise StoppedError
                     if count == self._job.listing.max_pages_a_run and not self._shifts:
                         return False
+            if count >= self._job.listing.max_pages_a_run:
+                return False  # a list that shifts is read to its end, else no run ever came there
             self._rewind()  # pages have shifted, perhaps: once more
         return True
 
@@ -173,6 +176,7 @@ class _Attempt:
 
     def _walk(self) -> Generator[Step]:
         self._read_at.clear()
+        self._page_before.clear()
         self._steps_of_walk = self._fresh_of_walk = 0
         self._taken_until_at = self._windows.newest_taken_at(self._job.stream)
         return walk(self._job.source, self._job.listing, self._window)
@@ -207,6 +211,7 @@ class _Attempt:
                 self._check_order(identified, step.chain)
                 found.append((identified, raw))
         fresh = self._fresh(found)
+        self._page_before = {record.id: record.digest for record, _ in found}
         good, bad = self._validated(fresh)
         if len(bad) >= _ALL_BAD_FROM and not good:
             raise BadPayloadError(
@@ -263,10 +268,15 @@ class _Attempt:
 
     def _known(self, records: list[TakenRecord]) -> dict[str, str]:
         """Identity to digest of those that were taken before."""
+        if self._job.backfill is not None:  # takes again what imports have taken
+            return dict(self._page_before) if self._shifts else {}
         until_at = self._taken_until_at
-        if self._job.backfill is not None or until_at is None:
-            return {}
-        asked = [record.id for record in records if record.changed_at <= until_at]
+        if self._shifts:  # a page may show again what this walk has just taken
+            asked = [record.id for record in records]
+        elif until_at is not None:
+            asked = [record.id for record in records if record.changed_at <= until_at]
+        else:
+            asked = []
         return dict(self._windows.known(self._job.stream, asked)) if asked else {}
 
     def _check_order(self, record: TakenRecord, chain: int) -> None:

@@ -80,7 +80,9 @@ class IncrementalList(BaseModel):
         description="Pages fetched at a time: of slices, or where pages are numbered.",
     )
     max_pages_a_run: PositiveInt = Field(
-        default=5000, description="A run ends after so many pages; the next one goes on there."
+        default=5000,
+        description="A run ends after so many pages, or with the list if that shifts; "
+        "the next one goes on there.",
     )
 
     @model_validator(mode="after")

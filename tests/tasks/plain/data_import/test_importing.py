@@ -556,6 +556,51 @@ def test_numbered_pages_that_shift_lose_nothing(
     assert imports.run(listing=NUMBERED).counts.records == 0
 
 
+@pytest.mark.parametrize("is_backfill", [False, True])
+def test_a_record_that_a_shift_shows_on_two_pages_is_taken_once(
+    imports, marketplace_api, own_app, earlier, is_backfill
+):
+    """One comes in before the page that is read: the last of this page is the next one's first."""
+    ids = [marketplace_api.place(1, at=earlier(-number))[0] for number in range(6)]
+
+    def shift_once():
+        if len(marketplace_api.queries) == 2:
+            marketplace_api.on_orders = type(marketplace_api.faults)  # does nothing
+            ids.extend(marketplace_api.place(1, at=earlier(1)))
+
+    marketplace_api.on_orders = shift_once
+    backfill = Range(earlier(10), earlier(-10)) if is_backfill else None
+    outcome = imports.run(listing=NUMBERED, backfill=backfill)
+    assert outcome.result == "done"
+    taken = 6 if is_backfill else 7
+    assert outcome.counts.records == outcome.counts.created == taken
+    assert len(order_numbers(own_app)) == taken
+
+
+def test_a_list_that_shifts_all_the_time_does_not_keep_a_run_for_ever(
+    imports, marketplace_api, own_app, earlier
+):
+    """The run reads to the end once, ends with its pages, and the window waits for a next one."""
+    ids = [marketplace_api.place(1, at=earlier(-number))[0] for number in range(7)]
+    left = iter(range(60))
+
+    def shift():
+        for number in left:
+            marketplace_api.change(
+                ids[number % 7], at=earlier(-100 - number), amount=f"{number}.00"
+            )
+            return
+
+    marketplace_api.on_orders = shift
+    outcome = imports.run(listing={**NUMBERED, "max_pages_a_run": 2})
+    assert (outcome.result, outcome.cursor) == ("unfinished", None)
+    assert len(marketplace_api.queries) < 20
+    marketplace_api.on_orders = type(marketplace_api.faults)
+    assert imports.run(listing={**NUMBERED, "max_pages_a_run": 2}).result == "unfinished"
+    assert imports.run(listing={**NUMBERED, "max_pages_a_run": 2}).result == "done"
+    assert order_numbers(own_app) == ids
+
+
 def test_numbered_pages_are_read_from_the_start_after_a_failure(
     imports, marketplace_api, own_app, earlier
 ):
