@@ -35,6 +35,7 @@ ORGANIZATION_ID = "00D000000000062EAA"
 USER = "integration@sandbox.example"
 _API = "/services/data/v62.0"
 _TOKEN = "/services/oauth2/token"  # noqa: S105 - a path
+_CURRENCY = "CurrencyIsoCode"
 _MAX_RETRIEVED = 2000
 _TOOLING_QUERY = re.compile(r"SELECT Id FROM (\w+) WHERE (.+)")
 _EQUALS = re.compile(r"(\w+) = '([^']*)'")
@@ -62,6 +63,7 @@ class SalesforceSandbox(StandIn):
         api_calls: How many were made so far.
         max_api_calls: More are refused, as after a day's allowance.
         page_size: Records a page of a query's answer.
+        has_currencies: Records have one each; the field is unknown otherwise, as is usual.
         requests: Method and path of each call.
     """
 
@@ -76,6 +78,7 @@ class SalesforceSandbox(StandIn):
         self.api_calls = 0
         self.max_api_calls = 15_000
         self.page_size = 2000
+        self.has_currencies = True
         self.requests: list[str] = []
         self._client_secret = client_secret
         self._tokens: set[str] = set()
@@ -135,6 +138,7 @@ class SalesforceSandbox(StandIn):
         self.api_calls = 0
         self.max_api_calls = 15_000
         self.page_size = 2000
+        self.has_currencies = True
         self.requests.clear()
 
     def stop(self) -> None:
@@ -196,7 +200,11 @@ class SalesforceSandbox(StandIn):
         ids, names = asked.get("ids", []), asked.get("fields", [])
         if not ids or len(ids) > _MAX_RETRIEVED or not names:
             return _error(400, "INVALID_BATCH_SIZE", f"1 to {_MAX_RETRIEVED} ids, and fields")
-        return JSONResponse(self.records.retrieve(request.path_params["object"], ids, names))
+        kind = request.path_params["object"]
+        if _CURRENCY in names and not self.has_currencies:
+            message = f"No such column '{_CURRENCY}' on entity '{kind}'."
+            return _error(400, "INVALID_FIELD", message)
+        return JSONResponse(self.records.retrieve(kind, ids, names))
 
     async def _tooling_query(self, request: Request) -> Response:
         asked = _TOOLING_QUERY.fullmatch(request.query_params.get("q", ""))

@@ -36,7 +36,7 @@ def put_opportunity(api: ApiClient, opportunity: Opportunity) -> str:
         What was done.
 
     Raises:
-        BadPayloadError: It is won, and nobody said for how much.
+        BadPayloadError: It is won, and nobody said for how much, or in which currency.
         IntegrationError: As in `ApiClient.call`.
     """
     if not opportunity.is_won:
@@ -53,9 +53,10 @@ def put_opportunity(api: ApiClient, opportunity: Opportunity) -> str:
             },
         )
         return opportunity.stage
-    if opportunity.amount is None:
+    if opportunity.amount is None or opportunity.currency is None:
+        lacks = "amount" if opportunity.amount is None else "currency"
         raise BadPayloadError(
-            f"opportunity {opportunity.id} is won and has no amount; enter it in Salesforce",
+            f"opportunity {opportunity.id} is won and has no {lacks}; enter it in Salesforce",
             system="Salesforce",
             operation="read record",
             record=opportunity.id,

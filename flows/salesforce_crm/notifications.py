@@ -5,7 +5,7 @@ Source: SOAP API: outbound messaging; object reference: Opportunity, Contact.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from functools import partial
@@ -23,6 +23,9 @@ from tasks.plain.inbox.delivery import Delivery, Outcome, ignored, parked
 from tasks.plain.salesforce.records import MAX_IDS, Fetched, checked_id, fetch_by_id
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=10_000)]
+Currency = Annotated[str, StringConstraints(pattern="^[A-Z]{3}$")]
+CURRENCY_FIELD = "CurrencyIsoCode"
+"""Known only where several currencies are switched on, which is not Salesforce's default."""
 ModelT = TypeVar("ModelT", bound="SalesforceRecord")
 
 
@@ -42,9 +45,10 @@ class SalesforceRecord(BaseModel):
     changed_at: AwareDatetime = Field(alias="SystemModstamp")
 
     @classmethod
-    def fields(cls) -> list[str]:
+    def fields(cls, without: Collection[str] = ()) -> list[str]:
         """The names of the model's fields at Salesforce."""
-        return [field.alias or name for name, field in cls.model_fields.items()]
+        names = [field.alias or name for name, field in cls.model_fields.items()]
+        return [name for name in names if name not in without]
 
 
 class Opportunity(SalesforceRecord):
@@ -53,9 +57,7 @@ class Opportunity(SalesforceRecord):
     name: Text = Field(alias="Name")
     stage: Text = Field(alias="StageName")
     amount: Annotated[Decimal, Field(ge=0, max_digits=14)] | None = Field(alias="Amount")
-    currency: Annotated[str, StringConstraints(pattern="^[A-Z]{3}$")] = Field(
-        alias="CurrencyIsoCode"
-    )
+    currency: Currency | None = Field(None, alias=CURRENCY_FIELD)
     is_won: bool = Field(alias="IsWon")
     created_at: AwareDatetime = Field(alias="CreatedDate")
 
@@ -123,7 +125,11 @@ class Completion:
 
 @asynccontextmanager
 async def both_sides(
-    application: str, salesforce: str, model: type[SalesforceRecord]
+    application: str,
+    salesforce: str,
+    model: type[SalesforceRecord],
+    *,
+    without: Collection[str] = (),
 ) -> AsyncIterator[tuple[ApiClient, Completion]]:
     """The application, and what completes notifications, while a run drains them.
 
@@ -133,12 +139,13 @@ async def both_sides(
         application: Its block.
         salesforce: Its block.
         model: What the notifications are about, named as at Salesforce.
+        without: Fields of the model that are not fetched.
     """
     with (
         open_api(await _load_for_one_attempt(application)) as api,
         open_api(await _load_for_one_attempt(salesforce)) as source,
     ):
-        fetch = partial(fetch_by_id, source, model.__name__, model.fields())
+        fetch = partial(fetch_by_id, source, model.__name__, model.fields(without))
         yield api, Completion(BatchLoader(fetch, max_keys=MAX_IDS), model.__name__)
 
 

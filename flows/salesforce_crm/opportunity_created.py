@@ -8,7 +8,7 @@ from typing import Any
 from prefect import State, flow
 
 from flows.salesforce_crm.application import add_activity
-from flows.salesforce_crm.notifications import Opportunity, both_sides
+from flows.salesforce_crm.notifications import CURRENCY_FIELD, Opportunity, both_sides
 from tasks.deliveries import handle_deliveries, name_run
 from tasks.plain.inbox.delivery import Delivery, Outcome
 from tasks.plain.inbox.draining import DrainSettings
@@ -32,7 +32,8 @@ async def opportunity_created(
         payload: A sample notification to handle in place of what is waiting.
         draining: How the run goes about waiting deliveries.
     """
-    async with both_sides(application, salesforce, Opportunity) as (api, completion):
+    both = both_sides(application, salesforce, Opportunity, without=[CURRENCY_FIELD])
+    async with both as (api, completion):
 
         async def handle(delivery: Delivery) -> Outcome | None:
             opportunity = await completion.complete(delivery, Opportunity)

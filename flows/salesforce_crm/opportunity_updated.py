@@ -8,7 +8,12 @@ from typing import Any
 from prefect import State, flow
 
 from flows.salesforce_crm.application import put_opportunity
-from flows.salesforce_crm.notifications import Opportunity, both_sides
+from flows.salesforce_crm.notifications import (
+    CURRENCY_FIELD,
+    Currency,
+    Opportunity,
+    both_sides,
+)
 from tasks.deliveries import handle_deliveries, name_run
 from tasks.plain.inbox.delivery import Delivery, Outcome, done
 from tasks.plain.inbox.draining import DrainSettings
@@ -18,6 +23,7 @@ from tasks.plain.inbox.draining import DrainSettings
 async def opportunity_updated(
     application: str = "http-api/own-app",
     salesforce: str = "http-api/salesforce",
+    currency: Currency | None = None,
     payload: dict[str, Any] | None = None,
     draining: DrainSettings = DrainSettings(concurrency=100),  # noqa: B008 - immutable
 ) -> State[Any]:
@@ -29,16 +35,23 @@ async def opportunity_updated(
     Args:
         application: The block of the application that keeps orders and activities.
         salesforce: The block of Salesforce's REST API.
+        currency: The organisation's currency, as EUR; empty if it has several, so that each
+            opportunity says its own.
         payload: A sample notification to handle in place of what is waiting.
         draining: How the run goes about waiting deliveries.
     """
-    async with both_sides(application, salesforce, Opportunity) as (api, completion):
+    without = [CURRENCY_FIELD] if currency else []
+    both = both_sides(application, salesforce, Opportunity, without=without)
+    async with both as (api, completion):
 
         async def handle(delivery: Delivery) -> Outcome:
             opportunity = await completion.complete(delivery, Opportunity)
             if isinstance(opportunity, Outcome):
                 return opportunity
-            return done(await asyncio.to_thread(put_opportunity, api, opportunity))
+            in_currency = opportunity.model_copy(
+                update={"currency": opportunity.currency or currency}
+            )
+            return done(await asyncio.to_thread(put_opportunity, api, in_currency))
 
         return await handle_deliveries(
             "salesforce_opportunity_updated", handle, settings=draining, payload=payload

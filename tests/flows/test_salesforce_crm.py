@@ -115,6 +115,41 @@ def test_each_kind_goes_to_its_own_sibling(activated, runs, own_app):
     assert kinds == {"opportunity.created": 2, "opportunity.stage": 1}
 
 
+def test_an_organisation_with_one_currency_has_no_field_of_it(runs, inbox, salesforce, own_app):
+    """The flow is told it; not told, one call says for all that wait what is to be mended."""
+    salesforce.block().save("salesforce", overwrite=True)
+    HttpApi(base_url=f"{own_app.base_url}/api/v1", auth=ApiKeyAuth(key=own_app.api_key)).save(
+        "own-app", overwrite=True
+    )
+    salesforce.has_currencies = False
+    won = {**OPPORTUNITY, "StageName": "Closed Won", "IsWon": True}
+    ids = [salesforce.records.create("Opportunity", Name=f"Deal {n}", **won) for n in range(8)]
+
+    def announce(*, to):
+        for id_ in ids:
+            notification = {
+                "notification_id": f"04l{id_}",
+                "action_id": "04k000000000001",
+                "object_type": "Opportunity",
+                "record": {"Id": id_},
+            }
+            inbox.deliver(to, notification)
+
+    announce(to="salesforce_opportunity_created")
+    assert runs.start(opportunity_created, draining=DRAINING).message == "8 done"
+    announce(to="salesforce_opportunity_updated")
+    salesforce.requests.clear()
+    state = runs.start(opportunity_updated, draining={**DRAINING, "concurrency": 8})
+    assert state.message.startswith("8 parked: ")
+    assert "No such column 'CurrencyIsoCode'" in state.message
+    assert len(salesforce.requests) < 3
+    announce(to="salesforce_opportunity_updated")
+    state = runs.start(opportunity_updated, currency="CHF", draining=DRAINING)
+    assert {(order["total"], order["currency"]) for order in own_app.records("orders")} == {
+        ("1200", "CHF")
+    }
+
+
 def test_a_message_sent_again_has_no_second_effect(activated, runs, inbox, own_app):
     """Salesforce repeats what it thinks was not acknowledged; each notification counts once."""
     activated.messages.faults.forget_acks = 2

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from blocks.errors import BadPayloadError
+from blocks.errors import BadPayloadError, MisconfiguredError, UpstreamRejectedError
 from tasks.plain.http.client import ApiClient
 from tasks.plain.http.pagination import NextUrl
 from tasks.plain.http.paging import fetch_records
@@ -19,6 +19,7 @@ MAX_IDS = 200
 """As many as one query can name without its URL becoming too long; collections take 2000."""
 
 _ID = re.compile(r"[A-Za-z0-9]{15}([A-Za-z0-9]{3})?", re.ASCII)
+_UNKNOWN_FIELD = "No such column"  # what INVALID_FIELD says
 _PAGES = NextUrl(records_path="records", next_path="nextRecordsUrl")
 
 
@@ -71,17 +72,28 @@ def fetch_by_id(
         One for each id.
 
     Raises:
-        IntegrationError: As in `ApiClient.call`; Salesforce refuses the whole call if one field
-            is unknown.
+        MisconfiguredError: A field is unknown, or hidden from the block's user: Salesforce refuses
+            the whole call, whatever the ids.
+        IntegrationError: As in `ApiClient.call`.
     """
-    answer = api.call(
-        "POST",
-        f"composite/sobjects/{object_type}",
-        json={"ids": list(ids), "fields": list(fields)},
-        repeatable=True,
-        operation="fetch records",
-        record=object_type,
-    ).json()
+    try:
+        answer = api.call(
+            "POST",
+            f"composite/sobjects/{object_type}",
+            json={"ids": list(ids), "fields": list(fields)},
+            repeatable=True,
+            operation="fetch records",
+            record=object_type,
+        ).json()
+    except UpstreamRejectedError as exc:
+        if _UNKNOWN_FIELD not in exc.said:
+            raise
+        raise MisconfiguredError(
+            f"it says: {exc.said}; fetch other fields, or let the block's user see this one",
+            system=exc.system,
+            operation=exc.operation,
+            record=exc.record,
+        ) from exc
     if not isinstance(answer, list) or len(answer) != len(ids):
         raise BadPayloadError(
             "the answer does not hold one record for each id; check the API version in base_url",

@@ -71,6 +71,14 @@ def test_a_wrong_secret_is_misconfigured(salesforce):
         fetch_by_id(api, "Contact", ["Id"], ["003000000000001AAA"])
 
 
+def test_an_unknown_field_is_ours_to_mend(api, salesforce):
+    """No id is at fault: nobody needs to ask again with fewer of them."""
+    salesforce.has_currencies = False
+    ids = ids_of(salesforce, 2)
+    with pytest.raises(MisconfiguredError, match="No such column 'CurrencyIsoCode'"):
+        fetch_by_id(api, "Contact", ["Id", "CurrencyIsoCode"], ids)
+
+
 def test_too_many_ids_are_refused(api):
     """As Salesforce does."""
     with pytest.raises(UpstreamRejectedError):
