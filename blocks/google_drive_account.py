@@ -12,7 +12,7 @@ from prefect.blocks.core import Block
 from pydantic import ConfigDict, Field, SecretStr
 
 from blocks.connections.network import not_installed, public_authorities
-from blocks.errors import MisconfiguredError, UnreachableError
+from blocks.errors import MisconfiguredError, UnreachableError, UpstreamFailedError
 
 _TOKEN_URL = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address
 
@@ -160,6 +160,12 @@ class _GoogleTokens(httpx.Auth):
                         operation="fetch token",
                     ) from exc
                 except GoogleAuthError as exc:
+                    if exc.retryable:
+                        raise UpstreamFailedError(
+                            "the token endpoint is broken or busy",
+                            system=self._system,
+                            operation="fetch token",
+                        ) from exc
                     raise MisconfiguredError(
                         "Google gives no token: the key was withdrawn, or may not have this scope",
                         system=self._system,

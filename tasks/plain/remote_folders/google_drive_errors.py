@@ -13,7 +13,8 @@ from tasks.plain.http.errors import Where, from_httpx, from_status
 from tasks.plain.http.rate_limits import wait_asked_for
 
 _BUSY = {"rateLimitExceeded", "userRateLimitExceeded", "sharingRateLimitExceeded"}
-_FULL = {"storageQuotaExceeded", "teamDriveFileLimitExceeded", "dailyLimitExceeded"}
+_SPENT = "dailyLimitExceeded"
+_FULL = {"storageQuotaExceeded", "teamDriveFileLimitExceeded"}
 
 
 @contextmanager
@@ -39,6 +40,12 @@ def drive_refusal(
         return UpstreamBusyError(
             "it asks for fewer requests",
             retry_after_s=wait_asked_for(response.headers, now=now),
+            **where,
+        )
+    if response.status_code == 403 and _SPENT in reasons:
+        return UpstreamBusyError(
+            "the requests of the day are used up; ask Google for more in the Cloud console, or "
+            "go on tomorrow",
             **where,
         )
     if response.status_code == 403 and reasons & _FULL:

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 from contextlib import closing
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,7 +18,8 @@ from blocks.errors import (
     UpstreamBusyError,
     UpstreamFailedError,
 )
-from deployments.sandbox import google_drive_api
+from deployments.sandbox import google_drive_api, scripted_api
+from deployments.sandbox.scripted_api import Reply
 from tasks.plain.remote_folders.google_drive import DriveFiles
 
 LARGE = hashlib.shake_256(b"drive").digest(20_000_001)
@@ -205,12 +207,26 @@ def test_a_dead_token_endpoint_may_pass(drive, open_drive):
         folder.stat("a")
 
 
+def test_a_token_endpoint_that_is_broken_may_pass(open_drive, drive, monkeypatch):
+    """What Google calls its own fault is no fault of the key."""
+    from google.auth import _exponential_backoff
+
+    monkeypatch.setattr(_exponential_backoff, "time", SimpleNamespace(sleep=lambda _s: None))
+    key = json.loads(drive.key("authorized_user"))
+    with scripted_api.start() as broken:
+        broken.answer(*[Reply({"error": "internal_failure"}, status=503)] * 3)
+        folder = open_drive(credentials=json.dumps({**key, "token_uri": f"{broken.url}/token"}))
+        with pytest.raises(UpstreamFailedError, match="token endpoint"):
+            folder.stat("a")
+
+
 @pytest.mark.parametrize(
     ("refuse", "error", "says"),
     [
         ((403, "userRateLimitExceeded"), UpstreamBusyError, "fewer requests"),
         ((429, "rateLimitExceeded"), UpstreamBusyError, "429"),
         ((500, "backendError"), UpstreamFailedError, "500"),
+        ((403, "dailyLimitExceeded"), UpstreamBusyError, "requests of the day"),
         ((403, "storageQuotaExceeded"), PermanentError, "no room"),
         ((403, "insufficientFilePermissions"), MisconfiguredError, "permission"),
         ((404, "notFound"), MisconfiguredError, "share it as editor"),
