@@ -401,15 +401,22 @@ def test_reconcile_finds_what_events_did_not_tell(place, both, runs, inbox, cont
 
 
 def test_reconcile_deletes_nothing_when_a_whole_side_is_gone(place, both, runs, inbox, contacts):
-    """Many contacts missing at once are somebody's mistake until somebody says otherwise."""
-    for number in range(4):
-        paired(contacts, both, email_address=f"c{number}@example.com")
+    """Many missing at once are somebody's mistake until somebody says otherwise, changed ones too.
+
+    The initial sync follows none at all.
+    """
+    rule = {"deletion": "wins"}
+    ids = [paired(contacts, both, email_address=f"c{number}@example.com") for number in range(4)]
     both.crm.contacts.clear()
-    state = runs.start(crm_contacts_reconcile, max_missing=3)
+    for _, own_id in ids[:3]:
+        both.patch(own_id, phone="new")
+    assert runs.start(crm_contacts_initial_sync, rule=rule).is_completed()
+    assert len(both.own_app.records("contacts")) == 4
+    state = runs.start(crm_contacts_reconcile, rule=rule, max_missing=3)
     assert state.is_failed()
     assert "4 contacts are gone, more than max_missing (3); nothing was deleted" in state.message
     assert len(both.own_app.records("contacts")) == 4
-    assert runs.start(crm_contacts_reconcile, max_missing=4).is_completed()
+    assert runs.start(crm_contacts_reconcile, rule=rule, max_missing=4).is_completed()
     assert both.contents() == ([], [])
 
 

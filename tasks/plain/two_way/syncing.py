@@ -124,25 +124,27 @@ class TwoWaySync:
         self._records: dict[Side, Records] = {"left": left, "right": right}
         self._rule = rule
 
-    def sync(self, side: Side, record_id: str) -> Synced:
+    def sync(self, side: Side, record_id: str, *, follows_deletions: bool = True) -> Synced:
         """Bring a record and its counterpart in step, whatever happened to either.
 
         Args:
             side: Whose id it is.
             record_id: An id that the record has or had.
+            follows_deletions: Whether a record is deleted whose counterpart is gone; else such a
+                pair is left as it is.
 
         Raises:
             ChangedMeanwhileError: It is being changed all the time.
             PairBusyError: Another run is at it for long.
             IntegrationError: As calls to either side raise it.
         """
-        return self._sync(side, record_id, _ROUNDS)
+        return self._sync(side, record_id, _ROUNDS, follows_deletions)
 
-    def _sync(self, side: Side, record_id: str, rounds: int) -> Synced:
+    def _sync(self, side: Side, record_id: str, rounds: int, follows_deletions: bool) -> Synced:
         busy = 0
         while True:
             try:
-                return self._sync_once(side, record_id)
+                return self._sync_once(side, record_id, follows_deletions)
             except PairBusyError:
                 busy += 1
                 if busy == _BUSY_ROUNDS:
@@ -153,7 +155,7 @@ class TwoWaySync:
                 if rounds == 0:
                     raise
                 if isinstance(error, _MergedFurtherError):
-                    self._sync(error.side, error.merged_id, rounds)
+                    self._sync(error.side, error.merged_id, rounds, follows_deletions)
 
     def is_in_step(self, side: Side, record_id: str, snapshot: Snapshot) -> bool:
         """Whether this is how the record was when both sides were last in step.
@@ -199,12 +201,15 @@ class TwoWaySync:
         ]
         return unseen, pairs[-1].id if len(pairs) == limit else None
 
-    def _sync_once(self, side: Side, record_id: str) -> Synced:
+    def _sync_once(self, side: Side, record_id: str, follows_deletions: bool) -> Synced:
         with ExitStack() as holding:
             pair = holding.enter_context(self._hold(side, record_id))
             work = self._read(pair, holding)
             seen = {each: work.sides[each].seen for each in SIDES}
             decision = decide(seen["left"], seen["right"], self._rule)
+            deletes = "delete" in (decision.left.action, decision.right.action)
+            if deletes and not follows_deletions:
+                return Synced()
             self._carry_out(work, decision)
             return Synced(tuple(work.done), decision.conflicts)
 

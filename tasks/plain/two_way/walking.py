@@ -50,6 +50,9 @@ def bring_page_in_step(
 ) -> WalkReport:
     """Bring in step what differs of one page of a side's list.
 
+    A record whose counterpart is gone is not deleted here: how many are gone is known, and looked
+    at, when both lists were read.
+
     Args:
         two_way: Both sides.
         side: Whose list it is.
@@ -62,12 +65,17 @@ def bring_page_in_step(
     """
     snapshots = {found.id: found.snapshot for found in page}
     differing = two_way.find_differing(side, snapshots)
-    report = bring_in_step(two_way, [(side, id_) for id_ in differing], {side: name})
+    records: list[tuple[Side, str]] = [(side, id_) for id_ in differing]
+    report = bring_in_step(two_way, records, {side: name}, follows_deletions=False)
     return report.model_copy(update={"seen": list(snapshots), "next_position": next_position})
 
 
 def bring_in_step(
-    two_way: TwoWaySync, records: Sequence[tuple[Side, str]], names: dict[Side, str]
+    two_way: TwoWaySync,
+    records: Sequence[tuple[Side, str]],
+    names: dict[Side, str],
+    *,
+    follows_deletions: bool = True,
 ) -> WalkReport:
     """Bring records in step, some at once; what is refused for good does not stop the others.
 
@@ -75,6 +83,7 @@ def bring_in_step(
         two_way: Both sides.
         records: Side and id of each.
         names: What people call the sides.
+        follows_deletions: As in `TwoWaySync.sync`.
 
     Raises:
         TransientError: As in `bring_page_in_step`.
@@ -82,7 +91,7 @@ def bring_in_step(
 
     def sync(record: tuple[Side, str]) -> Synced | PermanentError | TransientError:
         try:
-            return two_way.sync(*record)
+            return two_way.sync(*record, follows_deletions=follows_deletions)
         except (PermanentError, TransientError) as error:
             return error
 

@@ -230,7 +230,7 @@ class World:
             found = {id_: self.sides[side].read(id_).snapshot for id_ in self.sides[side].records}
             seen[side] = set(found)
             for record_id in self.sync.find_differing(side, found):
-                self.sync.sync(side, record_id)
+                self.sync.sync(side, record_id, follows_deletions=False)
         after = ""
         while after is not None:
             unseen, after = self.sync.find_unseen(seen, after=after, limit=3)

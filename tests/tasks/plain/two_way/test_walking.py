@@ -24,11 +24,13 @@ class Scripted:
 
     def __init__(self):
         self.synced = []
+        self.follows_deletions = set()
 
     def find_differing(self, side, snapshots):
         return [record_id for record_id in snapshots if record_id != "in-step"]
 
-    def sync(self, side, record_id):
+    def sync(self, side, record_id, *, follows_deletions):
+        self.follows_deletions.add(follows_deletions)
         self.synced.append((side, record_id))
         outcome = OUTCOMES[record_id]
         if isinstance(outcome, Exception):
@@ -51,6 +53,7 @@ def test_a_page_is_brought_in_step():
     assert [(t.record, t.what) for t in report.brought_in_step] == [("CRM new", "own app created")]
     assert [t.record for t in report.refused] == ["CRM refused"]
     assert report.next_position == "cursor-2"
+    assert two_way.follows_deletions == {False}
 
 
 def test_what_may_pass_fails_the_page_after_the_others_were_done():
@@ -59,6 +62,7 @@ def test_what_may_pass_fails_the_page_after_the_others_were_done():
     with pytest.raises(UnreachableError):
         bring_in_step(two_way, [("left", "away"), ("right", "new")], {"left": "CRM", "right": "A"})
     assert sorted(two_way.synced) == [("left", "away"), ("right", "new")]
+    assert two_way.follows_deletions == {True}
 
 
 def test_nothing_to_do():
