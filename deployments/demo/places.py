@@ -70,9 +70,6 @@ class Places:
             # SQLite takes one writer at a time: wait for it rather than fail
             "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
             "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
-            # On SQLite, marking a run late whose deployment is at its limit locks itself out, with
-            # a traceback every five seconds; runs start all the same.
-            "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
             # else each state of each task run is recorded in a transaction of its own
             "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
             "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",

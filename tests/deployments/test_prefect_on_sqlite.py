@@ -139,17 +139,25 @@ def test_garbage_is_never_collected_where_the_server_works():
     assert done.returncode == 0, done.stderr.decode()
 
 
-@pytest.fixture
-def server_url(tmp_path: Path) -> Iterator[str]:
-    """A running server with a database of its own."""
+@pytest.fixture(scope="module")
+def server_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the running server has its database and its log."""
+    return tmp_path_factory.mktemp("server")
+
+
+@pytest.fixture(scope="module")
+def server_url(server_home: Path) -> Iterator[str]:
+    """A running server with a database of its own, which loses no time to call a run late."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "deployments.prefect_on_sqlite", f"--port={port}"]
     environment = {n: v for n, v in os.environ.items() if not n.startswith("PREFECT_")} | {
-        "PREFECT_HOME": str(tmp_path),
+        "PREFECT_HOME": str(server_home),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "0",
+        "PREFECT_SERVER_SERVICES_LATE_RUNS_LOOP_SECONDS": "1",
     }
-    with (tmp_path / "log").open("wb") as log:
+    with (server_home / "log").open("wb") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     try:
         while not _is_up(f"127.0.0.1:{port}/api"):
@@ -171,6 +179,38 @@ def test_websockets_do_not_keep_requests_waiting(server_url: str):
             return (await client.get(f"http://{server_url}/health", timeout=60)).status_code
 
     assert asyncio.run(connect_many_and_ask()) == 200
+
+
+def test_runs_that_are_late_lock_nobody_out(server_url: str, server_home: Path):
+    """Those of a deployment that is at its limit are cancelled, all of them, without an error."""
+    with httpx.Client(base_url=f"http://{server_url}", timeout=60) as server:
+
+        def post(path: str, **body: object) -> httpx.Response:
+            return server.post(path, json=body).raise_for_status()
+
+        deployment = post(
+            "/deployments/",
+            name="busy",
+            flow_id=post("/flows/", name="busy").json()["id"],
+            concurrency_limit=1,
+            concurrency_options={"collision_strategy": "CANCEL_NEW"},
+        ).json()["id"]
+
+        def start() -> str:
+            created = post(f"/deployments/{deployment}/create_flow_run")
+            return str(created.json()["id"])
+
+        post(f"/flow_runs/{start()}/set_state", state={"type": "PENDING"})
+        waiting = {start() for _ in range(6)}
+        deadline = time.monotonic() + 60
+        while waiting and time.monotonic() < deadline:
+            time.sleep(0.1)
+            waiting = {
+                run for run in waiting
+                if server.get(f"/flow_runs/{run}").json()["state"]["type"] != "CANCELLED"
+            }  # fmt: skip
+    assert not waiting
+    assert "Traceback" not in (server_home / "log").read_text()
 
 
 def _is_up(server_url: str) -> bool:
