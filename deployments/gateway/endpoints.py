@@ -185,15 +185,17 @@ def read_secrets(
         except FileNotFoundError:
             continue
         except (OSError, UnicodeDecodeError) as exc:
-            raise _misconfigured(f"the secret in {file} cannot be read ({exc})") from exc
+            raise _misconfigured(
+                f"the secret in {file} cannot be read ({exc})", "read secrets"
+            ) from exc
         secrets += [line.strip() for line in lines if line.strip()]
     if not secrets and (sources.env or sources.files or sources.stored):
         given = " or ".join(sources.env + sources.files)
         ways = [f"set {given}"] if given else []
         ways += ["activate the integration"] if sources.stored else []
-        raise _misconfigured(f"there is no secret; {' or '.join(ways)}")
+        raise _misconfigured(f"there is no secret; {' or '.join(ways)}", "read secrets")
     return secrets
 
 
-def _misconfigured(message: str) -> MisconfiguredError:
-    return MisconfiguredError(message, system="gateway", operation="make endpoints")
+def _misconfigured(message: str, operation: str = "make endpoints") -> MisconfiguredError:
+    return MisconfiguredError(message, system="gateway", operation=operation)
