@@ -114,7 +114,7 @@ def choose_places(home: Path, *, free_ports: bool) -> Places:
         except OSError as exc:
             raise PortTakenError(
                 f"port {wanted} ({name}) is taken; stop what listens there, or choose another: "
-                f"make demo {variable}={wanted + 1}"
+                f"make demo {variable}={_free_port(0)}"
             ) from exc
     return Places(home, ports)
 
