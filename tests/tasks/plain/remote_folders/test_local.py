@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
-import logging
 import os
 
 import pytest
@@ -152,8 +151,7 @@ def test_a_name_that_is_not_utf8_does_not_stop_a_listing(local_folder, root, cap
     """It is left out with a warning that shows its bytes; all others are listed."""
     put(local_folder, "good")
     (root / os.fsdecode(b"Gr\xf6\xdfe.csv")).touch()
-    with caplog.at_level(logging.WARNING, logger="tasks"):
-        assert [file.path for file in local_folder.list_files("")] == ["good"]
+    assert [file.path for file in local_folder.list_files("")] == ["good"]
     assert "left out the name b'Gr\\xf6\\xdfe.csv'" in caplog.text
 
 

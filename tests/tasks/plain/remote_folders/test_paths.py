@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import posixpath
 
 import pytest
@@ -80,7 +79,6 @@ def test_a_refusal_says_why(path, why):
 @given(st.one_of(st.text(max_size=8), st.binary(max_size=8), st.sampled_from([".", "..", ""])))
 def test_a_listed_name_is_one_name_or_left_out(name):
     """Whatever a server calls its files, the path has exactly one part more than the folder's."""
-    logging.getLogger("tasks").setLevel(logging.CRITICAL)
     path = listed_path("in", name, system="s")
     if path is not None:
         assert parent(path) == "in"
