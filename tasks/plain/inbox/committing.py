@@ -19,7 +19,6 @@ from tasks.plain.inbox.storage_errors import RolledBackError, storage_errors
 from tasks.plain.inbox.tables import DELIVERIES, PAYLOADS, REQUESTS
 from tasks.plain.state.database import writing
 
-_LOG_PAGES = 1500  # of 4 KB
 _OPERATION = "store"
 # Writers that take the same re-sent deliveries in other orders can deadlock on PostgreSQL.
 _ROLLED_BACK_ATTEMPTS = 5
@@ -55,8 +54,6 @@ class Committer:
                 return
             # Held open: closing a SQLite file's last connection copies its whole log back.
             connection.exec_driver_sql(f"PRAGMA busy_timeout = {int(self._busy_timeout_s * 1000)}")
-            # A longer log is copied back less often, and a page that changed often only once.
-            connection.exec_driver_sql(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
             self._sqlite = connection
 
     def close(self) -> None:
