@@ -154,8 +154,6 @@ async def running_stack(database_url: str | None) -> AsyncIterator[Stack]:
         "PREFECT_SERVER_UI_ENABLED": "false",
         "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
         "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
-        # On SQLite, marking runs late locks itself and everybody else out for a minute.
-        "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": str(bool(database_url)).lower(),
         "DO_NOT_TRACK": "1",
         **({"PREFECT_API_DATABASE_CONNECTION_URL": database_url} if database_url else {}),
     }
