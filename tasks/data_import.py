@@ -20,7 +20,7 @@ from sqlalchemy import Engine
 from blocks.errors import IntegrationError, MisconfiguredError
 from blocks.http_api import HttpApi
 from tasks.api import is_transient, open_api
-from tasks.outcomes import failed
+from tasks.outcomes import counted, failed
 from tasks.plain.cursors.cursors import Cursors
 from tasks.plain.data_import.importing import import_changes as import_window
 from tasks.plain.data_import.job import ImportJob, ImportOutcome
@@ -180,7 +180,7 @@ def _summarize(outcome: ImportOutcome) -> tuple[bool, str]:
     if outcome.result == "busy":
         return True, f"nothing to do: {outcome.reason}"
     counts = outcome.counts
-    told = f"{_counted(counts.records, 'record')} in {_counted(outcome.pages, 'page')}"
+    told = f"{counted(counts.records, 'record')} in {counted(outcome.pages, 'page')}"
     if not counts.records and not counts.rejected:
         told = "nothing new"
     if counts.rejected:
@@ -214,10 +214,6 @@ def _import(
             return import_window(job, progress=progress, stop=stop)
     finally:
         engine.dispose()
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _shown(at: datetime | None) -> str:

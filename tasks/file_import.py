@@ -23,7 +23,7 @@ from blocks.errors import IntegrationError, TransientError
 from blocks.http_api import HttpApi
 from tasks.api import open_api
 from tasks.folders import open_folder
-from tasks.outcomes import failed
+from tasks.outcomes import counted, failed
 from tasks.plain.file_import.http_sink import HttpSink
 from tasks.plain.file_import.importing import import_file, settle_duplicate
 from tasks.plain.file_import.job import ImportJob, Outcome
@@ -187,9 +187,9 @@ def summarize(outcomes: Sequence[Outcome]) -> tuple[bool, str]:
     imported = [o for o in outcomes if o.result == "imported"]
     rows = sum(o.rows_imported for o in imported)
     rejected = sum(o.rows_rejected for o in imported)
-    done = f"{len(imported)} of {len(outcomes)} files imported, {rows:,} rows"
+    done = f"{len(imported)} of {len(outcomes)} files imported, {counted(rows, 'row')}"
     if rejected:
-        done += f", {rejected:,} rows rejected"
+        done += f", {counted(rejected, 'row')} rejected"
     bad = [o for o in outcomes if o.result in ("failed", "interrupted")]
     told = "; ".join(f"{o.path}: {o.reason}" for o in bad[:5])
     if len(bad) > 5:

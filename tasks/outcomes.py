@@ -25,6 +25,11 @@ def ended_as(state: State[Any]) -> State[Any]:
     return Completed(message=message) if state.is_completed() else failed(message)
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things as an operator reads it, e.g. "1 row" or "1,200 rows"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 class _WithoutEmptyTraceback(logging.Filter):
     """Prefect asks for a traceback even when no exception was raised: 'NoneType: None'."""
 

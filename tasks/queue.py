@@ -21,7 +21,7 @@ from blocks.rabbitmq_broker import RabbitMqBroker
 from blocks.redis_server import RedisServer
 from blocks.sqs_queue import SqsQueue as SqsQueueBlock
 from tasks.api import is_transient, open_api
-from tasks.outcomes import ended_as, failed
+from tasks.outcomes import counted, ended_as, failed
 from tasks.plain.inbox.rows import Claimer
 from tasks.plain.inbox.store import Inbox
 from tasks.plain.inbox.writer import InboxWriter
@@ -175,8 +175,8 @@ async def _import_messages(what: QueueImport) -> tuple[MessagesImported, str]:
     imported.messages = again.imported + taken.imported
     imported.parked = again.parked + taken.parked
     reasons = [*(again.reasons or ()), *(taken.reasons or ())]
-    told = f"{imported.messages} messages imported"
-    told += f", {imported.records} records" if what.file else ""
+    told = f"{counted(imported.messages, 'message')} imported"
+    told += f", {counted(imported.records, 'record')}" if what.file else ""
     told += f", {imported.parked} parked: {'; '.join(reasons[:5])}" if imported.parked else ""
     return imported, told if taken.is_empty else f"{told}; that is the limit for one run"
 

@@ -15,7 +15,7 @@ from prefect.states import Completed
 from blocks.errors import IntegrationError
 from blocks.sql_database import SqlDatabase
 from tasks.api import is_transient, open_api
-from tasks.outcomes import ended_as, failed
+from tasks.outcomes import counted, ended_as, failed
 from tasks.plain.cursors.cursors import Busy, Cursors
 from tasks.plain.sql_tables.changed_rows import ChangedRows, ChangedRowsSettings
 from tasks.plain.sql_tables.report_table import ReportTable
@@ -95,9 +95,9 @@ async def import_rows_of_table(what: TableImport) -> State[RowsImported]:
     if isinstance(imported, Busy):
         message = f"run {imported.owner} is at it; it takes what is there"
         return Completed(message=message, data=RowsImported())
-    told = f"{imported.rows} rows imported"
+    told = f"{counted(imported.rows, 'row')} imported"
     if what.file is not None:
-        told += f", {imported.records} records"
+        told += f", {counted(imported.records, 'record')}"
     if not imported.is_all:
         told += "; that is the limit for one run"
     if not imported.bad:

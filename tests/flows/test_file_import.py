@@ -45,7 +45,7 @@ def test_files_are_imported_and_told_in_the_ui(place, runs, own_app):
     (place / "incoming" / "b.jsonl").write_text('{"sku":"4","name":"Four","quantity":4}\n')
     state = runs.start(file_import, **SOURCE, **QUICK)
     assert state.is_completed()
-    assert state.message == "2 of 2 files imported, 3 rows, 1 rows rejected"
+    assert state.message == "2 of 2 files imported, 3 rows, 1 row rejected"
     assert sorted(r["sku"] for r in own_app.records("inventory")) == ["003", "1", "4"]
     assert runs.tasks() == {
         "list ready files in incoming": "Completed",
@@ -72,7 +72,7 @@ def test_what_a_file_writes_for_no_value_is_none(place, runs, own_app):
     """Declared empty texts stand for a missing value in optional columns."""
     (place / "incoming" / "a.csv").write_text("sku,name,quantity,unit_price\n1,One,1,NA\n")
     state = runs.start(file_import, **SOURCE, **QUICK, empty_texts=["", "NA"])
-    assert state.message == "1 of 1 files imported, 1 rows"
+    assert state.message == "1 of 1 files imported, 1 row"
     assert own_app.records("inventory")[0]["unit_price"] is None
 
 
@@ -157,7 +157,7 @@ def test_rows_that_only_the_application_refuses_are_rejected_alone(place, runs, 
     )
     state = runs.start(file_import, **SOURCE, **QUICK)
     assert [r["sku"] for r in own_app.records("inventory")] == ["1"]
-    assert "1 rows rejected" in state.message
+    assert "1 row rejected" in state.message
 
 
 def test_a_file_imported_before_is_set_aside_unread(place, runs, own_app):
@@ -183,7 +183,7 @@ def test_a_duplicate_in_the_way_of_another_stops_no_other_file(place, runs, own_
     put_away = {"archive_folder": "archive", "on_collision": "fail"}
     state = runs.start(file_import, **SOURCE, **QUICK | {"put_away": put_away})
     assert state.is_failed()
-    assert "1 of 2 files imported, 1 rows; incoming/a.csv: imported before, and" in state.message
+    assert "1 of 2 files imported, 1 row; incoming/a.csv: imported before, and" in state.message
     assert sorted(r["sku"] for r in own_app.records("inventory")) == ["1", "2"]
 
 
@@ -193,7 +193,7 @@ def test_a_duplicate_is_imported_again_when_that_is_asked(place, runs, own_app):
     again = {"put_away": {"on_success": "keep", "on_duplicate": "import"}}
     for count in (1, 2):
         state = runs.start(file_import, **SOURCE, **QUICK | again)
-        assert state.message == "1 of 1 files imported, 1 rows"
+        assert state.message == "1 of 1 files imported, 1 row"
         assert sent(own_app) == count
 
 

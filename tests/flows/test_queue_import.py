@@ -100,7 +100,7 @@ def test_files_in_messages_go_through_the_readers(queue, runs, own_app):
         columns={"Item": "sku"},
         file={"file_format": {"kind": "csv", "delimiter": ";"}},
     )
-    assert (state.is_completed(), state.message) == (True, "1 messages imported, 2 records")
+    assert (state.is_completed(), state.message) == (True, "1 message imported, 2 records")
     assert stock(own_app) == {"A": 1, "B": 2}
 
 
@@ -150,5 +150,5 @@ def test_an_application_that_fails_leaves_replayed_messages_for_retry(queue, run
     mended = {**queue.parameters, "columns": {"item": "sku"}}
     assert runs.start(queue_import, **mended, retries=0).is_failed()
     assert stock(own_app) == {}
-    assert runs.retry(queue_import).message == "1 messages imported"
+    assert runs.retry(queue_import).message == "1 message imported"
     assert stock(own_app) == {"A": 1}

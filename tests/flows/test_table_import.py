@@ -109,7 +109,7 @@ def test_rows_that_changed_are_imported_behind_a_stored_cursor(erp, runs, inbox,
     assert runs.start(table_import, **changed).message == "2 rows imported"
     assert runs.start(table_import, **changed).message == "0 rows imported"
     erp.run("UPDATE {table} SET on_hand = 7, version = 3 WHERE item_no = 'A'")
-    assert runs.start(table_import, **changed).message == "1 rows imported"
+    assert runs.start(table_import, **changed).message == "1 row imported"
     assert stock(own_app) == {"A": 7, "B": 2}
     [stream] = Cursors(inbox.engine).streams()
     assert (stream.stream, stream.value, stream.owner) == ("erp-stock", "int:3|int:1", None)
