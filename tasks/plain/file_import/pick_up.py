@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from blocks.errors import MisconfiguredError
 from tasks.plain.file_import.put_away import folder_pattern
 from tasks.plain.form_titles import form_title
+from tasks.plain.remote_folders.paths import simplify
 from tasks.plain.remote_folders.protocol import RemoteFile, RemoteFolder
 
 # What clients and editors call a file that they have not finished writing.
@@ -110,7 +111,7 @@ def find_ready_files(
     """
     patterns = [pattern for name in ignore_folders if (pattern := folder_pattern(name))]
     ignored = re.compile("|".join(f"(?:{pattern})/" for pattern in patterns) or r"(?!)")
-    if ignored.match("/".join([part for part in path.split("/") if part not in ("", ".")]) + "/"):
+    if ignored.match(f"{simplify(path)}/"):
         raise MisconfiguredError(
             "it is, or lies in, the archive or error folder, which are never looked into; give "
             "those another place",

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from blocks.errors import MisconfiguredError, PermanentError
 from tasks.plain.records.record import Reject
+from tasks.plain.remote_folders.paths import simplify
 from tasks.plain.remote_folders.protocol import RemoteFolder
 
 Collision = Literal["number", "overwrite", "fail"]
@@ -89,9 +90,8 @@ def folder_pattern(template: str) -> str:
     Returns:
         It matches from the start of a path in its one form; "" for the root.
     """
-    clean = "/".join(part for part in template.split("/") if part not in ("", "."))
     parts: list[str] = []
-    for literal, field, spec, conversion in string.Formatter().parse(clean):
+    for literal, field, spec, conversion in string.Formatter().parse(simplify(template)):
         parts.append(re.escape(literal))
         if field is not None:
             is_plain = not spec and not conversion

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from tasks.plain.remote_folders.protocol import RemoteFile, RemoteFolder
+from tasks.plain.remote_folders.streams import read_fully
 
 _READ_BYTES = 1024 * 1024
 
@@ -34,6 +35,6 @@ def have_same_content(folder: RemoteFolder, one: RemoteFile, other: RemoteFile) 
         return False
     with folder.open(one) as content, folder.open(other) as other_content:
         while piece := content.read(_READ_BYTES):
-            if other_content.read(_READ_BYTES) != piece:
+            if read_fully(other_content, len(piece)) != piece:
                 return False
     return True

@@ -46,12 +46,17 @@ def clean_path(path: str, *, system: str, operation: str, may_be_root: bool = Fa
         refuse("holds a NUL character")
     if not _is_encodable(path):
         refuse("is not valid Unicode")
-    parts = [part for part in path.split("/") if part not in ("", ".")]
-    if ".." in parts:
+    simplified = simplify(path)
+    if ".." in simplified.split("/"):
         refuse("leads out of its folder")
-    if not parts and not may_be_root:
+    if not simplified and not may_be_root:
         refuse("names no file")
-    return "/".join(parts)
+    return simplified
+
+
+def simplify(path: str) -> str:
+    """The path without what leads nowhere, doubled or outer "/" and "." parts; refuses nothing."""
+    return "/".join(part for part in path.split("/") if part not in ("", "."))
 
 
 def join(folder: str, name: str) -> str:

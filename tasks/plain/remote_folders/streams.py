@@ -164,7 +164,7 @@ class ExactContent:
             )
 
 
-def read_fully(content: ExactContent, count: int) -> bytes:
+def read_fully(content: ExactContent | BinaryIO, count: int) -> bytes:
     """Read up to `count` bytes, fewer only at the end."""
     pieces: list[bytes] = []
     while count > 0 and (piece := content.read(count)):

@@ -535,6 +535,17 @@ NUMBERED = {
 }
 
 
+def at_second_page(marketplace_api, change):
+    """Let something change, once, when the second page is asked for."""
+
+    def change_once():
+        if len(marketplace_api.queries) == 2:
+            marketplace_api.on_orders = type(marketplace_api.faults)  # does nothing
+            change()
+
+    marketplace_api.on_orders = change_once
+
+
 @pytest.mark.parametrize("at_once", [1, 4])
 def test_numbered_pages_that_shift_lose_nothing(
     imports, marketplace_api, own_app, earlier, at_once
@@ -542,12 +553,10 @@ def test_numbered_pages_that_shift_lose_nothing(
     """A record of the first page changes while the second is read: all behind it move up one."""
     ids = [marketplace_api.place(1, at=earlier(-number))[0] for number in range(12)]
 
-    def shift_once():
-        if len(marketplace_api.queries) == 2:
-            marketplace_api.on_orders = type(marketplace_api.faults)  # does nothing
-            marketplace_api.change(ids[0], at=earlier(-100), state="shipped")
-
-    marketplace_api.on_orders = shift_once
+    at_second_page(
+        marketplace_api,
+        lambda: marketplace_api.change(ids[0], at=earlier(-100), state="shipped"),
+    )
     outcome = imports.run(listing={**NUMBERED, "at_once": at_once})
     assert outcome.result == "done"
     assert order_numbers(own_app) == ids
@@ -563,12 +572,7 @@ def test_a_record_that_a_shift_shows_on_two_pages_is_taken_once(
     """One comes in before the page that is read: the last of this page is the next one's first."""
     ids = [marketplace_api.place(1, at=earlier(-number))[0] for number in range(6)]
 
-    def shift_once():
-        if len(marketplace_api.queries) == 2:
-            marketplace_api.on_orders = type(marketplace_api.faults)  # does nothing
-            ids.extend(marketplace_api.place(1, at=earlier(1)))
-
-    marketplace_api.on_orders = shift_once
+    at_second_page(marketplace_api, lambda: ids.extend(marketplace_api.place(1, at=earlier(1))))
     backfill = Range(earlier(10), earlier(-10)) if is_backfill else None
     outcome = imports.run(listing=NUMBERED, backfill=backfill)
     assert outcome.result == "done"

@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from blocks.errors import BadPayloadError, IntegrationError, UnreachableError, UpstreamBusyError
+from tasks.plain.inbox.new_delivery import NewDelivery, StoredDelivery
 from tasks.plain.inbox.writer import InboxWriter
 from tasks.plain.synchronous.requests import request_row
 from tasks.plain.synchronous.tables import SYNCHRONOUS_REQUESTS
@@ -31,6 +32,17 @@ async def writer(state_database: Engine) -> AsyncIterator[InboxWriter]:
 def process_of(writer: InboxWriter) -> psutil.Process:
     assert writer._process is not None
     return psutil.Process(writer._process.pid)
+
+
+async def stored_again(writer: InboxWriter, delivery: NewDelivery) -> StoredDelivery:
+    """What becomes of a delivery once there is a process again."""
+    while True:
+        try:
+            [stored] = await writer.store([delivery])
+        except IntegrationError:
+            await asyncio.sleep(0.01)
+        else:
+            return stored
 
 
 async def test_many_callers(setup, new, writer: InboxWriter):
@@ -129,14 +141,7 @@ async def test_a_killed_process_is_started_anew(setup, new, writer: InboxWriter)
     await sending
     assert refused
     assert set(acknowledged) <= set(setup.statuses())
-    while True:
-        try:
-            [stored] = await writer.store([new("afterwards")])
-        except IntegrationError:
-            await asyncio.sleep(0.05)
-        else:
-            break
-    assert stored.is_new
+    assert (await stored_again(writer, new("afterwards"))).is_new
 
 
 @pytest.mark.parametrize("state_database", ["sqlite"], indirect=True)
@@ -152,14 +157,7 @@ async def test_a_process_that_cannot_be_started_is_tried_again(
             await asyncio.sleep(0.01)
         with pytest.raises(IntegrationError):
             await writer.store([new("a")])
-    while True:
-        try:
-            [stored] = await writer.store([new("a")])
-        except IntegrationError:
-            await asyncio.sleep(0.01)
-        else:
-            break
-    assert stored.is_new
+    assert (await stored_again(writer, new("a"))).is_new
 
 
 @pytest.mark.parametrize("state_database", ["sqlite"], indirect=True)
