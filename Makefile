@@ -26,7 +26,7 @@ send-sample: runtime  ## Send a signed sample event to the gateway: make send-sa
 
 .PHONY: test
 test: environment  ## Run all tests
-	$(RUN) pytest -n 2 --dist loadfile
+	$(RUN) pytest -n 2 --dist loadfile --max-worker-restart=0
 
 .PHONY: check
 check: environment  ## Lint, types, layers, spelling

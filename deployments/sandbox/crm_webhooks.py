@@ -128,7 +128,9 @@ class CrmWebhooks:
         self._thread.join()
 
     def _work(self) -> None:
-        with httpx.Client(timeout=_TIMEOUT_S) as http:
+        # a connection a call: subscribers come and go
+        limits = httpx.Limits(max_keepalive_connections=0)
+        with httpx.Client(timeout=_TIMEOUT_S, limits=limits) as http:
             while not self._stopping.is_set():
                 due_at, _, work = self._waiting.get()
                 if work is None:

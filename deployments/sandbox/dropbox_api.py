@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import uvicorn
-
 from deployments.sandbox.dropbox_routes import Account, Faults
 from deployments.sandbox.dropbox_store import Store
 from deployments.sandbox.stand_in import StandIn
+from deployments.sandbox.web_server import WebServer
 
 if TYPE_CHECKING:
     from blocks.dropbox_account import DropboxAccount
-
-_HOST = "127.0.0.1"
 
 
 @dataclass
@@ -39,13 +34,12 @@ class DropboxSandbox(StandIn):
     faults: Faults
     requests: Counter[str]
     _tokens: set[str]
-    _server: uvicorn.Server
-    _thread: threading.Thread
+    _server: WebServer
 
     @property
     def api_url(self) -> str:
         """Its address."""
-        return f"http://{_HOST}:{self.port}"
+        return self._server.url
 
     def block(self, **fields: Any) -> DropboxAccount:
         """The block for it; `fields` go before what would be right."""
@@ -65,8 +59,7 @@ class DropboxSandbox(StandIn):
 
     def stop(self) -> None:
         """Stop listening; the files stay."""
-        self._server.should_exit = True
-        self._thread.join()
+        self._server.stop()
 
 
 def start(
@@ -89,28 +82,10 @@ def start(
     account = Account(
         Store(data_dir / "files", data_dir / "uploads"), app_key, app_secret, refresh_token
     )
-    listener = socket.create_server((_HOST, port))
-    server = uvicorn.Server(
-        uvicorn.Config(
-            account.app(),
-            log_config=None,
-            log_level="critical",
-            access_log=False,
-            lifespan="off",
-            ws="none",
-            timeout_graceful_shutdown=1,
-        )
-    )
-
-    def serve() -> None:
-        with listener:
-            server.run([listener])
-
-    thread = threading.Thread(target=serve, name="dropbox-sandbox", daemon=True)
-    thread.start()
+    server = WebServer(account.app(), port=port, name="dropbox-sandbox")
     return DropboxSandbox(
         files=data_dir / "files",
-        port=listener.getsockname()[1],
+        port=server.port,
         app_key=app_key,
         app_secret=app_secret,
         refresh_token=refresh_token,
@@ -118,5 +93,4 @@ def start(
         requests=account.requests,
         _tokens=account.tokens,
         _server=server,
-        _thread=thread,
     )

@@ -10,10 +10,11 @@ import uvicorn
 from starlette.responses import Response
 
 HOST = "127.0.0.1"
+_START_TIMEOUT_S = 30
 
 
 class WebServer:
-    """A server in a thread of its own; it accepts from the moment it exists.
+    """A server in a thread of its own; it serves from the moment it exists.
 
     Args:
         app: The ASGI application.
@@ -24,7 +25,7 @@ class WebServer:
     def __init__(self, app: Any, *, port: int, name: str) -> None:
         self._listener = socket.create_server((HOST, port))
         self.port: int = self._listener.getsockname()[1]
-        self._server = uvicorn.Server(
+        self._server = _Server(
             uvicorn.Config(
                 app,
                 log_config=None,
@@ -37,6 +38,7 @@ class WebServer:
         )
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._thread.start()
+        self._server.is_up.wait(_START_TIMEOUT_S)
 
     @property
     def url(self) -> str:
@@ -51,6 +53,16 @@ class WebServer:
     def _serve(self) -> None:
         with self._listener:
             self._server.run([self._listener])
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.is_up = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        self.is_up.set()
 
 
 class CutAnswer(Response):
