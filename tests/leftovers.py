@@ -29,6 +29,7 @@ _THREADS_THAT_STAY = {
     "GlobalEventLoopThread": "Prefect's, for all runs of the process",
     "RunSyncEventLoopThread": "Prefect's, for all runs of the process",
     "AnyIO worker thread": "idle ones of stand-ins that serve the whole session",
+    Path("/proc/self/comm").read_text().strip(): "pools of libraries in C, such as OpenBLAS",
 }
 
 _STAYING = "staying thread "
