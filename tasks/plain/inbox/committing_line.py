@@ -12,9 +12,12 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import os
 import pickle
+import select
 import signal
 import socket
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from operator import attrgetter
@@ -43,6 +46,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     line = socket.socket(fileno=_STDIN)
+    threading.Thread(target=_end_with_other_end, args=(_STDIN,), daemon=True).start()
     settings = next((each for each in _received(line) if each), None)
     if settings is None:
         return
@@ -76,6 +80,14 @@ def serve(line: socket.socket, committer: Committer) -> None:
                 outcomes = committer.commit(calls)
                 line.sendall(message([_portable(each) for each in outcomes]))
         committer.close()
+
+
+def _end_with_other_end(line: int) -> None:
+    """End this process when nobody waits for an answer any more, whatever the database does."""
+    poll = select.poll()
+    poll.register(line, 0)  # 0: only that the other end is gone, not that it has no more to say
+    poll.poll()
+    os._exit(1)
 
 
 def _received(line: socket.socket) -> Iterator[list[Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import sys
@@ -21,9 +22,12 @@ from tasks.plain.inbox.new_delivery import NewDelivery, StoredDelivery
 
 _LOG = logging.getLogger(__name__)
 _BUSY_TIMEOUT_S = 3.0  # senders wait 3 to 10 s: better a 503 in time than a late 202
+_START_TIMEOUT_S = 20.0  # the process takes seconds to import, the connection up to 10 s
+_CLOSE_TIMEOUT_S = 5.0
 _RESTART_EVERY_S = 1.0
 _CALLS_AT_ONCE = 16
 _OPERATION = "store"
+_SILENT = "the database does not answer"
 
 
 class InboxWriter:
@@ -41,6 +45,7 @@ class InboxWriter:
         max_waiting_bytes: When more than this waits for the disk, callers are told to come
             back later; bounds memory. A call that is larger by itself is taken when nothing waits.
         busy_timeout_s: How long to wait for SQLite's write lock.
+        start_timeout_s: How long the database may take to answer at the start.
         in_own_process: Commit in a process instead of a thread: under load more than twice as
             fast, since the event loop then shares its processor and interpreter with nobody.
     """
@@ -52,12 +57,14 @@ class InboxWriter:
         max_body_bytes: int = 25 * 1024 * 1024,
         max_waiting_bytes: int = 128 * 1024 * 1024,
         busy_timeout_s: float = _BUSY_TIMEOUT_S,
+        start_timeout_s: float = _START_TIMEOUT_S,
         in_own_process: bool = False,
     ) -> None:
         self._engine = engine
         self._max_body_bytes = max_body_bytes
         self._max_waiting_bytes = max_waiting_bytes
         self._busy_timeout_s = busy_timeout_s
+        self._start_timeout_s = start_timeout_s
         self._in_own_process = in_own_process
         self._waiting_bytes = 0
         self._unsent: list[_Call] = []
@@ -73,21 +80,18 @@ class InboxWriter:
         Raises:
             TransientError: The database does not answer.
         """
-        line = await self._open_line()
+        line = _Line(asyncio.get_running_loop(), self._answered)
         try:
-            await line.connected
-        except IntegrationError:
-            await line.ended
-            raise
-        except asyncio.CancelledError:
-            line.abort()
+            await self._open(line)
+            await line.has_database(self._start_timeout_s)
+        except BaseException:
+            self._hang_up(line)
             raise
         self._line = line
         line.ended.add_done_callback(self._lost)
 
-    async def _open_line(self) -> _Line:
+    async def _open(self, line: _Line) -> None:
         loop = asyncio.get_running_loop()
-        line = _Line(loop, self._answered)
         try:
             ours, theirs = socket.socketpair()
             try:
@@ -98,15 +102,10 @@ class InboxWriter:
                 ours.close()  # and so the other end, if it was started, leaves
                 raise
         except (OSError, RuntimeError) as exc:  # RuntimeError: no thread is to be had
-            raise UnreachableError(
-                f"what writes to the database cannot be started ({exc})",
-                system="inbox",
-                operation=_OPERATION,
-            ) from exc
+            raise _unreachable(f"what writes to the database cannot be started ({exc})") from exc
         if self._in_own_process:
             url = self._engine.url.render_as_string(hide_password=False)
             line.send((url, self._busy_timeout_s))
-        return line
 
     async def _start_other_end(self, theirs: socket.socket) -> None:
         if self._in_own_process:
@@ -123,20 +122,39 @@ class InboxWriter:
             daemon=True,
         ).start()
 
-    async def close(self) -> None:
-        """Store what was already taken, then stop; later calls are refused."""
+    async def close(self, *, timeout_s: float = _CLOSE_TIMEOUT_S) -> None:
+        """Store what was already taken, then stop; later calls are refused.
+
+        Args:
+            timeout_s: How long the database may take. Callers that it has not answered by then
+                are told that it does not; what they sent may be stored or not.
+        """
         self._closing = True
-        if self._restarting is not None:
-            self._restarting.cancel()
-            await asyncio.wait({self._restarting})
-        if self._line is not None:
-            line = self._line
-            self._send()
-            if not self._in_flight:
-                line.close()
-            await line.ended
+        try:
+            if self._restarting is not None:
+                self._restarting.cancel()
+                await asyncio.wait({self._restarting})
+            if self._line is not None:
+                line = self._line
+                self._send()
+                if not self._in_flight:
+                    line.close()
+                await asyncio.wait({line.ended}, timeout=timeout_s)
+                if not line.ended.done():
+                    count = len(self._in_flight)
+                    _LOG.warning("%s: %s calls are given up", _SILENT, count)
+        finally:
+            self._hang_up(self._line)
         if self._process is not None:
             await self._process.wait()
+
+    def _hang_up(self, line: _Line | None) -> None:
+        """Leave the other end, whatever it waits for."""
+        if line is not None:
+            line.abort()
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
 
     async def store(self, deliveries: Sequence[NewDelivery]) -> list[StoredDelivery]:
         """Store all of them or none, and return once they are on disk.
@@ -191,12 +209,9 @@ class InboxWriter:
     def _lost(self, _ended: asyncio.Future[None]) -> None:
         """The other end is gone: whether its last calls were committed nobody knows."""
         self._line = None
+        why = _SILENT if self._closing else "the process that writes was lost"
         for call in (*self._in_flight, *self._unsent):
-            call.resolve(
-                UnreachableError(
-                    "the process that writes was lost", system="inbox", operation=_OPERATION
-                )
-            )
+            call.resolve(_unreachable(why))
         self._unsent = []
         self._in_flight.clear()
         self._waiting_bytes = 0
@@ -255,6 +270,7 @@ class _Line(asyncio.Protocol):
         self.ended: asyncio.Future[None] = loop.create_future()
         self._received = received
         self._buffer = bytearray()
+        self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -274,16 +290,30 @@ class _Line(asyncio.Protocol):
             self.connected.set_exception(_busy("the process that writes ended at once"))
         self.ended.set_result(None)
 
+    async def has_database(self, timeout_s: float) -> None:
+        """Return when the other end has one.
+
+        Raises:
+            IntegrationError: It has none.
+        """
+        await asyncio.wait({self.connected}, timeout=timeout_s)
+        if not self.connected.done():
+            raise _unreachable(_SILENT)
+        self.connected.result()
+
     def send(self, content: Any) -> None:
+        assert self._transport is not None  # noqa: S101 - connected
         self._transport.write(committing_line.message(content))
 
     def abort(self) -> None:
         """Give up; nobody waits for the other end any more."""
-        self._transport.abort()
+        self.connected.cancel()
+        if self._transport is not None:
+            self._transport.abort()
 
     def close(self) -> None:
         """Say that nothing more comes; the other end finishes and leaves."""
-        if not self._transport.is_closing():
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.write_eof()
 
 
@@ -304,3 +334,7 @@ class _Call:
 
 def _busy(why: str) -> UpstreamBusyError:
     return UpstreamBusyError(why, system="inbox", operation=_OPERATION)
+
+
+def _unreachable(why: str) -> UnreachableError:
+    return UnreachableError(why, system="inbox", operation=_OPERATION)
