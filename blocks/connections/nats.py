@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,9 @@ from blocks.connections.network import TlsSettings, not_installed
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
+
+
+_CLOSE_TIMEOUT_S = 2.0
 
 
 class NatsConnection(TlsSettings):
@@ -45,7 +50,7 @@ class NatsConnection(TlsSettings):
             OSError: No connection.
         """
         try:
-            import nats
+            from nats.aio.client import Client
         except ImportError as exc:
             raise not_installed("nats-py", extra="nats", system=self.system) from exc
         options: dict[str, Any] = {}
@@ -56,7 +61,8 @@ class NatsConnection(TlsSettings):
             options["token"] = self.token.get_secret_value()
         if self.credentials_file is not None:
             options["user_credentials"] = str(self.credentials_file)
-        return await nats.connect(
+        client = Client()
+        connecting = client.connect(
             self.system.replace("nats://", "tls://") if self.tls else self.system,
             tls=self.tls_context(self.system),
             connect_timeout=self.connect_timeout_s,
@@ -66,6 +72,17 @@ class NatsConnection(TlsSettings):
             error_cb=_said_elsewhere,
             **options,
         )
+        try:
+            # the library tries a server that refuses connections for two minutes
+            async with asyncio.timeout(self.connect_timeout_s):
+                await connecting
+        except BaseException:
+            # it also leaves its connection to a server that did not say what it should
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                    await client.close()
+            raise
+        return client
 
 
 async def _said_elsewhere(_error: Exception) -> None:

@@ -7,11 +7,12 @@ import contextlib
 import imaplib
 import re
 import selectors
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from blocks.errors import (
     BadPayloadError,
@@ -22,7 +23,8 @@ from blocks.errors import (
     UpstreamBusyError,
     UpstreamFailedError,
 )
-from tasks.plain.message_sources.message import Message
+from tasks.plain.cancellation import in_daemon_thread
+from tasks.plain.message_sources.message import CLOSE_TIMEOUT_S, Message
 from tasks.plain.message_sources.received_mail import is_authenticated, read_mail, sender_of
 
 if TYPE_CHECKING:
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 
 _HEAD_BYTES = 64 * 1024
 _MAX_BATCH_BYTES = 32 * 1024 * 1024
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +93,8 @@ class ImapMailbox:
         self._folder = folder
         self._rules = rules
         self._poll_s = poll_s
-        # one connection is one conversation: all of it is held in this one thread
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="imap")
+        # a connection is one conversation: who was cancelled may still be speaking
+        self._speaking = threading.Lock()
         self._mailbox: BaseMailBox | None = None
         self._capabilities: frozenset[str] = frozenset()
         self._uidvalidity = ""
@@ -109,20 +114,19 @@ class ImapMailbox:
 
     async def open(self) -> None:
         """Log in, make the folders that mails go to, and select the one they come from."""
-        await self._in_thread(self._open)
+        await self._in_turn(self._open)
 
     async def receive(self, limit: int, *, wait_s: float) -> list[Message]:
         """The oldest mails, or what comes."""
-        messages: list[Message] = await self._in_thread(self._receive, limit, wait_s)
-        return messages
+        return await self._in_turn(self._receive, limit, wait_s)
 
     async def acknowledge(self, messages: Sequence[Message]) -> None:
         """Move them, or delete them, as the rules say."""
-        await self._in_thread(self._put_away, [message.receipt for message in messages])
+        await self._in_turn(self._put_away, [message.receipt for message in messages])
 
     async def hold(self, messages: Sequence[Message]) -> None:
         """Keep the connection alive."""
-        await self._in_thread(self._noop)
+        await self._in_turn(self._noop)
 
     async def give_back(self, messages: Sequence[Message]) -> None:
         """Nothing: they still lie in the folder."""
@@ -132,12 +136,24 @@ class ImapMailbox:
         return self._waiting
 
     async def close(self) -> None:
-        """Log out."""
-        await self._in_thread(self._close)
+        """Log out; hang up on a server that does not answer."""
+        mailbox = self._mailbox
+        try:
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await self._in_turn(self._close)
+        finally:
+            if mailbox is not None:
+                with contextlib.suppress(OSError):  # it is closed
+                    # not TLS's own, which would change what another thread is at work with
+                    socket.socket.shutdown(mailbox.client.sock, socket.SHUT_RDWR)
 
-    async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, function, *arguments)
+    async def _in_turn(self, function: Callable[..., T], *arguments: Any) -> T:
+        def speak() -> T:
+            with self._speaking:
+                return function(*arguments)
+
+        return await in_daemon_thread(speak)
 
     def _open(self) -> None:
         self._idle_since_s = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,13 +16,13 @@ from blocks.errors import (
     UnreachableError,
     UpstreamFailedError,
 )
-from tasks.plain.message_sources.message import Message
+from tasks.plain.cancellation import in_daemon_thread
+from tasks.plain.message_sources.message import ANSWER_TIMEOUT_S, CLOSE_TIMEOUT_S, Message
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, KafkaError, TopicPartition
     from confluent_kafka import Message as KafkaMessage
 
-_TIMEOUT_S = 10.0
 _LOOK_S = 0.5
 
 
@@ -50,18 +51,19 @@ class KafkaTopics:
         order_by: Literal["key", "partition"] = "key",
         start: Literal["earliest", "latest"] = "earliest",
     ) -> None:
-        self._config = config
+        self._config = {
+            "group.id": group,
+            "auto.offset.reset": start,
+            "partition.assignment.strategy": "cooperative-sticky",
+            "queued.max.messages.kbytes": 32 * 1024,
+            **config,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+        }
         self._system = system
         self._topics = topics
-        self._group = group
         self._order_by = order_by
-        self._start = start
-        self._consumer: Consumer | None = None
-        self._owned: set[tuple[str, int]] = set()
-        self._paused: list[TopicPartition] = []
-        self._arrived_on_hold: list[KafkaMessage] = []
-        self._trouble: KafkaError | None = None
-        self._cause: KafkaError | None = None
+        self._member: _Member | None = None
 
     @property
     def system(self) -> str:
@@ -75,19 +77,26 @@ class KafkaTopics:
 
     async def open(self) -> None:
         """Check that the topics are there, and join the group."""
-        await asyncio.to_thread(self._open)
+        self._member = member = _Member(self._system, self._order_by)
+        await in_daemon_thread(member.join, self._config, self._topics)
 
     async def receive(self, limit: int, *, wait_s: float) -> list[Message]:
         """What was fetched ahead; at most 32 MiB are."""
-        return await asyncio.to_thread(self._receive, limit, wait_s)
+        return await in_daemon_thread(self._joined.receive, limit, wait_s)
 
     async def acknowledge(self, messages: Sequence[Message]) -> None:
         """Commit the offsets behind these messages."""
-        await asyncio.to_thread(self._commit, messages)
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):  # librdkafka tries for ever
+                await in_daemon_thread(self._joined.commit, messages)
+        except TimeoutError as exc:
+            raise UnreachableError(
+                "no broker answers", system=self._system, operation="acknowledge"
+            ) from exc
 
     async def hold(self, messages: Sequence[Message]) -> None:
         """Pause fetching, and show that we are alive: who does not poll is thrown out."""
-        await asyncio.to_thread(self._hold)
+        await in_daemon_thread(self._joined.hold)
 
     async def give_back(self, messages: Sequence[Message]) -> None:
         """Leave the group without committing: the messages come again to whoever joins."""
@@ -95,57 +104,75 @@ class KafkaTopics:
 
     async def lag(self) -> int | None:
         """Messages of our partitions behind the last one fetched."""
-        return await asyncio.to_thread(self._lag)
+        return await in_daemon_thread(self._joined.lag)
 
     async def close(self) -> None:
-        """Leave the group."""
-        consumer, self._consumer = self._consumer, None
-        self._owned, self._paused, self._arrived_on_hold = set(), [], []
-        if consumer is not None:
+        """Leave the group, later if it is still busy with what nobody waits for any more."""
+        member, self._member = self._member, None
+        if member is not None:
             with contextlib.suppress(Exception):  # it may be dead already
-                await asyncio.to_thread(consumer.close)
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await in_daemon_thread(member.leave)
 
-    def _open(self) -> None:
+    @property
+    def _joined(self) -> _Member:
+        if self._member is None:
+            raise UnreachableError("not connected", system=self._system, operation="receive")
+        return self._member
+
+
+class _Member:
+    """A member of the group, until it leaves; each call waits for the one before, and blocks."""
+
+    def __init__(self, system: str, order_by: Literal["key", "partition"]) -> None:
+        self._system = system
+        self._order_by = order_by
+        self._in_use = threading.Lock()
+        self._is_leaving = False
+        self._consumer: Consumer | None = None
+        self._owned: set[tuple[str, int]] = set()
+        self._paused: list[TopicPartition] = []
+        self._arrived_on_hold: list[KafkaMessage] = []
+        self._trouble: KafkaError | None = None
+        self._cause: KafkaError | None = None
+
+    def join(self, config: Mapping[str, Any], topics: Sequence[str]) -> None:
         from confluent_kafka import Consumer, KafkaException
 
-        self._trouble = self._cause = None
-        try:
-            consumer = Consumer(
-                {
-                    "group.id": self._group,
-                    "auto.offset.reset": self._start,
-                    "partition.assignment.strategy": "cooperative-sticky",
-                    "queued.max.messages.kbytes": 32 * 1024,
-                    **self._config,
-                    "enable.auto.commit": False,
-                    "enable.auto.offset.store": False,
-                    "error_cb": self._note_trouble,
-                    "logger": _silence(),
-                }
-            )
-        except KafkaException as exc:
-            raise MisconfiguredError(
-                f"the client refuses the settings: {exc.args[0].str()}",
-                system=self._system,
-                operation="connect",
-            ) from exc
-        self._consumer = consumer
-        with self._errors("connect"):
-            for topic in self._topics:
-                if not topic.startswith("^"):
-                    self._look_for(topic)
-            consumer.subscribe(
-                list(self._topics),
-                on_assign=self._note_assigned,
-                on_revoke=self._note_revoked,
-                on_lost=self._note_revoked,
-            )
+        with self._in_use:
+            try:
+                self._consumer = consumer = Consumer(
+                    {**config, "error_cb": self._note_trouble, "logger": _silence()}
+                )
+            except KafkaException as exc:
+                raise MisconfiguredError(
+                    f"the client refuses the settings: {exc.args[0].str()}",
+                    system=self._system,
+                    operation="connect",
+                ) from exc
+            with self._errors("connect"):
+                for topic in topics:
+                    if not topic.startswith("^"):
+                        self._look_for(topic)
+                consumer.subscribe(
+                    list(topics),
+                    on_assign=self._note_assigned,
+                    on_revoke=self._note_revoked,
+                    on_lost=self._note_revoked,
+                )
+
+    def leave(self) -> None:
+        self._is_leaving = True
+        with self._in_use:
+            consumer, self._consumer = self._consumer, None
+            if consumer is not None:
+                consumer.close()
 
     def _look_for(self, topic: str) -> None:
         """Wait for the cluster to tell of a topic, or until it is known why it does not."""
         from confluent_kafka import KafkaException
 
-        until_s = time.monotonic() + _TIMEOUT_S
+        until_s = time.monotonic() + ANSWER_TIMEOUT_S
         while True:
             try:
                 found = self._open_consumer.list_topics(topic, timeout=_LOOK_S).topics[topic]
@@ -153,16 +180,16 @@ class KafkaTopics:
                 self._open_consumer.poll(0)  # tells what went wrong before
                 if self._cause is not None:
                     raise _exception(self._cause) from None
-                if time.monotonic() > until_s:
+                if self._is_leaving or time.monotonic() > until_s:
                     raise
             else:
                 if found.error is not None:
                     raise _exception(found.error)
                 return
 
-    def _receive(self, limit: int, wait_s: float) -> list[Message]:
-        consumer = self._open_consumer
-        with self._errors("receive"):
+    def receive(self, limit: int, wait_s: float) -> list[Message]:
+        with self._in_use, self._errors("receive"):
+            consumer = self._open_consumer
             if self._paused:
                 consumer.resume(self._paused)
                 self._paused = []
@@ -183,21 +210,21 @@ class KafkaTopics:
                     raise _exception(error)
             return [self._message(each) for each in found]
 
-    def _commit(self, messages: Sequence[Message]) -> None:
+    def commit(self, messages: Sequence[Message]) -> None:
         from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
         behind: dict[tuple[str, int], int] = {}
         for message in messages:
             topic, partition, offset = message.receipt
             behind[topic, partition] = max(behind.get((topic, partition), 0), offset + 1)
-        offsets = [
-            TopicPartition(topic, partition, offset)
-            for (topic, partition), offset in behind.items()
-            if (topic, partition) in self._owned
-        ]
-        if not offsets:
-            return
-        with self._errors("acknowledge"):
+        with self._in_use, self._errors("acknowledge"):
+            offsets = [
+                TopicPartition(topic, partition, offset)
+                for (topic, partition), offset in behind.items()
+                if (topic, partition) in self._owned
+            ]
+            if not offsets:
+                return
             try:
                 self._open_consumer.commit(offsets=offsets, asynchronous=False)
             except KafkaException as exc:
@@ -210,18 +237,18 @@ class KafkaTopics:
                 }:
                     raise
 
-    def _hold(self) -> None:
-        consumer = self._open_consumer
-        with self._errors("hold"):
+    def hold(self) -> None:
+        with self._in_use, self._errors("hold"):
+            consumer = self._open_consumer
             self._paused = consumer.assignment()
             consumer.pause(self._paused)
             # what comes nevertheless is of partitions assigned this very moment
             self._arrived_on_hold += consumer.consume(100, 0.0)
 
-    def _lag(self) -> int:
-        consumer = self._open_consumer
+    def lag(self) -> int:
         lag = 0
-        with self._errors("look"):
+        with self._in_use, self._errors("look"):
+            consumer = self._open_consumer
             for position in consumer.position(consumer.assignment()):
                 watermarks = consumer.get_watermark_offsets(position, cached=True)
                 if watermarks is not None and position.offset >= 0:

@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
+ANSWER_TIMEOUT_S = 10.0
+"""Seconds without an answer after which a source is out of reach, where no setting says so."""
+
+CLOSE_TIMEOUT_S = 3.0
+"""Seconds that taking leave of a source may take; it is left without a word then."""
+
 
 class Message(NamedTuple):
     """One message as its source handed it over.
@@ -40,6 +46,9 @@ class MessageSource(Protocol):
 
     Third-party errors leave as the tree of `blocks.errors`; after one, `close` and `open` begin
     anew, and what was not acknowledged is handed over again. Used by one task at a time.
+
+    No call waits for ever: a source that does not answer is unreachable after a while. A call that
+    is cancelled ends at once; only `close` may follow.
     """
 
     @property
@@ -90,5 +99,5 @@ class MessageSource(Protocol):
         ...
 
     async def close(self) -> None:
-        """Disconnect; never raises, and may be called at any time."""
+        """Disconnect, within `CLOSE_TIMEOUT_S`; never raises, and may be called at any time."""
         ...

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,8 @@ from blocks.errors import (
     UnreachableError,
     UpstreamBusyError,
 )
-from tasks.plain.message_sources.message import Message
+from tasks.plain.cancellation import in_daemon_thread
+from tasks.plain.message_sources.message import CLOSE_TIMEOUT_S, Message
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client, MQTTMessage
@@ -64,6 +67,7 @@ class MqttTopic:
         self._client_id = client_id
         self._max_waiting = max_waiting
         self._client: Client | None = None
+        self._connecting = threading.Lock()
         self._arrived: asyncio.Queue[MQTTMessage | None] = asyncio.Queue()
 
     @property
@@ -107,21 +111,19 @@ class MqttTopic:
         properties.ReceiveMaximum = self._max_waiting
         with self._errors("connect"):
             self._client = client = self._make_client(self._client_id)
+            self._connecting = connecting = threading.Lock()
             client.on_connect = lambda _c, _u, _f, code, _p: from_its_thread(tell, connected, code)
             client.on_subscribe = lambda _c, _u, _m, codes, _p: from_its_thread(
                 tell, subscribed, codes
             )
             client.on_disconnect = lambda *_: from_its_thread(ended)
             client.on_message = lambda _c, _u, message: from_its_thread(arrived.put_nowait, message)
-            host, port, keepalive_s = self._address
-            await asyncio.to_thread(
-                client.connect,
-                host,
-                port,
-                keepalive_s,
-                clean_start=False,
-                properties=properties,
-            )
+
+            def connect() -> None:
+                with connecting:
+                    client.connect(*self._address, clean_start=False, properties=properties)
+
+            await in_daemon_thread(connect)
             client.loop_start()
             async with asyncio.timeout(client.connect_timeout):
                 self._check([await connected])
@@ -169,9 +171,8 @@ class MqttTopic:
         client, self._client = self._client, None
         if client is not None:
             with contextlib.suppress(Exception):  # it may be dead already
-                client.disconnect()
-                async with asyncio.timeout(5):
-                    await asyncio.to_thread(client.loop_stop)
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await in_daemon_thread(_leave, client, self._connecting)
 
     def _gone(self, operation: str) -> UnreachableError:
         return UnreachableError(
@@ -201,6 +202,8 @@ class MqttTopic:
         except IntegrationError:
             raise
         except OSError as exc:  # TimeoutError and ssl.SSLError are
+            # the library leaves a socket whose handshake failed to whoever holds its variables
+            traceback.clear_frames(exc.__traceback__)
             raise UnreachableError(
                 f"no connection ({type(exc).__name__})", system=self._system, operation=operation
             ) from exc
@@ -210,6 +213,15 @@ class MqttTopic:
                 system=self._system,
                 operation=operation,
             ) from exc
+
+
+def _leave(client: Client, connecting: threading.Lock) -> None:
+    with connecting:  # what a caller that was cancelled did not wait for
+        try:
+            client.disconnect()
+            client.loop_stop()
+        finally:
+            client._reset_sockets()  # noqa: SLF001 - else they are left to the garbage collector
 
 
 def _message(message: MQTTMessage) -> Message:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from blocks.errors import (
@@ -14,14 +14,14 @@ from blocks.errors import (
     UnreachableError,
     UpstreamBusyError,
 )
-from tasks.plain.message_sources.message import Message
+from tasks.plain.message_sources.message import ANSWER_TIMEOUT_S, CLOSE_TIMEOUT_S, Message
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
     from nats.aio.msg import Msg
     from nats.js.client import JetStreamContext
 
-_TIMEOUT_S = 5.0
+_FLUSH_TIMEOUT_S = 5
 _AT_ONCE_S = 0.02  # the server must answer
 
 
@@ -73,9 +73,10 @@ class JetStreamConsumer:
         """Connect and bind to the consumer."""
         from nats.js.api import AckPolicy, ConsumerConfig
 
-        with self._errors("connect"):
+        async with self._asking("connect", timeout_s=None):  # has one of its own
             self._client = await self._connect()
-            context = self._client.jetstream(timeout=_TIMEOUT_S)
+        async with self._asking("connect"):
+            context = self._client.jetstream()
             # AckPolicy.ALL would lose messages when several processes share the consumer
             self._subscription = await context.pull_subscribe(
                 self._subject or "",
@@ -89,7 +90,7 @@ class JetStreamConsumer:
     async def receive(self, limit: int, *, wait_s: float) -> list[Message]:
         """Pull what is there."""
         assert self._subscription is not None, "open first"  # noqa: S101
-        with self._errors("receive"):
+        async with self._asking("receive", timeout_s=wait_s + ANSWER_TIMEOUT_S):
             if self._client is None or not self._client.is_connected:
                 raise ConnectionResetError
             try:
@@ -101,29 +102,29 @@ class JetStreamConsumer:
     async def acknowledge(self, messages: Sequence[Message]) -> None:
         """Acknowledge each, and make sure that the server has read it."""
         assert self._client is not None, "open first"  # noqa: S101
-        with self._errors("acknowledge"):
+        async with self._asking("acknowledge"):
             for message in messages:
                 await message.receipt.ack()
-            await self._client.flush(timeout=int(_TIMEOUT_S))
+            await self._client.flush(timeout=_FLUSH_TIMEOUT_S)
 
     async def hold(self, messages: Sequence[Message]) -> None:
         """Begin the time until redelivery anew."""
-        with self._errors("hold"):
+        async with self._asking("hold"):
             for message in messages:
                 await message.receipt.in_progress()
 
     async def give_back(self, messages: Sequence[Message]) -> None:
         """Have them redelivered at once."""
         assert self._client is not None, "open first"  # noqa: S101
-        with self._errors("give back"):
+        async with self._asking("give back"):
             for message in messages:
                 await message.receipt.nak()
-            await self._client.flush(timeout=int(_TIMEOUT_S))
+            await self._client.flush(timeout=_FLUSH_TIMEOUT_S)
 
     async def lag(self) -> int | None:
         """Messages of the stream that the consumer has not handed out yet."""
         assert self._subscription is not None, "open first"  # noqa: S101
-        with self._errors("look"):
+        async with self._asking("look"):
             return (await self._subscription.consumer_info()).num_pending
 
     async def close(self) -> None:
@@ -131,7 +132,7 @@ class JetStreamConsumer:
         client, self._client, self._subscription = self._client, None, None
         if client is not None:
             with contextlib.suppress(Exception):  # it may be dead already
-                async with asyncio.timeout(_TIMEOUT_S):
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
                     await client.close()
 
     def _message(self, message: Msg) -> Message:
@@ -148,12 +149,15 @@ class JetStreamConsumer:
             content_type=(message.headers or {}).get("Content-Type", ""),
         )
 
-    @contextlib.contextmanager
-    def _errors(self, operation: str) -> Iterator[None]:
+    @contextlib.asynccontextmanager
+    async def _asking(
+        self, operation: str, *, timeout_s: float | None = ANSWER_TIMEOUT_S
+    ) -> AsyncIterator[None]:
         from nats.errors import Error
 
         try:
-            yield
+            async with asyncio.timeout(timeout_s):
+                yield
         except IntegrationError:
             raise
         except (Error, OSError) as exc:  # TimeoutError is an OSError

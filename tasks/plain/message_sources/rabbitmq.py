@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from blocks.errors import (
     UnreachableError,
     UpstreamBusyError,
 )
-from tasks.plain.message_sources.message import Message
+from tasks.plain.message_sources.message import ANSWER_TIMEOUT_S, CLOSE_TIMEOUT_S, Message
 
 if TYPE_CHECKING:
     from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
@@ -62,8 +62,9 @@ class RabbitMqQueue:
     async def open(self) -> None:
         """Connect and consume."""
         self._arrived = arrived = asyncio.Queue[Any]()
-        with self._errors("connect"):
+        async with self._asking("connect", timeout_s=None):  # has one of its own
             self._connection = await self._connect()
+        async with self._asking("connect"):
             self._channel = await self._connection.channel()
             await self._channel.set_qos(prefetch_count=self._prefetch)
             queue = await self._channel.get_queue(self._queue, ensure=True)
@@ -93,7 +94,7 @@ class RabbitMqQueue:
     async def acknowledge(self, messages: Sequence[Message]) -> None:
         """Acknowledge all up to the last: they were received in one order and are all stored."""
         if messages:
-            with self._errors("acknowledge"):
+            async with self._asking("acknowledge"):
                 await messages[-1].receipt.ack(multiple=True)
 
     async def hold(self, messages: Sequence[Message]) -> None:
@@ -101,14 +102,14 @@ class RabbitMqQueue:
 
     async def give_back(self, messages: Sequence[Message]) -> None:
         """Put them back to the head of the queue, or, too often given back, where it says."""
-        with self._errors("give back"):
+        async with self._asking("give back"):
             for message in messages:
                 await message.receipt.nack(requeue=True)
 
     async def lag(self) -> int | None:
         """Messages ready in the queue."""
         assert self._channel is not None, "open first"  # noqa: S101
-        with self._errors("look"):
+        async with self._asking("look"):
             found = await self._channel.declare_queue(self._queue, passive=True)
             return found.declaration_result.message_count
 
@@ -117,7 +118,7 @@ class RabbitMqQueue:
         connection, self._connection, self._channel = self._connection, None, None
         if connection is not None:
             with contextlib.suppress(Exception):  # it may be dead already
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
                     await connection.close()
 
     def _message(self, message: AbstractIncomingMessage) -> Message:
@@ -130,13 +131,16 @@ class RabbitMqQueue:
             content_type=message.content_type or "",
         )
 
-    @contextlib.contextmanager
-    def _errors(self, operation: str) -> Iterator[None]:
+    @contextlib.asynccontextmanager
+    async def _asking(
+        self, operation: str, *, timeout_s: float | None = ANSWER_TIMEOUT_S
+    ) -> AsyncIterator[None]:
         from aiormq.exceptions import AMQPError
         from pamqp.exceptions import PAMQPException
 
         try:
-            yield
+            async with asyncio.timeout(timeout_s):
+                yield
         except IntegrationError:
             raise
         except (AMQPError, PAMQPException, OSError, RuntimeError) as exc:

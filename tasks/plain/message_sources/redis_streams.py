@@ -16,7 +16,7 @@ from blocks.errors import (
     UnreachableError,
     UpstreamBusyError,
 )
-from tasks.plain.message_sources.message import Message
+from tasks.plain.message_sources.message import CLOSE_TIMEOUT_S, Message
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -138,7 +138,7 @@ class RedisStream:
         client, self._client = self._client, None
         if client is not None:
             with contextlib.suppress(Exception):  # it may be dead already
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
                     await client.aclose(close_connection_pool=True)
 
     async def _read(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import orjson
@@ -18,7 +17,8 @@ from blocks.errors import (
     UpstreamBusyError,
     UpstreamFailedError,
 )
-from tasks.plain.message_sources.message import Message
+from tasks.plain.cancellation import in_daemon_thread
+from tasks.plain.message_sources.message import CLOSE_TIMEOUT_S, Message
 
 _PER_CALL = 10  # the most SQS gives, or takes, at once
 _CALLS_AT_ONCE = 8
@@ -71,7 +71,7 @@ class SqsQueue:
         self._queue_url = queue_url
         self._visibility_timeout_s = visibility_timeout_s
         self._client: Any = None
-        self._threads = ThreadPoolExecutor(_CALLS_AT_ONCE, thread_name_prefix="sqs")
+        self._at_once = asyncio.Semaphore(_CALLS_AT_ONCE)
 
     @property
     def system(self) -> str:
@@ -86,7 +86,7 @@ class SqsQueue:
     async def open(self) -> None:
         """Build the client and look whether the queue is there."""
         with self._errors("connect"):
-            self._client = await self._in_thread(self._connect)
+            self._client = await in_daemon_thread(self._connect)
         await self.lag()
 
     async def receive(self, limit: int, *, wait_s: float) -> list[Message]:
@@ -119,7 +119,7 @@ class SqsQueue:
     async def lag(self) -> int | None:
         """Roughly how many messages are visible."""
         with self._errors("look"):
-            answer = await self._in_thread(
+            answer = await self._call(
                 self._client.get_queue_attributes,
                 QueueUrl=self._queue_url,
                 AttributeNames=["ApproximateNumberOfMessages"],
@@ -131,11 +131,12 @@ class SqsQueue:
         client, self._client = self._client, None
         if client is not None:
             with contextlib.suppress(Exception):  # it may be dead already
-                await self._in_thread(client.close)
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await in_daemon_thread(client.close)
 
     async def _receive_once(self, limit: int, poll_s: int) -> list[Message]:
         with self._errors("receive"):
-            answer = await self._in_thread(
+            answer = await self._call(
                 self._client.receive_message,
                 QueueUrl=self._queue_url,
                 MaxNumberOfMessages=limit,
@@ -164,7 +165,7 @@ class SqsQueue:
         with self._errors(operation):
             answers = await asyncio.gather(
                 *(
-                    self._in_thread(
+                    self._call(
                         getattr(self._client, call),
                         QueueUrl=self._queue_url,
                         Entries=[
@@ -185,9 +186,9 @@ class SqsQueue:
                 operation=operation,
             )
 
-    async def _in_thread(self, function: Callable[..., Any], **arguments: Any) -> Any:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, lambda: function(**arguments))
+    async def _call(self, function: Callable[..., Any], **arguments: Any) -> Any:
+        async with self._at_once:
+            return await in_daemon_thread(function, **arguments)
 
     @contextlib.contextmanager
     def _errors(self, operation: str) -> Iterator[None]:
