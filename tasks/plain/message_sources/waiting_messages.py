@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from tasks.plain.message_sources.message import Message, MessageSource
+from blocks.errors import IntegrationError
+from tasks.plain.cancellation import raise_if_cancelled
+from tasks.plain.message_sources.message import ANSWER_TIMEOUT_S, Message, MessageSource
 
 Sink: TypeAlias = Callable[[Sequence[Message]], Awaitable[Mapping[int, str]]]
 """Takes messages into the application; returns the positions of bad ones, with what is wrong."""
@@ -50,7 +53,8 @@ async def take_waiting(
 
     Args:
         source: Not yet open; closed at the end.
-        sink: Called with up to `batch` messages; when it raises, they are given back.
+        sink: Called with up to `batch` messages; when it raises, they are given back, if the source
+            answers.
         park: Called for each bad message before it is acknowledged.
         limit: At most so many messages.
         batch: Messages a call of the sink.
@@ -64,6 +68,7 @@ async def take_waiting(
     try:
         await source.open()
         while taken.imported + taken.parked < limit:
+            raise_if_cancelled()
             wanted = min(batch, limit - taken.imported - taken.parked)
             messages = await source.receive(wanted, wait_s=wait_s)
             if not messages:
@@ -88,7 +93,9 @@ async def _import(
         for position, reason in bad.items():
             await park(messages[position], reason)
     except BaseException:
-        await source.give_back(messages)
+        with contextlib.suppress(IntegrationError, TimeoutError):  # they come again, but later
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                await source.give_back(messages)
         raise
     await source.acknowledge(messages)
     taken.imported += len(messages) - len(bad)
@@ -105,6 +112,7 @@ async def _while_holding(
     try:
         while not (await asyncio.wait({importing}, timeout=hold_every_s))[0]:
             await source.hold(messages)
+            raise_if_cancelled()
         return await importing
     finally:
         importing.cancel()
