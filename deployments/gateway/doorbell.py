@@ -15,6 +15,7 @@ import httpx
 
 from blocks.errors import IntegrationError, MisconfiguredError
 from deployments.gateway.metrics import Metrics
+from tasks.plain.cancellation import in_daemon_thread
 from tasks.plain.inbox.doorbell import doorbell_event
 
 _LOG = logging.getLogger(__name__)
@@ -117,7 +118,7 @@ class Doorbell:
         # A run that finds nothing more first says that it leaves and then looks once more; so
         # whoever asks after the commit and finds a run at work need not ring.
         try:
-            return await asyncio.to_thread(self._count_runs, integration) > 0
+            return await in_daemon_thread(self._count_runs, integration) > 0
         except IntegrationError as exc:
             _LOG.warning("cannot see whether a run is at work, so the doorbell rings: %s", exc)
             return False
