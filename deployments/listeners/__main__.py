@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import faulthandler
 import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -32,14 +34,17 @@ from deployments.listeners.declarations import (
 from deployments.listeners.insisting import insist
 from deployments.listeners.service import Listeners
 from deployments.state_commands import tell_default_database
+from tasks.plain.cancellation import in_daemon_thread
 from tasks.plain.inbox.drains import Drains
 from tasks.plain.state.database import open_database
 
 _LOG = logging.getLogger("deployments.listeners")
+_STOPS_WITHIN_S = 20.0
+_CLOSE_CONNECTIONS_S = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Listen until SIGTERM or SIGINT, then finish what was taken."""
+    """Listen until SIGTERM or SIGINT, then finish what was taken, within twenty seconds."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     for chatty in ("httpx", "alembic", "aiormq", "aio_pika", "nats", "botocore"):
@@ -60,10 +65,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 async def _serve(declared: Sequence[DeclaredSource | UnusableSource], host: str, port: int) -> None:
     until = asyncio.Event()
+
+    def stop() -> None:
+        until.set()
+        _leave_at_the_latest()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, until.set)
-    engine = await insist(lambda: asyncio.to_thread(open_database), until=until)
+        loop.add_signal_handler(number, stop)
+    engine = await insist(lambda: in_daemon_thread(open_database), until=until)
     if engine is None:
         return
     prefect = PrefectEvents(os.environ)
@@ -71,7 +81,13 @@ async def _serve(declared: Sequence[DeclaredSource | UnusableSource], host: str,
     listeners = Listeners(engine, declared, ring=doorbell.ring)
     server = _Server(
         uvicorn.Config(
-            listeners.web_app(), host=host, port=port, access_log=False, log_config=None, ws="none"
+            listeners.web_app(),
+            host=host,
+            port=port,
+            access_log=False,
+            log_config=None,
+            ws="none",
+            timeout_graceful_shutdown=_CLOSE_CONNECTIONS_S,
         )
     )
     serving = asyncio.create_task(server.serve())
@@ -82,6 +98,21 @@ async def _serve(declared: Sequence[DeclaredSource | UnusableSource], host: str,
         await serving
         await doorbell.close()
         await prefect.close()
+
+
+def _leave_at_the_latest() -> None:
+    """End the process in time, whatever still hangs: what is not acknowledged comes again."""
+
+    def leave() -> None:
+        try:
+            print(f"not done after {_STOPS_WITHIN_S:g} s; leaving", file=sys.stderr, flush=True)
+            faulthandler.dump_traceback(all_threads=True)
+        finally:
+            os._exit(0)
+
+    timer = threading.Timer(_STOPS_WITHIN_S, leave)
+    timer.daemon = True
+    timer.start()
 
 
 class _Server(uvicorn.Server):

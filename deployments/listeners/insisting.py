@@ -22,7 +22,7 @@ async def insist(attempt: Callable[[], Awaitable[T]], *, until: asyncio.Event) -
 
     Args:
         attempt: Raises a `TransientError` while it does not work; anything else is an error.
-        until: Set to give up.
+        until: Set to give up; an attempt that takes long is cancelled.
 
     Returns:
         What the attempt gave, or None when told to stop.
@@ -30,7 +30,7 @@ async def insist(attempt: Callable[[], Awaitable[T]], *, until: asyncio.Event) -
     wait_s = _FIRST_WAIT_S
     while not until.is_set():
         try:
-            return await attempt()
+            return await _unless(until, attempt())
         except TransientError as error:
             if wait_s == _FIRST_WAIT_S:
                 _LOG.warning("%s; trying again", error)
@@ -39,3 +39,16 @@ async def insist(attempt: Callable[[], Awaitable[T]], *, until: asyncio.Event) -
                 await until.wait()
         wait_s = min(_LONGEST_WAIT_S, wait_s * 2)
     return None
+
+
+async def _unless(until: asyncio.Event, attempt: Awaitable[T]) -> T | None:
+    """What the attempt gives; None if it was cancelled, because the event was set first."""
+    trying = asyncio.ensure_future(attempt)
+    stopping = asyncio.ensure_future(until.wait())
+    try:
+        await asyncio.wait({trying, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+        trying.cancel()
+        await asyncio.wait({trying})
+    return None if trying.cancelled() else trying.result()

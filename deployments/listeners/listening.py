@@ -24,6 +24,7 @@ from typing import Protocol, TypeVar
 
 from blocks.errors import IntegrationError, PermanentError
 from deployments.listeners.status import SourceStatus
+from tasks.plain.cancellation import is_cancelled, raise_if_cancelled
 from tasks.plain.inbox.new_delivery import NewDelivery, StoredDelivery
 from tasks.plain.message_sources.message import Message, MessageSource
 from tasks.plain.message_sources.reading import MessageReader
@@ -48,11 +49,12 @@ class Pace:
 
     Attributes:
         batch: Messages taken at once.
-        poll_s: How long a source may wait for the first; also how long a stop may take.
+        poll_s: How long a source may wait for the first; as long a stop may wait for it.
         first_wait_s: After an error; doubled each time.
         max_wait_s: The longest such wait.
         hold_every_s: While the inbox takes nothing, the source is told so often to wait.
         lag_every_s: How often the source is asked how many messages wait.
+        finish_s: After a stop, how long what was taken may take to be stored and acknowledged.
     """
 
     batch: int = 500
@@ -61,6 +63,7 @@ class Pace:
     max_wait_s: float = 30.0
     hold_every_s: float = 5.0
     lag_every_s: float = 10.0
+    finish_s: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,15 +112,21 @@ class Listener:
         self._lag_asked_s = float("-inf")
 
     def stop(self) -> None:
-        """Take no more; `run` ends when what was taken is stored and acknowledged."""
+        """Take no more; `run` ends when what was taken is stored and acknowledged.
+
+        That may take as long as the source and the inbox do; cancel it to leave at once.
+        """
         self._stopping.set()
 
     async def run(self) -> None:
-        """Listen until told to stop, whatever happens to the source or the inbox."""
+        """Listen until told to stop, whatever happens to the source or the inbox.
+
+        Cancelled, it closes the source and ends: what was not acknowledged comes again.
+        """
         while not self._stopping.is_set():
             self._stage = "connect"
             try:
-                await self._source.open()
+                await _heeding(self._source.open())
                 await self._listen()
             except IntegrationError as error:
                 self._note(error)
@@ -127,6 +136,7 @@ class Listener:
             finally:
                 self.status.enter("stopped" if self._stopping.is_set() else "out of reach")
                 await self._source.close()
+            raise_if_cancelled()
             await self._wait()
 
     async def _listen(self) -> None:
@@ -153,7 +163,7 @@ class Listener:
         self._stage = "receive"
         await self._ask_lag()
         wait_s = 0.0 if storing is not None else self._pace.poll_s
-        messages = await self._source.receive(self._pace.batch, wait_s=wait_s)
+        messages = await _heeding(self._source.receive(self._pace.batch, wait_s=wait_s))
         self._failures = 0
         return messages
 
@@ -169,7 +179,7 @@ class Listener:
         try:
             while not (await asyncio.wait({storing.task}, timeout=self._pace.hold_every_s))[0]:
                 self._stage = "receive"
-                await self._source.hold(held)
+                await _heeding(self._source.hold(held))
             self._stage = "store"
             storing.task.result()
         finally:
@@ -177,7 +187,8 @@ class Listener:
 
     async def _leave(self, storing: _Storing) -> None:
         """Source or inbox failed: what was given comes again, and what is stored is told."""
-        await asyncio.wait({storing.task}, timeout=self._pace.hold_every_s)
+        if not is_cancelled():
+            await asyncio.wait({storing.task}, timeout=self._pace.hold_every_s)
         storing.task.cancel()
         await asyncio.wait({storing.task})
         if not storing.task.cancelled():
@@ -189,7 +200,7 @@ class Listener:
         if stored.counts["new"]:
             self._ring(self.status.integration)
         self._stage = "acknowledge"
-        await self._source.acknowledge(stored.messages)
+        await _heeding(self._source.acknowledge(stored.messages))
         self.status.note_messages(+stored.counts)
 
     async def _store_all(self, messages: Sequence[Message], counts: Counter[str]) -> None:
@@ -213,7 +224,7 @@ class Listener:
         wait_s = self._pace.first_wait_s
         while True:
             try:
-                result = await attempt()
+                result = await _heeding(attempt())
             except IntegrationError as error:
                 if self._stopping.is_set():
                     raise  # nothing is acknowledged, so all of it comes again
@@ -231,7 +242,7 @@ class Listener:
         now = self._monotonic()
         if now - self._lag_asked_s >= self._pace.lag_every_s:
             self._lag_asked_s = now
-            self.status.note_lag(await self._source.lag())
+            self.status.note_lag(await _heeding(self._source.lag()))
 
     def _note(self, error: IntegrationError) -> None:
         if self._failures == 0:  # the others are in the metrics
@@ -249,6 +260,13 @@ class Listener:
                 await self._stopping.wait()
         except TimeoutError:
             pass
+
+
+async def _heeding(call: Awaitable[T]) -> T:
+    """What a call gives, or the cancellation that came meanwhile and that it swallowed."""
+    result = await call
+    raise_if_cancelled()
+    return result
 
 
 def _outcome(delivery: NewDelivery, stored: StoredDelivery) -> str:

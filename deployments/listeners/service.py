@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -20,8 +21,10 @@ from deployments.listeners.metrics import ListenerMetrics
 from deployments.listeners.status import SourceStatus
 from tasks.plain.inbox.writer import InboxWriter
 
+_LOG = logging.getLogger(__name__)
 _MAX_BODY_BYTES = 256 * 1024 * 1024
 _MAX_WAITING_BYTES = 2 * _MAX_BODY_BYTES
+_CLOSE_WRITER_S = 2.0
 
 
 class Listeners:
@@ -49,6 +52,7 @@ class Listeners:
             max_waiting_bytes=_MAX_WAITING_BYTES,
             in_own_process=True,
         )
+        self._finish_s = pace.finish_s
         self._unusable = [each for each in declared if isinstance(each, UnusableSource)]
         self._listeners = [
             self._listener(each, ring, pace)
@@ -62,20 +66,33 @@ class Listeners:
         return [each.status for each in self._listeners]
 
     async def run(self, until: asyncio.Event) -> None:
-        """Listen until the event is set, then finish what was taken.
+        """Listen until the event is set, then finish what was taken, within fifteen seconds.
 
+        What takes longer is left as it is: nothing of it was acknowledged, so it comes again.
         While the database does not answer at the start, nothing is subscribed to.
         """
-        await insist(self._writer.start, until=until)
         try:
+            await insist(self._writer.start, until=until)
             async with asyncio.TaskGroup() as group:
-                for listener in () if until.is_set() else self._listeners:
+                listening = [
                     group.create_task(listener.run(), name=listener.status.name)
+                    for listener in (() if until.is_set() else self._listeners)
+                ]
                 await until.wait()
-                for listener in self._listeners:
-                    listener.stop()
+                await self._stop(listening)
         finally:
-            await self._writer.close()
+            await self._writer.close(timeout_s=_CLOSE_WRITER_S)
+
+    async def _stop(self, listening: Collection[asyncio.Task[None]]) -> None:
+        for listener in self._listeners:
+            listener.stop()
+        if listening:
+            _, late = await asyncio.wait(listening, timeout=self._finish_s)
+            for task in late:
+                _LOG.warning(
+                    "%s does not finish in time; what it took comes again", task.get_name()
+                )
+                task.cancel()
 
     def web_app(self) -> Starlette:
         """`/healthz`, `/readyz` (503 while a source is not connected), `/metrics`, `/sources`."""

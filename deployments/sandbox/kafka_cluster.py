@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -43,6 +44,10 @@ class KafkaCluster(StandIn):
         name = "rd_kafka_mock_broker_set_down" if down else "rd_kafka_mock_broker_set_up"
         for broker in range(1, self.brokers + 1):
             self._call(name, broker)
+
+    def set_silent(self, *, silent: bool) -> None:
+        """Keep all connections and take new ones, and say nothing; or go on where it stopped."""
+        self._process.send_signal(signal.SIGSTOP if silent else signal.SIGCONT)
 
     def set_latency_s(self, latency_s: float) -> None:
         """Delay every answer."""

@@ -6,10 +6,11 @@ import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 from sqlalchemy import Engine, text
@@ -17,7 +18,7 @@ from sqlalchemy import Engine, text
 from deployments.listeners.declarations import read_declarations
 from deployments.listeners.listening import Pace
 from deployments.listeners.service import Listeners
-from deployments.sandbox import imap_server, kafka_cluster, s3_server
+from deployments.sandbox import fault_proxy, imap_server, kafka_cluster, s3_server
 from deployments.sandbox.message_brokers import (
     Broker,
     Kafka,
@@ -31,6 +32,7 @@ from deployments.sandbox.message_brokers import (
 from tasks.plain.state.database import open_database
 
 FAST = Pace(poll_s=0.1, first_wait_s=0.05, max_wait_s=0.5, hold_every_s=0.2, lag_every_s=0.2)
+ENDS_WITHIN_S = 60  # whatever else the machine does
 KINDS = ("rabbitmq", "nats", "redis", "mqtt", "kafka", "sqs", "imap")
 
 
@@ -55,10 +57,8 @@ def mailbox() -> Iterator[imap_server.ImapSandbox]:
         yield server
 
 
-@pytest.fixture
-async def broker(request: pytest.FixtureRequest) -> AsyncIterator[Broker]:
-    """The broker of the kind in `request.param`, with an empty queue."""
-    kind = request.param
+@asynccontextmanager
+async def _made(kind: str, request: pytest.FixtureRequest) -> AsyncIterator[Broker]:
     made: Broker
     if kind == "kafka":
         made = Kafka(request.getfixturevalue("kafka"))
@@ -76,6 +76,79 @@ async def broker(request: pytest.FixtureRequest) -> AsyncIterator[Broker]:
         pytest.skip(f"no {kind} broker on this machine ({exc})")
     yield made
     await made.remove()
+
+
+@pytest.fixture
+async def broker(request: pytest.FixtureRequest) -> AsyncIterator[Broker]:
+    """The broker of the kind in `request.param`, with an empty queue."""
+    async with _made(request.param, request) as made:
+        yield made
+
+
+@pytest.fixture
+async def brokers(request: pytest.FixtureRequest) -> AsyncIterator[list[Broker]]:
+    """One broker of each kind."""
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(_made(kind, request)) for kind in KINDS]
+
+
+class Line:
+    """The way to a broker.
+
+    Attributes:
+        fields: The declaration of a source that takes this way.
+        port: Of 127.0.0.1, where it begins.
+    """
+
+    def __init__(self, broker: Broker, proxy: fault_proxy.FaultProxy | None) -> None:
+        self._broker = broker
+        self._proxy = proxy
+        if proxy is not None:
+            self.port = proxy.port
+        elif isinstance(broker, Kafka):
+            self.port = int(broker.cluster.bootstrap_servers.rpartition(":")[2])
+        self.fields = broker.declaration("127.0.0.1", self.port)
+        if broker.kind == "imap":
+            self.fields["connection"]["timeout_s"] = 3  # nobody can interrupt its client before
+
+    def set_silent(self, *, silent: bool) -> None:
+        """Take connections and what is sent, and neither answer nor hang up; or go on."""
+        if self._proxy is not None:
+            self._proxy.swallow = silent
+        elif isinstance(self._broker, Kafka):
+            self._broker.cluster.set_silent(silent=silent)
+
+    def is_used(self) -> bool:
+        """Whether this process has a connection open there."""
+        return any(
+            each.raddr and each.raddr.port == self.port and each.status == psutil.CONN_ESTABLISHED
+            for each in psutil.Process().net_connections("tcp4")
+        )
+
+
+@contextmanager
+def _line(broker: Broker) -> Iterator[Line]:
+    if broker.address is None:  # no proxy can stand before it
+        line = Line(broker, None)
+        yield line
+        line.set_silent(silent=False)
+        return
+    with fault_proxy.start(broker.address) as proxy:
+        yield Line(broker, proxy)
+
+
+@pytest.fixture
+def line(broker: Broker) -> Iterator[Line]:
+    """The way to the broker; it can fall silent."""
+    with _line(broker) as line:
+        yield line
+
+
+@pytest.fixture
+def lines(brokers: list[Broker]) -> Iterator[list[Line]]:
+    """The ways to all brokers."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(_line(broker)) for broker in brokers]
 
 
 class InboxView:
@@ -145,30 +218,24 @@ def listening(declare: Declare, inbox: InboxView) -> Callable[..., Any]:
         engine: Engine | None = None,
         crash: bool = False,
         rung: list[str] | None = None,
+        pace: Pace = FAST,
     ) -> AsyncIterator[Listeners]:
         listeners = Listeners(
             engine or inbox.engine,
             declare(orders=fields),
             ring=lambda integration: None if rung is None else rung.append(integration),
-            pace=FAST,
+            pace=pace,
         )
         until = asyncio.Event()
-        of_others = asyncio.all_tasks()
         running = asyncio.create_task(listeners.run(until))
         try:
             yield listeners
         finally:
-            if crash:
-                while not running.done():  # clients swallow one, and a group cancels only once
-                    running.cancel()
-                    for task in asyncio.all_tasks() - of_others:
-                        if task.get_name() == "orders":
-                            task.cancel()
-                    await asyncio.wait({running}, timeout=0.5)
-                await asyncio.gather(running, return_exceptions=True)
-            else:
-                until.set()
-                await running
+            running.cancel() if crash else until.set()
+            await asyncio.wait({running}, timeout=ENDS_WITHIN_S)
+            assert running.done(), "it listens on"
+            if not running.cancelled():
+                running.result()
 
     return listening
 
