@@ -123,6 +123,9 @@ class Answering:
         callback_networks: Networks that every callback address may lead to, CIDR.
         poll_s: How often answers are looked for while nothing notifies.
         resolve: In place of the machine's resolver, for tests.
+
+    Attributes:
+        closing: Set when nobody is to wait any more.
     """
 
     def __init__(
@@ -143,7 +146,7 @@ class Answering:
         self._room = WaitingRoom()
         self._lookup_room = WaitingRoom()
         self._rung_at: dict[str, float] = {}
-        self._closing: asyncio.Event = asyncio.Event()
+        self.closing = asyncio.Event()
         self._purging: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -162,7 +165,7 @@ class Answering:
 
     def stop_waiting(self) -> None:
         """Tell everybody who waits where to look later, because this process ends."""
-        self._closing.set()
+        self.closing.set()
 
     async def answer(
         self, arrival: Arrival, receive: Receive, *, store: Store, ring: Ring
@@ -227,7 +230,8 @@ class Answering:
         )
         checking = asyncio.get_running_loop().run_in_executor(self._lookups, check)
         try:
-            await asyncio.wait_for(checking, _NAME_SERVER_TIMEOUT_S)
+            async with asyncio.timeout(_NAME_SERVER_TIMEOUT_S):
+                await checking
         except TimeoutError as exc:
             raise UnreachableError(
                 "its name was not resolved in time", system="callback", operation="check address"
@@ -297,7 +301,7 @@ class Answering:
         loop = asyncio.get_running_loop()
         until = loop.time() + wait.waits_s
         left = asyncio.ensure_future(_has_left(receive))
-        closing = asyncio.ensure_future(self._closing.wait())
+        closing = asyncio.ensure_future(self.closing.wait())
         try:
             while (patience_s := until - loop.time()) > 0:
                 ends: set[asyncio.Future[Any]] = {ended, left, closing}

@@ -173,6 +173,7 @@ class Gateway:
                 await self._answering.close()
             await self._writer.close()
             await self._doorbell.close()
+            self._receiver.close()
             self._access_log.flush()
 
     async def _health(self, _request: Request) -> Response:

@@ -33,8 +33,7 @@ from tasks.plain.webhooks.request import ReceivedEvent, VerifiedRequest, Webhook
 
 _LOG = logging.getLogger(__name__)
 _LENGTH_DIGITS = 18  # more make no difference, and Python refuses to read thousands
-# not the threads that everything else needs: a stranger can have a certificate wait here
-_MAY_BLOCK = ThreadPoolExecutor(16, "verify")
+_CERTIFICATES_AT_ONCE = 16
 
 Confirm = Callable[[str], Awaitable[bool]]
 """GETs a URL that confirms a subscription; says whether that worked."""
@@ -121,8 +120,14 @@ class Receiver:
         self._renewed = renewed
         self._answering = answering
         self._patience = Patience(limits.body_timeout_s)
+        # not the threads that everything else needs: a stranger can have a certificate wait here
+        self._verifying = ThreadPoolExecutor(_CERTIFICATES_AT_ONCE, "verify")
         self._at_once = 0
         self.store_failed_at: float | None = None
+
+    def close(self) -> None:
+        """Give the threads back; those that wait for a certificate are left to their time-out."""
+        self._verifying.shutdown(wait=False, cancel_futures=True)
 
     async def serve(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; whatever is wrong with it, the answer says so and is no 500."""
@@ -139,6 +144,10 @@ class Receiver:
             reply = await self._reply(exchange, receive)
             if reply is not None:
                 await reply.send(send)
+        except asyncio.CancelledError:
+            _refused(exchange, "not stored", "cut off by the gateway's stop", None)
+            self._tell(exchange, None, time.perf_counter() - started)
+            raise
         finally:
             self._at_once -= 1
         self._tell(exchange, reply, time.perf_counter() - started)
@@ -193,7 +202,7 @@ class Receiver:
             now=exchange.received_at,
         )
         try:
-            verified = await _verified(endpoint, request)
+            verified = await self._verified(endpoint, request)
         except SignatureInvalidError:
             if not endpoint.has_stored_secrets:
                 raise
@@ -201,7 +210,7 @@ class Receiver:
             if renewed is endpoint:
                 raise
             endpoint = exchange.endpoint = renewed
-            verified = await _verified(endpoint, request)
+            verified = await self._verified(endpoint, request)
         if verified.handshake is not None:
             return await self._shake_hands(exchange, verified)
         if endpoint.synchronous is not None:
@@ -258,6 +267,14 @@ class Receiver:
             self._at_once += 1
         exchange.outcome, exchange.reason = answered.outcome, answered.reason
         return answered.reply
+
+    async def _verified(self, endpoint: Endpoint, request: WebhookRequest) -> VerifiedRequest:
+        verifier = endpoint.verifier
+        if verifier.scheme.may_block:
+            return await asyncio.get_running_loop().run_in_executor(
+                self._verifying, verifier.verify, request
+            )
+        return verifier.verify(request)
 
     async def _read_body(self, receive: Receive, max_bytes: int) -> bytes:
         try:
@@ -321,15 +338,6 @@ class Receiver:
             deliveries=[stored.id for stored in exchange.stored] or None,
             ms=round(seconds * 1000, 2),
         )
-
-
-async def _verified(endpoint: Endpoint, request: WebhookRequest) -> VerifiedRequest:
-    verifier = endpoint.verifier
-    if verifier.scheme.may_block:
-        return await asyncio.get_running_loop().run_in_executor(
-            _MAY_BLOCK, verifier.verify, request
-        )
-    return verifier.verify(request)
 
 
 def _refused(

@@ -44,6 +44,7 @@ class StatusResources:
     def __init__(self, answering: Answering) -> None:
         self._requests = answering.requests
         self._waiters = answering.waiters
+        self._closing = answering.closing
         self._waiting = 0
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> tuple[int, str]:
@@ -87,9 +88,13 @@ class StatusResources:
         if not preference.wait_s or self._waiting >= _MOST_WAITING:
             return view
         self._waiting += 1
+        closing = asyncio.ensure_future(self._closing.wait())
         try:
-            await asyncio.wait({ended}, timeout=min(preference.wait_s, _LONGEST_WAIT_S))
+            ends: set[asyncio.Future[Any]] = {ended, closing}
+            patience_s = min(preference.wait_s, _LONGEST_WAIT_S)
+            await asyncio.wait(ends, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            closing.cancel()
             self._waiting -= 1
         return await asyncio.to_thread(self._requests.read, view.id) or view
 

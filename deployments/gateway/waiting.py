@@ -12,8 +12,12 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import psycopg
+from psycopg.abc import PQGen
+from psycopg.rows import TupleRow
+from psycopg.waiting import wait_async
 from sqlalchemy import Engine
 
 from blocks.errors import IntegrationError
@@ -22,6 +26,8 @@ from tasks.plain.synchronous.requests import Requests
 
 _LOG = logging.getLogger(__name__)
 _AFTER_TROUBLE_S = 1.0
+
+Result = TypeVar("Result")
 
 
 class Waiters:
@@ -111,13 +117,28 @@ class Waiters:
             await asyncio.sleep(_AFTER_TROUBLE_S)
 
     async def _listen(self, address: str) -> None:
-        connection = await psycopg.AsyncConnection.connect(address, autocommit=True)
-        async with connection:
+        connection = await _Connection.connect(address, autocommit=True)
+        try:
             await connection.execute(f"LISTEN {ENDED_CHANNEL}".encode())
             self._is_listening = True
             await self._wake_ended()
             async for notice in connection.notifies():
                 self._wake(notice.payload)
+        finally:
+            await connection.close()
+
+
+class _Connection(psycopg.AsyncConnection[TupleRow]):
+    """One whose task ends at once when it is cancelled.
+
+    psycopg's own has the server cancel the statement first and waits for that, however long.
+    """
+
+    async def wait(
+        self, gen: PQGen[Result], interval: float = 0.1, *more: Any, **options: Any
+    ) -> Result:
+        """Wait for the server, or to be cancelled."""
+        return await wait_async(gen, self.pgconn.socket, interval, *more, **options)
 
 
 Leave = Callable[[], None]

@@ -24,6 +24,7 @@ class FaultProxy(StandIn):
         latency_s: Waited before each piece is passed on.
         cut_after_bytes: Connections are reset once so many bytes went through since it was set.
         swallow: Pieces are held back while it is on.
+        swallow_from: Turns `swallow` on when a piece holds this.
         refuse: New connections are reset.
         connections: How many were accepted.
         port: Of 127.0.0.1, where it listens.
@@ -32,6 +33,7 @@ class FaultProxy(StandIn):
     latency_s: float = 0.0
     cut_after_bytes: int | None = None
     swallow: bool = False
+    swallow_from: bytes | None = None
     refuse: bool = False
     connections: int = 0
     port: int = 0
@@ -81,6 +83,7 @@ class FaultProxy(StandIn):
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while piece := await reader.read(_CHUNK_BYTES):
             await asyncio.sleep(self.latency_s)
+            self.swallow |= self.swallow_from is not None and self.swallow_from in piece
             while self.swallow:  # noqa: ASYNC110  # the switch is thrown by another thread
                 await asyncio.sleep(0.01)
             if self.cut_after_bytes is not None:

@@ -86,3 +86,13 @@ def test_it_refuses(proxy):
 def heard_by_a_new_connection(proxy):
     with socket.create_connection((proxy.host, proxy.port), timeout=5) as connection:
         return connection.recv(100)
+
+
+def test_it_swallows_from_a_piece_on(connection, proxy):
+    """What was said before is answered; the piece is held back, and all that follow."""
+    proxy.swallow_from = b"SELECT"
+    assert said(connection, b"hello") == b"hello"
+    connection.settimeout(0.1)
+    with pytest.raises(TimeoutError):
+        said(connection, b"SELECT 1")
+    assert proxy.swallow
