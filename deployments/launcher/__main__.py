@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import select
 import signal
@@ -12,8 +13,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from deployments.launcher.protocol import SOCKET_VARIABLE
+from deployments.launcher.protocol import SOCKET_VARIABLE, WORKER_STOPS_WITHIN_S
 
+_PARENT_STOPS_WITHIN_S = 5.0
 _LOOK_EVERY_S = 1.0
 _SHORTEST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 60.0
@@ -21,6 +23,8 @@ _LONGEST_PAUSE_S = 60.0
 
 def main() -> int:
     """Run worker and parent until the worker ends; the worker gets each SIGINT and SIGTERM.
+
+    If it has not ended some seconds after the first, it is killed with its runs.
 
     Returns:
         The worker's exit code.
@@ -53,6 +57,7 @@ class Launcher:
 
     def __init__(self, path: str, worker_options: list[str], parent_options: list[str]) -> None:
         """Take the options of both as they stand on their command lines."""
+        self._kill_at: float | None = None
         self._worker_command = ["deployments.launcher.worker", *worker_options]
         self._parent_command = ["deployments.launcher.parent", f"--socket={path}", *parent_options]
         # `python` in the pool's command is this Python, wherever the worker is started from.
@@ -72,9 +77,12 @@ class Launcher:
         signal.set_wakeup_fd(woken)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         worker = self._start(self._worker_command)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda received, _: worker.send_signal(received))
-        signal.signal(signal.SIGHUP, lambda *_: worker.terminate())
+        for number, sent in (
+            (signal.SIGINT, signal.SIGINT),
+            (signal.SIGTERM, signal.SIGTERM),
+            (signal.SIGHUP, signal.SIGTERM),
+        ):
+            signal.signal(number, lambda *_, sent=sent: self._stop(worker, sent))
         parent = self._start_parent()
         started_at, pause_s = time.monotonic(), _SHORTEST_PAUSE_S
         while worker.poll() is None:
@@ -85,11 +93,26 @@ class Launcher:
                 pause_s = _SHORTEST_PAUSE_S if lived_s > _LONGEST_PAUSE_S else 2 * pause_s
                 pause_s = min(pause_s, _LONGEST_PAUSE_S)
                 parent, started_at = self._start_parent(), time.monotonic()
+            if self._kill_at is not None and time.monotonic() >= self._kill_at:
+                print("launcher: the worker does not end; killing it and its runs", flush=True)
+                _kill_group(worker)
             if select.select([wake], [], [], _LOOK_EVERY_S)[0]:
                 os.read(wake, 4096)
-        parent.terminate()
-        parent.wait()
+        assert parent.stdin is not None  # noqa: S101 - started with a pipe
+        parent.stdin.close()
+        parent.terminate()  # it ends when its last run has ended
+        if self._kill_at is not None:
+            _kill_group(worker)  # what it has started and left behind
+            try:
+                parent.wait(_PARENT_STOPS_WITHIN_S)
+            except subprocess.TimeoutExpired:
+                parent.kill()
         return worker.returncode if worker.returncode >= 0 else 128 - worker.returncode
+
+    def _stop(self, worker: subprocess.Popen[bytes], number: int) -> None:
+        if self._kill_at is None:
+            self._kill_at = time.monotonic() + WORKER_STOPS_WITHIN_S
+        worker.send_signal(number)
 
     def _start_parent(self) -> subprocess.Popen[bytes]:
         # Its children log to the worker and inherit what logging has found out about the
@@ -105,6 +128,11 @@ class Launcher:
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,10 @@ _LOOK_FOR_CHANGES_EVERY_MS = 1000
 
 
 def main() -> None:
-    """Serve until standard input ends, which ties this process to the one that started it."""
+    """Serve until standard input ends, which ties this process to the one that started it.
+
+    Then, or on SIGTERM, wait for the runs under way, so that none outlives its client.
+    """
     arguments = _arguments()
     child = Child(arguments.engine)
     # Registered before anything is imported that registers more, so it runs last of all.
@@ -73,6 +76,7 @@ class Parent:
             pid: socket.socket(fileno=number)
             for pid, number in zip(children[::2], children[1::2], strict=True)
         }
+        self._is_leaving = False
         self._wake, self._woken = os.pipe()
         os.set_blocking(self._woken, False)
 
@@ -84,15 +88,20 @@ class Parent:
             so.
         """
         signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "_is_leaving", True))
         signal.set_wakeup_fd(self._woken)
         while True:
             ready = self._wait()
             self._reap()
-            if _STDIN in ready:
-                sys.exit()
+            self._is_leaving |= _STDIN in ready
             for pid, connection in list(self._connections.items()):
                 if connection.fileno() in ready:
                     self._kill(pid)
+            if self._is_leaving:
+                self._listener.close()
+                if not self._connections:
+                    sys.exit()
+                continue
             new = self._listener.fileno() in ready
             if (new or not ready) and is_stale():
                 return None
@@ -109,9 +118,10 @@ class Parent:
 
     def _wait(self) -> set[int]:
         poll = select.poll()
-        poll.register(self._listener, select.POLLIN)
         poll.register(self._wake, select.POLLIN)
-        poll.register(_STDIN, 0)  # 0: tell only when the other end is gone
+        if not self._is_leaving:
+            poll.register(self._listener, select.POLLIN)
+            poll.register(_STDIN, 0)  # 0: tell only when the other end is gone
         for connection in self._connections.values():
             poll.register(connection, 0)
         ready = {descriptor for descriptor, _ in poll.poll(_LOOK_FOR_CHANGES_EVERY_MS)}
@@ -155,6 +165,7 @@ class Parent:
             return None
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.setsid()
         for other in (self._listener, *self._connections.values()):
             other.close()

@@ -12,6 +12,7 @@ import contextlib
 import copy
 import os
 import signal
+import threading
 from typing import Any
 
 import anyio
@@ -28,7 +29,7 @@ from prefect.utilities.processutils import setup_signal_handlers_worker
 from prefect.workers.process import ProcessWorker
 
 from deployments.launcher.prefect_setup import set_defaults
-from deployments.launcher.protocol import CLIENT_COMMAND
+from deployments.launcher.protocol import CLIENT_COMMAND, WORKER_STOPS_WITHIN_S
 from deployments.state_commands import tell_default_database
 
 # Names of all states of type SCHEDULED.
@@ -75,6 +76,10 @@ async def _run(options: argparse.Namespace) -> None:
 
 async def _end_with_launcher() -> None:
     await anyio.wait_readable(_STDIN)  # nothing is ever written to it: this is its end
+    # the launcher does not see to it any more that this process ends in time
+    kill = threading.Timer(WORKER_STOPS_WITHIN_S, os.killpg, (os.getpid(), signal.SIGKILL))
+    kill.daemon = True
+    kill.start()
     os.kill(os.getpid(), signal.SIGTERM)
 
 

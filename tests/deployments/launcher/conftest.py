@@ -216,7 +216,7 @@ class Prefect:
             if answer.status_code != 503:  # SQLite is locked: nothing has been stored
                 return answer.raise_for_status().json()
 
-    def wait(self, happened: Callable[[], bool], timeout_s: float = 60) -> None:
+    def wait(self, happened: Callable[[], bool], timeout_s: float = 180) -> None:
         deadline = time.monotonic() + timeout_s
         while not happened():
             if time.monotonic() > deadline:

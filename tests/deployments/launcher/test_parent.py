@@ -193,15 +193,35 @@ def test_nothing_is_left_behind(bench):
     assert parent.num_fds() == before
 
 
-def test_the_parent_ends_with_the_launcher(bench):
-    """The end of standard input ends the parent, and leaves its runs alone."""
+def end_of_input(parent):
+    parent.stdin.close()
+
+
+@pytest.mark.parametrize("told", [end_of_input, subprocess.Popen.terminate])
+def test_the_parent_ends_with_the_launcher(bench, told):
+    """The end of standard input, or SIGTERM, ends the parent once its last run has ended."""
     parent = bench.start_parent()
     job = bench.start_job("print('began', flush=True); input(); raise SystemExit(5)")
     job.stdout.readline()
-    parent.stdin.close()
-    assert parent.wait() == 0
+    told(parent)
     job.communicate("\n")
     assert job.returncode == 5
+    assert parent.wait() == 0
+
+
+def test_no_run_outlives_its_client_while_the_parent_ends(bench):
+    """Not even one that lets no other thread of its process work."""
+    parent = bench.start_parent()
+    job = bench.start_job(
+        "print(os.getpid(), flush=True)\n"
+        "import ctypes; ctypes.PyDLL(None).system(b'echo it works; sleep 600')"
+    )
+    pid = int(job.stdout.readline())
+    assert job.stdout.readline() == "it works\n"
+    parent.terminate()
+    job.kill()
+    wait_until_gone([pid])
+    assert parent.wait() == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may run as another user")
