@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-_GRACE_S = 20
+_TURN_S = 5.0
+_GRACE_S = 30.0  # no service promises to end in less
+_LAST_WORDS_S = 5.0
 
 
 class ProcessEndedError(Exception):
@@ -36,14 +38,24 @@ class Supervisor:
         logs: Directory for one log file a process.
         show: Decides what of a line is printed: the text to print, or None.
         out: Where to print.
+        turn_s: How long a stop waits for one process until the next is told to end as well.
+        grace_s: How long they have to end, all together, until they are killed.
     """
 
     def __init__(
-        self, logs: Path, *, show: Callable[[str, str], str | None], out: TextIO = sys.stdout
+        self,
+        logs: Path,
+        *,
+        show: Callable[[str, str], str | None],
+        out: TextIO = sys.stdout,
+        turn_s: float = _TURN_S,
+        grace_s: float = _GRACE_S,
     ) -> None:
         self._logs = logs
         self._show = show
         self._out = out
+        self._turn_s = turn_s
+        self._grace_s = grace_s
         self._running: list[_Running] = []
         logs.mkdir(parents=True, exist_ok=True)
 
@@ -75,7 +87,7 @@ class Supervisor:
         try:
             status = running.process.wait()
         except BaseException:
-            _stop(running.process)
+            self._stop([running])
             raise
         running.reader.join()
         if status != 0:
@@ -104,11 +116,23 @@ class Supervisor:
             time.sleep(0.1)
 
     def stop(self) -> None:
-        """Stop all processes, the last started first."""
-        while self._running:
-            running = self._running.pop()
-            _stop(running.process)
-            running.reader.join(timeout=5)
+        """Stop all processes, the last started first; kill those that do not end."""
+        running, self._running = self._running[::-1], []
+        self._stop(running)
+
+    def _stop(self, stopping: Sequence[_Running]) -> None:
+        until_s = time.monotonic() + self._grace_s
+        for each in stopping:
+            if each.process.poll() is None:
+                each.process.send_signal(signal.SIGTERM)
+                _wait(each.process, min(time.monotonic() + self._turn_s, until_s))
+        for each in stopping:
+            _wait(each.process, until_s)
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(each.process.pid, signal.SIGKILL)  # whoever is left of its group
+            each.process.wait()
+        for each in stopping:
+            each.reader.join(max(0, until_s + _LAST_WORDS_S - time.monotonic()))
 
     def _follow(self, name: str, process: subprocess.Popen[str], log: Path) -> None:
         assert process.stdout is not None, "started with a pipe"  # noqa: S101
@@ -120,15 +144,9 @@ class Supervisor:
                     print(shown, file=self._out, flush=True)
 
 
-def _stop(process: subprocess.Popen[str]) -> None:
-    """End a process and its group: politely, then by force."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=_GRACE_S)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)  # whoever is left of its group
-    process.wait()
+def _wait(process: subprocess.Popen[str], until_s: float) -> None:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(max(0, until_s - time.monotonic()))
 
 
 def _ended(running: _Running, status: int) -> str:
