@@ -84,16 +84,17 @@ def test_a_stop_does_not_wait_for_prefect(prefect, started, fault_proxy):
     launcher.wait(lambda: not psutil.pid_exists(pid))
 
 
-def test_a_cancelled_run_ends(running, silent):
+def test_a_cancelled_run_ends(started, silent):
     """Whatever it does, and however it takes the signal that asks it to end."""
-    deployment = running.deploy("stubborn when cancelled")
-    runs = [running.start_run(deployment, end=end) for end in stubborn(silent).values()]
-    pids = [running.wait_for_pid(run) for run in runs]
+    launcher = started("cancelled")
+    deployment = launcher.deploy("stubborn when cancelled")
+    runs = [launcher.start_run(deployment, end=end) for end in stubborn(silent).values()]
+    pids = [launcher.wait_for_pid(run) for run in runs]
     for run in runs:
-        running.post(f"/flow_runs/{run['id']}/set_state", state={"type": "CANCELLING"})
+        launcher.post(f"/flow_runs/{run['id']}/set_state", state={"type": "CANCELLING"})
     for run in runs:
-        running.wait_for_state(run, "Cancelled")
-    running.wait(lambda: not any(psutil.pid_exists(pid) for pid in pids))
+        launcher.wait_for_state(run, "Cancelled")
+    launcher.wait(lambda: not any(psutil.pid_exists(pid) for pid in pids))
 
 
 def test_a_worker_without_its_launcher_ends(prefect, started, fault_proxy):
