@@ -28,6 +28,7 @@ from tasks.plain.inbox.rows import Claimer
 from tasks.plain.inbox.settlement import RetryPolicy, Settlement
 from tasks.plain.inbox.store import ClaimLostError, Inbox
 from tasks.plain.synchronous.ending import CALLBACKS
+from tasks.plain.threads import in_thread
 
 _RING_AGAIN_S = 5.0
 _RELIEF_WITHIN_S = 30.0  # a successor that has not come by then comes when there is room
@@ -173,20 +174,20 @@ class Drain:
 
     async def run(self) -> DrainReport:
         """Handle whatever is due and becomes due, as long as the settings say."""
-        if not await asyncio.to_thread(
-            self._drains.enter,
-            self._integration,
-            self._claimer,
-            max_drains=self._settings.max_drains,
-        ):
-            self._report.turned_away = True
-            return self._report
         try:
+            if not await in_thread(
+                self._drains.enter,
+                self._integration,
+                self._claimer,
+                max_drains=self._settings.max_drains,
+            ):
+                self._report.turned_away = True
+                return self._report
             await self._work()
         finally:
-            await asyncio.to_thread(self._drains.leave, self._claimer)
+            await in_thread(self._drains.leave, self._claimer)
         # In this order: who stored something before we left counted on us.
-        if await asyncio.to_thread(self._inbox.has_due, self._integration):
+        if await in_thread(self._inbox.has_due, self._integration):
             await self._ring(self._integration)
         elif self._settings.stand_by:
             await self._ring_if_nobody_is_there(self._integration)
@@ -194,9 +195,7 @@ class Drain:
 
     async def retry(self) -> DrainReport:
         """Handle what this run failed to handle before, at once, and nothing else."""
-        self._pending_again = await asyncio.to_thread(
-            self._inbox.unfinished_of_run, self._claimer.run_id
-        )
+        self._pending_again = await in_thread(self._inbox.unfinished_of_run, self._claimer.run_id)
         await self._work()
         return self._report
 
@@ -228,9 +227,9 @@ class Drain:
         try:
             if ended:
                 with suppress(ClaimLostError):  # the call that we were cancelled in has stored it
-                    await asyncio.to_thread(self._inbox.settle, ended)
+                    await in_thread(self._inbox.settle, ended)
         finally:
-            await asyncio.to_thread(self._inbox.release, list(self._held.values()))
+            await in_thread(self._inbox.release, list(self._held.values()))
         await self._ring_for_others(ended)
 
     async def _handle_queued(self) -> None:
@@ -276,9 +275,7 @@ class Drain:
             self._renewed = now
         if self._is_ending(now) and await self._is_relieved(now):
             return not self._held
-        claimed = await self._claim()
-        for delivery in claimed:
-            self._held[delivery.id] = delivery
+        for delivery in await self._claim():
             self._queue.put_nowait(delivery)
         if self._held:
             self._busy = now
@@ -302,7 +299,7 @@ class Drain:
         if now - self._rung.get(self._integration, -_RING_AGAIN_S) >= _RING_AGAIN_S:
             self._rung[self._integration] = now
             await self._ring(self._integration)
-        return await asyncio.to_thread(self._drains.at_work, self._integration) > 1
+        return await in_thread(self._drains.at_work, self._integration) > 1
 
     async def _patience_s(self) -> float:
         if self._report.failures or self._pending_again is not None:
@@ -310,7 +307,7 @@ class Drain:
         is_standing_by = self._settings.stand_by
         if is_standing_by and self._monotonic() - self._started < _AS_SUCCESSOR_S:
             return math.inf
-        if await asyncio.to_thread(self._drains.is_spare, self._integration, self._claimer):
+        if await in_thread(self._drains.is_spare, self._integration, self._claimer):
             return 0.0
         if is_standing_by:
             return math.inf
@@ -325,19 +322,27 @@ class Drain:
             return []  # it may take the process with it: nothing else comes along
         if self._pending_again is not None:
             return await self._claim_again(room)
-        return await asyncio.to_thread(
-            self._inbox.claim,
-            self._integration,
-            self._claimer,
-            limit=room,
-            may_be_lapsed=not self._held,
-        )
+
+        def claim() -> list[Delivery]:
+            may_be_lapsed = not self._held
+            return self._hold(
+                self._inbox.claim(
+                    self._integration, self._claimer, limit=room, may_be_lapsed=may_be_lapsed
+                )
+            )
+
+        return await in_thread(claim)
 
     async def _claim_again(self, room: int) -> list[Delivery]:
         ids = (self._pending_again or [])[:room]
-        claimed = await asyncio.to_thread(self._inbox.claim_again, ids, self._claimer)
+        claimed = await in_thread(lambda: self._hold(self._inbox.claim_again(ids, self._claimer)))
         taken = {delivery.id for delivery in claimed}
         self._pending_again = [each for each in self._pending_again or [] if each not in taken]
+        return claimed
+
+    def _hold(self, claimed: list[Delivery]) -> list[Delivery]:
+        """Remember what was claimed: in the thread, as a run that is cancelled gets no result."""
+        self._held.update((delivery.id, delivery) for delivery in claimed)
         return claimed
 
     async def _settle_ended(self) -> None:
@@ -346,7 +351,7 @@ class Drain:
             return
         lost: set[str] = set()
         try:
-            await asyncio.to_thread(self._inbox.settle, ended)
+            await in_thread(self._inbox.settle, ended)
         except ClaimLostError as error:
             self._log.warning("%s", error)
             lost = set(error.ids)
@@ -386,14 +391,14 @@ class Drain:
         now = self._monotonic()
         if now - self._rung.get(integration, -_RING_AGAIN_S) < _RING_AGAIN_S:
             return  # a run takes a while to start
-        if not await asyncio.to_thread(self._drains.at_work, integration):
+        if not await in_thread(self._drains.at_work, integration):
             self._rung[integration] = now
             await self._ring(integration)
 
     async def _renew(self) -> None:
-        lost = await asyncio.to_thread(self._inbox.extend, list(self._held.values()), self._claimer)
+        lost = await in_thread(self._inbox.extend, list(self._held.values()), self._claimer)
         for delivery in lost:
             self._log.warning(
                 "the lease of delivery %s ran out; another run takes it over", delivery.id
             )
-        await asyncio.to_thread(self._drains.renew, self._claimer)
+        await in_thread(self._drains.renew, self._claimer)

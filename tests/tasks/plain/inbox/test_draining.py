@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
+import threading
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from blocks.errors import UpstreamBusyError
+from tasks.plain import threads
 from tasks.plain.inbox.delivery import handed_to
 from tasks.plain.inbox.draining import Drain, DrainSettings
 from tasks.plain.inbox.rows import Claimer
@@ -27,7 +31,7 @@ class Fixture:
         self.handled = []
         self.rung = []
 
-    def drain(self, handle=None, *, run_id="run-1", inbox=None, **settings):
+    def drain(self, handle=None, *, run_id="run-1", inbox=None, register=None, **settings):
         async def ring(integration):
             self.rung.append(integration)
 
@@ -37,7 +41,7 @@ class Fixture:
 
         return Drain(
             inbox or self.setup.inbox,
-            self.setup.drains,
+            register or self.setup.drains,
             integration="orders",
             run_id=run_id,
             handle=handle_and_remember,
@@ -349,6 +353,116 @@ async def test_cancelled_drain_gives_back_what_it_held(setup, drains, named):
     assert setup.drains.at_work("orders") == 0
     again = setup.inbox.claim("orders", Claimer("next"), limit=9)
     assert [each.attempt for each in again] == [1, 1]
+
+
+class Steps:
+    """Passes calls of the state database on; before each is a step, and behind it another."""
+
+    def __init__(self, step, inner):
+        self._step = step
+        self._inner = inner
+
+    def __getattr__(self, name):
+        found = getattr(self._inner, name)
+        if not callable(found):
+            return found
+
+        def call(*arguments, **options):
+            self._step()
+            result = found(*arguments, **options)
+            self._step()
+            return result
+
+        return call
+
+
+@pytest.mark.parametrize("retrying", [False, True])
+async def test_cancelled_in_any_call_of_the_database(setup, drains, named, retrying):
+    """Wherever a run is cancelled, nothing stays claimed, and nothing is handled twice."""
+    completed = []
+
+    async def handle(delivery):
+        await asyncio.sleep(0)
+        completed.append(delivery.id)
+        return Settlement(delivery, "done")
+
+    async def fail(delivery):
+        return Settlement(delivery, "failed", "busy", setup.clock() + timedelta(seconds=60))
+
+    async def cancelled_at(at, keys):
+        """Whether so many steps came at all."""
+        loop, steps = asyncio.get_running_loop(), itertools.count(1)
+
+        def step():
+            if next(steps) == at:
+                loop.call_soon_threadsafe(running.cancel)
+                with suppress(asyncio.CancelledError):
+                    threads.sleep(60)
+
+        inbox, register = Steps(step, setup.inbox), Steps(step, setup.drains)
+        drain = drains.drain(handle, inbox=inbox, register=register, concurrency=2)
+        running = asyncio.create_task(drain.retry() if retrying else drain.run())
+        await asyncio.wait([running])
+        if running.cancelled():
+            assert setup.drains.at_work("orders") == 0
+            assert "claimed" not in setup.statuses().values()
+            await drains.drain(handle).retry()
+            await drains.drain(handle, run_id="run-2").run()
+        assert {setup.statuses()[key] for key in keys} == {"done"}
+        assert len(set(completed)) == len(completed)
+        return running.cancelled()
+
+    at = 0
+    while True:
+        at += 1
+        keys = [f"{at}-{number}" for number in range(5)]
+        await setup.store(*map(named, keys))
+        if retrying:
+            await drains.drain(fail, report_failures_within_s=60).run()
+        if not await cancelled_at(at, keys):
+            break
+    assert at > (8 if retrying else 14)
+
+
+@pytest.mark.parametrize("rounds", range(0, 40, 3))
+async def test_cancelled_in_any_round_of_the_loop(setup, drains, named, rounds):
+    """However far a run has come when it is cancelled, nothing stays claimed."""
+    await setup.store(*(named(str(i)) for i in range(5)))
+    running = asyncio.create_task(drains.drain(concurrency=2).run())
+    for _ in range(rounds):
+        await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.wait([running])
+    assert setup.drains.at_work("orders") == 0
+    assert set(setup.statuses().values()) <= {"received", "done"}
+
+
+async def test_cancelled_while_the_database_is_silent(setup, drains, named, monkeypatch):
+    """The run ends as cancelled; its deliveries are free again when their lease is over."""
+    monkeypatch.setattr(threads, "GRACE_S", 0.1)
+    monkeypatch.setattr(threads, "_LEAST_S", 0.01)
+    silent, over = threading.Event(), threading.Event()
+
+    def step():
+        if drains.handled:
+            silent.set()
+            over.wait()
+            raise TimeoutError
+
+    async def handle(delivery):
+        await asyncio.Event().wait()
+
+    await setup.store(named("a"), named("b"))
+    inbox, register = Steps(step, setup.inbox), Steps(step, setup.drains)
+    running = asyncio.create_task(drains.drain(handle, inbox=inbox, register=register).run())
+    await until(silent.is_set)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert setup.statuses() == {"a": "claimed", "b": "claimed"}
+    setup.clock.turn(31)
+    assert len(setup.inbox.claim("orders", Claimer("next"), limit=9)) == 1, "lapsed ones go alone"
+    over.set()
 
 
 @pytest.mark.parametrize("why", ["cancelled", "bug"])
