@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -30,6 +31,9 @@ EXISTS = "there is a file of that name already; allow overwriting, or use anothe
 _IN_USE = {"SharingViolation", "FileLockConflict", "LeaseIdMissing", "CannotDeleteFileOrDirectory"}
 _FULL = {"ShareSizeLimitReached", "ContainerQuotaExceeded", "DiskFull"}
 _KEY_REFUSED = {"AuthenticationFailed", "AuthorizationFailure", "InvalidAuthenticationInfo"}
+
+# It warns, with a traceback that keeps the connection, when a refusal has no body to tell more.
+logging.getLogger("azure.storage.fileshare._generated").setLevel(logging.ERROR)
 
 
 @contextmanager

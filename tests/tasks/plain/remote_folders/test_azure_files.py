@@ -133,6 +133,14 @@ def test_all_paths_start_at_the_root_folder(azure, open_share):
     assert list(azure.files) == ["partners/acme/in/a"]
 
 
+def test_a_refusal_without_a_body_is_told_once(azure, folder, caplog):
+    """The error says it; Microsoft's library does not log a traceback of its own beside it."""
+    azure.faults.refuse = (503, "ServerBusy")
+    with pytest.raises(UpstreamBusyError):
+        folder.stat("a")
+    assert caplog.records == []
+
+
 def test_long_listings_come_in_pages(azure, folder):
     """Every file is listed, with one request a page."""
     for number in range(1_200):
