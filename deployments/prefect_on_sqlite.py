@@ -1,6 +1,6 @@
 """Runs Prefect's server on SQLite: `python -m deployments.prefect_on_sqlite [--host …] [--port …]`.
 
-It is `prefect server start` with three differences.
+It is `prefect server start` with four differences.
 
 Its transactions take turns. Left to themselves, all of them wait for SQLite's one write lock by
 trying again after up to 100 ms, whoever is lucky gets it, and one that has read before it writes
@@ -13,13 +13,19 @@ Its garbage is collected by a thread of its own. Left to itself, Python collects
 happens to be, which may be the server's event loop; and a forgotten cursor among the garbage
 waits there for its connection, whose thread waits for SQLite's write lock, whose holder waits
 for the event loop: all stand still for a minute, until SQLite gives up.
+
+It stops in time. Left to itself, it waits for every client that has begun a request, and for
+every transaction, for ever.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import runpy
+import signal
+import socket
 import sys
 import threading
 import time
@@ -28,6 +34,7 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from weakref import WeakKeyDictionary
 
+import uvicorn
 from prefect.server.api import server as prefect_server
 from prefect.server.database.configurations import SQLITE_BEGIN_MODE, AioSqliteConfiguration
 from prefect.server.database.dependencies import set_database_config
@@ -38,6 +45,8 @@ from starlette.types import Receive, Scope, Send
 _YOUNG_EVERY_S = 0.5
 _OLD_AFTER = 60  # times
 _MIDDLE_AFTER = 10
+_REQUESTS_STOP_WITHIN_S = 10
+_STOPS_WITHIN_S = 15.0
 
 
 def main() -> None:
@@ -45,6 +54,7 @@ def main() -> None:
     collect_in_a_thread()
     take_turns(PREFECT_API_DATABASE_CONNECTION_URL.value())
     prefect_server.RequestLimitMiddleware = RequestLimit  # type: ignore[misc]
+    stop_in_time()
     sys.argv = ["prefect", "server", "start", *sys.argv[1:]]
     runpy.run_module("prefect", run_name="__main__", alter_sys=True)
 
@@ -115,6 +125,22 @@ class RequestLimit(prefect_server.RequestLimitMiddleware):
             await super().__call__(scope, receive, send)
         else:
             await self.app(scope, receive, send)
+
+
+def stop_in_time() -> None:
+    """Let servers of this process wait for clients and database a limited time when they stop."""
+    shut_down = uvicorn.Server.shutdown
+
+    async def shutdown(self: uvicorn.Server, sockets: list[socket.socket] | None = None) -> None:
+        self.config.timeout_graceful_shutdown = _REQUESTS_STOP_WITHIN_S
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_STOPS_WITHIN_S):
+                await shut_down(self, sockets)
+
+    uvicorn.Server.shutdown = shutdown  # type: ignore[method-assign]
+    # The server then dies of its signal. Of SIGINT Python would make an exception, after which
+    # it waits for the threads that wait for the database.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def collect_in_a_thread() -> threading.Thread:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing, contextmanager
 from pathlib import Path
 
 import httpx
@@ -148,6 +150,12 @@ def server_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server_url(server_home: Path) -> Iterator[str]:
     """A running server with a database of its own, which loses no time to call a run late."""
+    with serving(server_home) as (_, url):
+        yield url
+
+
+@contextmanager
+def serving(server_home: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "deployments.prefect_on_sqlite", f"--port={port}"]
@@ -162,7 +170,7 @@ def server_url(server_home: Path) -> Iterator[str]:
     try:
         while not _is_up(f"127.0.0.1:{port}/api"):
             time.sleep(0.2)
-        yield f"127.0.0.1:{port}/api"
+        yield server, f"127.0.0.1:{port}/api"
     finally:
         server.kill()
         server.wait()
@@ -228,3 +236,34 @@ def test_it_is_prefects_server():
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "--analytics-off" in done.stdout or "--host" in done.stdout
+
+
+def test_it_stops_in_time(tmp_path: Path):
+    """Neither a client that sends half a request nor a database that is locked keeps it.
+
+    It dies of the signal, as supervisors expect, and what it has answered is stored.
+    """
+    with serving(tmp_path) as (server, url):
+        stored = httpx.post(f"http://{url}/flows/", json={"name": "kept"}, timeout=60)
+        assert stored.status_code == 201
+        address = url.partition("/")[0].split(":")
+        with (
+            closing(_opened(tmp_path / "prefect.db")) as database,
+            socket.create_connection(address) as half,
+            socket.create_connection(address) as whole,
+        ):
+            database.execute("BEGIN IMMEDIATE")
+            head = "POST /api/flows/ HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            half.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
+            body = '{"name": "waits for the lock"}'
+            whole.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+            while not _is_up(url):  # when it answers, it has read what was sent before
+                pass
+            server.terminate()
+            assert server.wait(60) == -signal.SIGTERM
+        with closing(_opened(tmp_path / "prefect.db")) as database:
+            assert database.execute("SELECT name FROM flow").fetchall() == [("kept",)]
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, isolation_level=None, timeout=60)
