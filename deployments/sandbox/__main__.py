@@ -70,7 +70,8 @@ def main() -> None:
                 break
             if arguments.gateway:
                 is_bad = count % _BAD_EVERY == 0
-                _let_partners_send(arguments.gateway, (*_GOOD_EVENTS, *[_BAD_EVENT] * is_bad))
+                events = (*_GOOD_EVENTS, *[_BAD_EVENT] * is_bad)
+                _let_partners_send(arguments.gateway, events, stopping)
             if not stopping.wait(arguments.drop_every_s):
                 _let_partners_drop(sandbox.blocks)
 
@@ -139,8 +140,10 @@ def _wait_until_there(gateway_url: str, stopping: threading.Event) -> None:
             return
 
 
-def _let_partners_send(gateway_url: str, events: Sequence[str]) -> None:
+def _let_partners_send(gateway_url: str, events: Sequence[str], stopping: threading.Event) -> None:
     for event in events:
+        if stopping.is_set():
+            return
         try:
             status = send_sample(gateway_url, read_sample(event)).status_code
             print(f"a partner sent {event}: {status}", flush=True)

@@ -96,8 +96,11 @@ class MailSandbox(StandIn):
 
     def stop(self) -> None:
         """Stop listening."""
-        self._loop.run(_stop(self._server))
+        self._loop.run(self._unlisten())
         self._loop.close()
+
+    async def _unlisten(self) -> None:
+        self._server.close()
 
 
 def start(
@@ -201,8 +204,3 @@ async def _listen(
     return await loop.create_server(
         lambda: SMTP(handler, loop=loop, **options), _HOST, port, ssl=tls
     )
-
-
-async def _stop(server: asyncio.Server) -> None:
-    server.close()
-    await server.wait_closed()

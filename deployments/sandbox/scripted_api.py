@@ -80,7 +80,10 @@ def start(tls: SSLContext | None = None) -> Iterator[ScriptedApi]:
     """Serve on a free port of the loopback until the block ends."""
     server = _Server(("127.0.0.1", 0), _Handler)
     if tls is not None:
-        server.socket = tls.wrap_socket(server.socket, server_side=True)
+        # the handshake is made by the thread of the connection, not by the one that accepts
+        server.socket = tls.wrap_socket(
+            server.socket, server_side=True, do_handshake_on_connect=False
+        )
     scheme = "http" if tls is None else "https"
     server.api = ScriptedApi(f"{scheme}://127.0.0.1:{server.server_port}")
     thread = threading.Thread(
