@@ -32,6 +32,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from types import FrameType
 from weakref import WeakKeyDictionary
 
 import uvicorn
@@ -46,7 +47,8 @@ _YOUNG_EVERY_S = 0.5
 _OLD_AFTER = 60  # times
 _MIDDLE_AFTER = 10
 _REQUESTS_STOP_WITHIN_S = 10
-_STOPS_WITHIN_S = 15.0
+_STOPS_WITHIN_S = 15
+_STOPS_FOR_CERTAIN_WITHIN_S = 20
 
 
 def main() -> None:
@@ -129,7 +131,12 @@ class RequestLimit(prefect_server.RequestLimitMiddleware):
 
 def stop_in_time() -> None:
     """Let servers of this process wait for clients and database a limited time when they stop."""
-    shut_down = uvicorn.Server.shutdown
+    handle_exit, shut_down = uvicorn.Server.handle_exit, uvicorn.Server.shutdown
+
+    def stop_for_certain(self: uvicorn.Server, sig: int, frame: FrameType | None) -> None:
+        if not self.should_exit:
+            signal.alarm(_STOPS_FOR_CERTAIN_WITHIN_S)  # whatever this process hangs in
+        handle_exit(self, sig, frame)
 
     async def shutdown(self: uvicorn.Server, sockets: list[socket.socket] | None = None) -> None:
         self.config.timeout_graceful_shutdown = _REQUESTS_STOP_WITHIN_S
@@ -137,6 +144,7 @@ def stop_in_time() -> None:
             async with asyncio.timeout(_STOPS_WITHIN_S):
                 await shut_down(self, sockets)
 
+    uvicorn.Server.handle_exit = stop_for_certain  # type: ignore[method-assign]
     uvicorn.Server.shutdown = shutdown  # type: ignore[method-assign]
     # The server then dies of its signal. Of SIGINT Python would make an exception, after which
     # it waits for the threads that wait for the database.

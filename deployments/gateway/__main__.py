@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import faulthandler
 import gc
 import logging
 import os
@@ -25,6 +26,7 @@ import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_network
+from types import FrameType
 
 import uvicorn
 from sqlalchemy import Engine
@@ -57,6 +59,7 @@ _CALLBACK_NETWORKS = "INTEGRATIONS_CALLBACK_NETWORKS"
 _BACKLOG = 2048
 _KEEP_ALIVE_S = 75  # longer than usual load balancers keep a connection that they may reuse
 _SHUTDOWN_S = 20  # for requests; what follows takes 8 s at most
+_STOPS_WITHIN_S = 30
 _GC_THRESHOLD = 50_000
 
 
@@ -163,6 +166,13 @@ class _AnnouncedServer(uvicorn.Server):
             host, port = listener.getsockname()[:2]
             shown = f"[{host}]" if ":" in host else host
             print(f"{words} http://{shown}:{port}", file=sys.stderr, flush=True)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Called with the signal to stop; the kernel sees to it that the process does."""
+        if not self.should_exit:
+            faulthandler.dump_traceback_later(_STOPS_WITHIN_S - 1)
+            signal.alarm(_STOPS_WITHIN_S)
+        super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._at_stop()

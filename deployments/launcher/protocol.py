@@ -19,7 +19,7 @@ VERSION = "1"
 SOCKET_VARIABLE = "INTEGRATIONS_LAUNCHER_SOCKET"
 CLIENT_COMMAND = "python -m deployments.launcher.client"
 ENGINE = "prefect.engine"
-WORKER_STOPS_WITHIN_S = 15.0
+WORKER_STOPS_WITHIN_S = 10.0
 """Longer, and it is killed: while Prefect's server is silent it would take minutes."""
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
 import signal
 import socket
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import httpx
@@ -220,6 +223,24 @@ def test_it_ends_while_everybody_is_silent(
         lines = (tmp_path / "access.log").read_text().splitlines()
         outcomes = [json.loads(each)["outcome"] for each in lines]
         assert (outcomes.count("accepted"), outcomes.count("not stored")) == (20, 81)
+
+
+def test_it_ends_when_nobody_reads_its_log(tmp_path, migrated_sqlite):
+    """What is accepted is stored; the pipe that is full does not keep the process."""
+    database = tmp_path / "state.db"
+    database.write_bytes(migrated_sqlite.read_bytes())
+    url = f"sqlite:///{database}"
+    os.mkfifo(tmp_path / "access.log")
+    pipe = os.open(tmp_path / "access.log", os.O_RDWR | os.O_NONBLOCK)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(pipe, bytes(4096))
+    with gateway(tmp_path, url) as running:
+        assert httpx.post(f"{running.url}/open", content=b"{}").status_code == 202
+        assert stop(running) == -signal.SIGALRM
+    os.close(pipe)
+    with closing(sqlite3.connect(database)) as state:
+        assert state.execute("SELECT body FROM inbox_requests").fetchall() == [(b"{}",)]
 
 
 def test_callers_are_told_where_to_look_and_prefect_is_not_waited_for(
