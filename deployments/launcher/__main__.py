@@ -16,6 +16,7 @@ from pathlib import Path
 from deployments.launcher.protocol import SOCKET_VARIABLE, WORKER_STOPS_WITHIN_S
 
 _PARENT_STOPS_WITHIN_S = 5.0
+_STOPS_WITHIN_S = 20
 _LOOK_EVERY_S = 1.0
 _SHORTEST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 60.0
@@ -94,8 +95,8 @@ class Launcher:
                 pause_s = min(pause_s, _LONGEST_PAUSE_S)
                 parent, started_at = self._start_parent(), time.monotonic()
             if self._kill_at is not None and time.monotonic() >= self._kill_at:
-                print("launcher: the worker does not end; killing it and its runs", flush=True)
                 _kill_group(worker)
+                print("launcher: the worker did not end; killed it and its runs", flush=True)
             if select.select([wake], [], [], _LOOK_EVERY_S)[0]:
                 os.read(wake, 4096)
         assert parent.stdin is not None  # noqa: S101 - started with a pipe
@@ -112,6 +113,7 @@ class Launcher:
     def _stop(self, worker: subprocess.Popen[bytes], number: int) -> None:
         if self._kill_at is None:
             self._kill_at = time.monotonic() + WORKER_STOPS_WITHIN_S
+            signal.alarm(_STOPS_WITHIN_S)  # should this process hang, as in a full pipe
         worker.send_signal(number)
 
     def _start_parent(self) -> subprocess.Popen[bytes]:
