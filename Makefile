@@ -10,11 +10,11 @@ help:  ## Show this list
 
 .PHONY: demo
 demo: runtime  ## Run every integration against local stand-ins; Ctrl-C stops all of it
-	@exec $(RUN) deployments.demo
+	@exec $(RUN) sandbox.demo
 
 .PHONY: demo-check
 demo-check: runtime  ## Start the demo, wait until each integration has worked once, stop
-	@exec $(RUN) deployments.demo --check
+	@exec $(RUN) sandbox.demo --check
 
 .PHONY: demo-clean
 demo-clean:  ## Forget everything the demo has kept
@@ -22,7 +22,7 @@ demo-clean:  ## Forget everything the demo has kept
 
 .PHONY: send-sample
 send-sample: runtime  ## Send a signed sample event to the gateway: make send-sample EVENT=push
-	@$(RUN) deployments.send_sample $(EVENT)
+	@$(RUN) sandbox.send_sample $(EVENT)
 
 .PHONY: test
 test: environment  ## Run all tests

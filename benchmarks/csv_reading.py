@@ -138,9 +138,9 @@ def bare(*, comma: bool) -> Callable[[Path], int]:
 
 
 def ours(*, comma: bool) -> Callable[[Path], int]:
-    from tasks.plain.records.formats import CsvFormat
-    from tasks.plain.records.reading import read_records
-    from tasks.plain.records.validation import RecordValidator, Valid
+    from tasks.core.formats.records.formats import CsvFormat
+    from tasks.core.formats.records.reading import read_records
+    from tasks.core.formats.records.validation import RecordValidator, Valid
 
     validator = RecordValidator(StockItem, decimal_comma=comma)
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tasks.plain.remote_folders.protocol import RemoteFolder
+from tasks.core.connectors.folders.protocol import RemoteFolder
 
 _PIECE_BYTES = 1024 * 1024
 

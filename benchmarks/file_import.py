@@ -97,7 +97,7 @@ def serve(work: Path) -> None:
 
     import uvicorn
 
-    from deployments.sandbox import sftp_server
+    from sandbox.systems import sftp_server
 
     async def count(_scope: Any, receive: Any, send: Any) -> None:
         body = bytearray()
@@ -139,7 +139,7 @@ def bare(work: Path) -> dict[str, Any]:
     import paramiko
     from pydantic import TypeAdapter
 
-    from tasks.plain.application_records import InventoryItem
+    from tasks.core.sync.batches.application_records import InventoryItem
 
     addresses = json.loads((work / "addresses.json").read_text())
     host, port, username, password = addresses["sftp"]

@@ -115,9 +115,9 @@ def frames(rows: int) -> Iterator[pd.DataFrame]:
 def our_writer(file_format: str) -> Callable[[Path, int], None]:
     from pydantic import TypeAdapter
 
-    from tasks.plain.reports.building import ReportFormat, write_report
-    from tasks.plain.reports.period import PeriodRule
-    from tasks.plain.reports.report import Chart, Kind, Report, ReportColumn
+    from tasks.core.formats.reports.building import ReportFormat, write_report
+    from tasks.core.formats.reports.period import PeriodRule
+    from tasks.core.formats.reports.report import Chart, Kind, Report, ReportColumn
 
     rule = PeriodRule(unit="week", weekday="thursday", at="19:00", zone="Europe/Berlin")
     report = Report(
@@ -170,7 +170,7 @@ def reportlab_pdf() -> Callable[[Path, int], None]:
     from reportlab.lib.pagesizes import A4, landscape
     from reportlab.platypus import LongTable, SimpleDocTemplate, TableStyle
 
-    from tasks.plain.reports.pdf_text import Typeface
+    from tasks.core.formats.reports.pdf_text import Typeface
 
     Typeface()  # registers the same font
     style = TableStyle(

@@ -17,11 +17,11 @@ from pathlib import Path
 
 from benchmarks import downloads
 from blocks.s3_bucket import S3Bucket
-from tasks.plain.remote_folders.s3 import S3Files
+from tasks.core.connectors.folders.s3 import S3Files
 
 _SERVE = """
 import pathlib, sys
-from deployments.sandbox import s3_server
+from sandbox.systems import s3_server
 with s3_server.start(buckets=["exchange"]) as running:
     part = pathlib.Path(sys.argv[1] + ".part")
     part.write_text(running.endpoint_url)

@@ -61,7 +61,7 @@ def openssh(work: Path) -> Callable[[], None]:
 def ours(work: Path) -> Callable[[], None]:
     """The block and the folder protocol, as tasks use them."""
     from blocks.sftp_server import SftpServer
-    from tasks.plain.remote_folders.sftp import SftpFiles
+    from tasks.core.connectors.folders.sftp import SftpFiles
 
     block = SftpServer(
         host="127.0.0.1",

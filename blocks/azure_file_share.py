@@ -23,7 +23,7 @@ class AzureFileShare(Block):
         List the files of a folder:
         ```python
         from blocks.azure_file_share import AzureFileShare
-        from tasks.plain.remote_folders.azure_files import AzureFiles
+        from tasks.core.connectors.folders.azure_files import AzureFiles
 
         share = AzureFileShare.load("BLOCK_NAME")
         with share.get_client() as client:

@@ -28,7 +28,7 @@ class GoogleDriveAccount(Block):
         List the files of a folder:
         ```python
         from blocks.google_drive_account import GoogleDriveAccount
-        from tasks.plain.remote_folders.google_drive import DriveFiles
+        from tasks.core.connectors.folders.google_drive import DriveFiles
 
         account = GoogleDriveAccount.load("BLOCK_NAME")
         with account.get_client() as client:

@@ -22,7 +22,7 @@ class MailServer(Block):
         Send a report:
         ```python
         from blocks.mail_server import MailServer
-        from tasks.plain.mail import Mail, send_mail
+        from tasks.core.connectors.smtp import Mail, send_mail
 
         server = MailServer.load("BLOCK_NAME")
         mail = Mail(to=("boss@example.org",), subject="Sales", text="See the attachment.")

@@ -19,7 +19,7 @@ class SmsAccount(Block):
         Send a text message:
         ```python
         from blocks.sms_account import SmsAccount
-        from tasks.plain.sms import TextMessage, send_sms
+        from tasks.core.connectors.sms import TextMessage, send_sms
 
         account = SmsAccount.load("BLOCK_NAME")
         message = TextMessage("+4915112345678", "The report is there.")

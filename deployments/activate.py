@@ -16,10 +16,10 @@ import sys
 from collections.abc import Sequence
 
 from blocks.errors import IntegrationError
-from deployments.demo.environment_file import use_running_demo
+from deployments.running_demo import use_running_demo
 from deployments.state_commands import tell_default_database
-from tasks.plain.integrations.declarations import declaration_files, read_declarations
-from tasks.plain.state.database import URL_VARIABLE
+from tasks.core.registry.declarations import declaration_files, read_declarations
+from tasks.core.state.database import URL_VARIABLE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,8 +85,8 @@ def _make_key() -> int:
 
 
 def _reencrypt() -> int:
-    from tasks.plain.state.database import open_database
-    from tasks.plain.stored_secrets.store import StoredSecrets
+    from tasks.core.registry.secrets.store import StoredSecrets
+    from tasks.core.state.database import open_database
 
     engine = open_database()
     try:

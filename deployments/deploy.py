@@ -20,7 +20,7 @@ from blocks.errors import IntegrationError, MisconfiguredError
 from deployments.prefect_server import require_server
 from deployments.register_blocks import read_documents, register_types, save_blocks
 from deployments.work_pool import WORK_POOL, ensure_work_pool
-from tasks.plain.integrations.declarations import declaration_files, read_declarations
+from tasks.core.registry.declarations import declaration_files, read_declarations
 
 PROJECT = Path(__file__).parents[1]
 

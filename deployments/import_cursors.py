@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from deployments.state_commands import run_command
-from tasks.plain.cursors.cursors import Cursors
+from tasks.core.sync.api_import.cursors import Cursors
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

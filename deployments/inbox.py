@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from deployments.state_commands import run_command
-from tasks.plain.inbox.operations import (
+from tasks.core.intake.inbox.operations import (
     STATUSES,
     UNEVENTFUL,
     DeliverySummary,

@@ -11,8 +11,8 @@ from typing import Any
 from sqlalchemy import Engine
 
 from blocks.errors import IntegrationError
-from deployments.demo.environment_file import use_running_demo
-from tasks.plain.state.database import URL_VARIABLE, database_url, open_database
+from deployments.running_demo import use_running_demo
+from tasks.core.state.database import URL_VARIABLE, database_url, open_database
 
 
 def run_command(options: argparse.Namespace, operate: Callable[[Engine], Any]) -> int:

@@ -23,20 +23,20 @@ from blocks.errors import IntegrationError, TransientError, UpstreamBusyError
 from blocks.http_api import HttpApi
 from tasks.api import is_transient, open_api
 from tasks.connections import load_connection
-from tasks.plain.activation.activating import (
+from tasks.core.intake.inbox.storage_errors import storage_errors
+from tasks.core.registry.activation.activating import (
     OpenRegistrar,
     Registered,
     Registering,
     failed_registration,
 )
-from tasks.plain.activation.ledger import ActivationState, Entry, Ledger
-from tasks.plain.activation.registrar import Registrar, Wanted
-from tasks.plain.activation.rest_registrar import RestRegistrar
-from tasks.plain.activation.salesforce_registrar import SalesforceRegistrar
-from tasks.plain.inbox.storage_errors import storage_errors
-from tasks.plain.integrations.registrations import AnyRegistration, RestRegistration
-from tasks.plain.state.database import open_database
-from tasks.plain.stored_secrets.store import StoredSecrets
+from tasks.core.registry.activation.ledger import ActivationState, Entry, Ledger
+from tasks.core.registry.activation.registrar import Registrar, Wanted
+from tasks.core.registry.activation.rest_registrar import RestRegistrar
+from tasks.core.registry.activation.salesforce_registrar import SalesforceRegistrar
+from tasks.core.registry.registrations import AnyRegistration, RestRegistration
+from tasks.core.registry.secrets.store import StoredSecrets
+from tasks.core.state.database import open_database
 
 ACTIVATION_TAG = "activation"
 """Of the deployments that activate and deactivate; they are never switched off."""

@@ -15,13 +15,13 @@ from prefect.artifacts import acreate_markdown_artifact
 from sqlalchemy import Engine
 
 from blocks.errors import BadPayloadError, IntegrationError
+from tasks.core.intake.inbox.answer import Answer, failure_answer
+from tasks.core.intake.inbox.delivery import Delivery, Outcome, cancelled, done, ignored
+from tasks.core.intake.inbox.draining import DrainSettings
+from tasks.core.intake.inbox.settlement import Settlement
+from tasks.core.intake.replies.requests import Progress, Requests
+from tasks.core.state.database import open_database
 from tasks.deliveries import handle_deliveries
-from tasks.plain.inbox.delivery import Delivery, Outcome, cancelled, done, ignored
-from tasks.plain.inbox.draining import DrainSettings
-from tasks.plain.inbox.settlement import Settlement
-from tasks.plain.state.database import open_database
-from tasks.plain.synchronous.answer import Answer, failure_answer
-from tasks.plain.synchronous.requests import Progress, Requests
 
 Respond: TypeAlias = Callable[[Delivery], "Awaitable[Any] | Any"]
 _ATTEND_EVERY_S = 0.25

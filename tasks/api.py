@@ -23,13 +23,13 @@ from blocks.errors import (
     UpstreamBusyError,
 )
 from blocks.http_api import HttpApi, OAuth2Grant, OAuth2RefreshToken
-from tasks.plain.http import batches, paging
-from tasks.plain.http.auth import OAuth2
-from tasks.plain.http.client import ApiClient, ApiLimits
-from tasks.plain.http.errors import Where
-from tasks.plain.http.pagination import PaginationStyle, Position
-from tasks.plain.http.paging import Page
-from tasks.plain.http.retrying import RetryPolicy
+from tasks.core.connectors.http import batches, paging
+from tasks.core.connectors.http.auth import OAuth2
+from tasks.core.connectors.http.client import ApiClient, ApiLimits
+from tasks.core.connectors.http.errors import Where
+from tasks.core.connectors.http.pagination import PaginationStyle, Position
+from tasks.core.connectors.http.paging import Page
+from tasks.core.connectors.http.retrying import RetryPolicy
 
 DEFAULT_MAX_RECORDS = 100_000
 
@@ -61,7 +61,7 @@ async def call_api(
             carried out is not repeated, neither here nor by a retry of the task.
 
     Raises:
-        IntegrationError: As in `tasks.plain.http.client.ApiClient.call`.
+        IntegrationError: As in `tasks.core.connectors.http.client.ApiClient.call`.
     """
 
     def call() -> Any:
@@ -94,7 +94,7 @@ async def fetch_page(
         params: Query of every page.
 
     Raises:
-        IntegrationError: As in `tasks.plain.http.paging.fetch_page`.
+        IntegrationError: As in `tasks.core.connectors.http.paging.fetch_page`.
     """
 
     def fetch() -> Page:
@@ -122,10 +122,10 @@ async def fetch_records(
         pagination: How the list is paged.
         params: Query of every page.
         max_records: A longer list is an error; read it with `fetch_page`.
-        at_once: As in `tasks.plain.http.paging.fetch_pages`.
+        at_once: As in `tasks.core.connectors.http.paging.fetch_pages`.
 
     Raises:
-        IntegrationError: As in `tasks.plain.http.paging.fetch_pages`.
+        IntegrationError: As in `tasks.core.connectors.http.paging.fetch_pages`.
     """
 
     def fetch() -> list[Any]:
@@ -166,7 +166,7 @@ async def send_batch(
         The answer's JSON.
 
     Raises:
-        IntegrationError: As in `tasks.plain.http.batches.send_batch`.
+        IntegrationError: As in `tasks.core.connectors.http.batches.send_batch`.
     """
 
     def send() -> Any:

@@ -20,16 +20,16 @@ from sqlalchemy import Engine
 from blocks.errors import IntegrationError, MisconfiguredError
 from blocks.http_api import HttpApi
 from tasks.api import is_transient, open_api
+from tasks.core.connectors.http.client import ApiClient
+from tasks.core.formats.records.validation import RecordValidator
+from tasks.core.state.database import open_database
+from tasks.core.sync.api_import.cursors import Cursors
+from tasks.core.sync.api_import.importing import import_changes as import_window
+from tasks.core.sync.api_import.job import ImportJob, ImportOutcome
+from tasks.core.sync.api_import.source import IncrementalList, Range
+from tasks.core.sync.batches.http_sink import HttpSink
+from tasks.core.sync.batches.sink import RecordSink
 from tasks.outcomes import counted, failed
-from tasks.plain.cursors.cursors import Cursors
-from tasks.plain.data_import.importing import import_changes as import_window
-from tasks.plain.data_import.job import ImportJob, ImportOutcome
-from tasks.plain.data_import.source import IncrementalList, Range
-from tasks.plain.file_import.http_sink import HttpSink
-from tasks.plain.file_import.sink import RecordSink
-from tasks.plain.http.client import ApiClient
-from tasks.plain.records.validation import RecordValidator
-from tasks.plain.state.database import open_database
 from tasks.progress import work_in_thread
 from tasks.rejects import dashed
 

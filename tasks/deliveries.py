@@ -21,19 +21,19 @@ from prefect.task_engine import run_task_async
 from prefect.utilities.annotations import quote
 
 from blocks.errors import IntegrationError, TransientError
-from tasks.outcomes import failed
-from tasks.plain.inbox.delivery import Delivery, Outcome, handed_to, parked
-from tasks.plain.inbox.doorbell import EVENT_NAME, related_tags, resource_id
-from tasks.plain.inbox.draining import Drain, DrainReport, DrainSettings, Failure
-from tasks.plain.inbox.drains import Drains
-from tasks.plain.inbox.settlement import (
+from tasks.core.intake.inbox.delivery import Delivery, Outcome, handed_to, parked
+from tasks.core.intake.inbox.doorbell import EVENT_NAME, related_tags, resource_id
+from tasks.core.intake.inbox.draining import Drain, DrainReport, DrainSettings, Failure
+from tasks.core.intake.inbox.drains import Drains
+from tasks.core.intake.inbox.settlement import (
     Settlement,
     settle_crashes,
     settle_error,
     settle_outcome,
 )
-from tasks.plain.inbox.store import Inbox
-from tasks.plain.state.database import open_database
+from tasks.core.intake.inbox.store import Inbox
+from tasks.core.state.database import open_database
+from tasks.outcomes import failed
 
 Handle: TypeAlias = Callable[[Delivery], "Awaitable[Outcome | None] | Outcome | None"]
 AsTaskRun: TypeAlias = Callable[[Delivery], Awaitable[Settlement]]

@@ -9,10 +9,10 @@ from prefect import task
 
 from blocks.http_api import HttpApi
 from tasks.api import is_transient, open_api
-from tasks.plain.http import templated_request
-from tasks.plain.http.client import ApiClient
-from tasks.plain.http.templated_request import RequestTemplate, compile_request
-from tasks.plain.webhooks.published_events import PublishedEvents
+from tasks.core.connectors.http import templated_request
+from tasks.core.connectors.http.client import ApiClient
+from tasks.core.connectors.http.templated_request import RequestTemplate, compile_request
+from tasks.core.intake.webhooks.published_events import PublishedEvents
 
 
 def published_events(application: ApiClient, path: str = "asyncapi.json") -> PublishedEvents:
@@ -49,7 +49,7 @@ async def send_request(
         record: The record concerned, for run names and errors.
 
     Raises:
-        IntegrationError: As in `tasks.plain.http.templated_request.send_request`.
+        IntegrationError: As in `tasks.core.connectors.http.templated_request.send_request`.
     """
 
     def send() -> dict[str, Any]:

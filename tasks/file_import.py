@@ -22,19 +22,19 @@ from sqlalchemy import Engine
 from blocks.errors import IntegrationError, TransientError
 from blocks.http_api import HttpApi
 from tasks.api import open_api
+from tasks.core.connectors.folders.protocol import RemoteFile, RemoteFolder
+from tasks.core.formats.records.formats import FileFormat
+from tasks.core.formats.records.validation import RecordValidator
+from tasks.core.state.database import open_database
+from tasks.core.sync.batches.http_sink import HttpSink
+from tasks.core.sync.file_import.importing import import_file, settle_duplicate
+from tasks.core.sync.file_import.job import ImportJob, Outcome
+from tasks.core.sync.file_import.ledger import Ledger
+from tasks.core.sync.file_import.pick_up import PickUp, Waiting, find_ready_files
+from tasks.core.sync.file_import.put_away import PutAway
+from tasks.core.sync.file_import.work_list import WorkItem, plan_work
 from tasks.folders import open_folder
 from tasks.outcomes import counted, failed
-from tasks.plain.file_import.http_sink import HttpSink
-from tasks.plain.file_import.importing import import_file, settle_duplicate
-from tasks.plain.file_import.job import ImportJob, Outcome
-from tasks.plain.file_import.ledger import Ledger
-from tasks.plain.file_import.pick_up import PickUp, Waiting, find_ready_files
-from tasks.plain.file_import.put_away import PutAway
-from tasks.plain.file_import.work_list import WorkItem, plan_work
-from tasks.plain.records.formats import FileFormat
-from tasks.plain.records.validation import RecordValidator
-from tasks.plain.remote_folders.protocol import RemoteFile, RemoteFolder
-from tasks.plain.state.database import open_database
 from tasks.progress import work_in_thread
 
 _COLLECT_AFTER = (10_000, 20, 20)

@@ -23,9 +23,9 @@ from blocks.local_folder import LocalFolder
 from blocks.s3_bucket import S3Bucket
 from blocks.sftp_server import SftpServer
 from tasks.api import is_transient
-from tasks.plain.remote_folders.contents import find_content
-from tasks.plain.remote_folders.local import LocalFiles
-from tasks.plain.remote_folders.protocol import RemoteFile, RemoteFolder, TargetExistsError
+from tasks.core.connectors.folders.contents import find_content
+from tasks.core.connectors.folders.local import LocalFiles
+from tasks.core.connectors.folders.protocol import RemoteFile, RemoteFolder, TargetExistsError
 
 _COPY_BYTES = 1024 * 1024
 
@@ -35,7 +35,7 @@ def _local(block: LocalFolder) -> RemoteFolder:
 
 
 def _sftp(block: SftpServer) -> RemoteFolder:
-    from tasks.plain.remote_folders.sftp import SftpFiles
+    from tasks.core.connectors.folders.sftp import SftpFiles
 
     return SftpFiles(
         block.get_client,
@@ -46,26 +46,26 @@ def _sftp(block: SftpServer) -> RemoteFolder:
 
 
 def _s3(block: S3Bucket) -> RemoteFolder:
-    from tasks.plain.remote_folders.s3 import S3Files
+    from tasks.core.connectors.folders.s3 import S3Files
 
     return S3Files(block.get_client(), block.bucket, system=block.system, prefix=block.prefix)
 
 
 def _dropbox(block: DropboxAccount) -> RemoteFolder:
-    from tasks.plain.remote_folders.dropbox import DropboxFiles
+    from tasks.core.connectors.folders.dropbox import DropboxFiles
 
     return DropboxFiles(block.get_client(), system=block.system, root=block.root_folder)
 
 
 def _google_drive(block: GoogleDriveAccount) -> RemoteFolder:
-    from tasks.plain.remote_folders.google_drive import DriveFiles
+    from tasks.core.connectors.folders.google_drive import DriveFiles
 
     return DriveFiles(block.get_client(), system=block.system, root_id=block.folder_id)
 
 
 def _azure_files(block: AzureFileShare) -> RemoteFolder:
     client = block.get_client()  # first, as it says what to install if that is missing
-    from tasks.plain.remote_folders.azure_files import AzureFiles
+    from tasks.core.connectors.folders.azure_files import AzureFiles
 
     return AzureFiles(client, system=block.system, root=block.root_folder)
 

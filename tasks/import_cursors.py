@@ -10,9 +10,9 @@ from typing import TypeVar
 from prefect import task
 from prefect.artifacts import acreate_table_artifact
 
-from tasks.plain.cursors.cursors import Cursors, StreamState
-from tasks.plain.cursors.windows import Windows
-from tasks.plain.state.database import open_database
+from tasks.core.state.database import open_database
+from tasks.core.sync.api_import.cursors import Cursors, StreamState
+from tasks.core.sync.api_import.windows import Windows
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ async def set_cursor(stream: str, cursor: str | None, *, dry_run: bool) -> str |
         Where it was.
 
     Raises:
-        IntegrationError: As in `tasks.plain.cursors.cursors.Cursors.set`.
+        IntegrationError: As in `tasks.core.sync.api_import.cursors.Cursors.set`.
     """
     return await _operate(lambda cursors: cursors.set(stream, cursor, dry_run=dry_run))
 

@@ -14,16 +14,16 @@ from prefect import task
 from prefect.artifacts import acreate_markdown_artifact
 from prefect.settings import PREFECT_UI_URL
 
-from tasks.deliveries import ring_doorbell
-from tasks.plain.inbox.delivery import Delivery
-from tasks.plain.inbox.drains import Drains
-from tasks.plain.inbox.operations import (
+from tasks.core.intake.inbox.delivery import Delivery
+from tasks.core.intake.inbox.drains import Drains
+from tasks.core.intake.inbox.operations import (
     UNEVENTFUL,
     DeliverySummary,
     InboxOperations,
     Selection,
 )
-from tasks.plain.state.database import open_database
+from tasks.core.state.database import open_database
+from tasks.deliveries import ring_doorbell
 
 Status: TypeAlias = Literal[
     "queued", "received", "claimed", "failed", "parked", "done", "ignored", "cancelled"

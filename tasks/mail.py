@@ -9,8 +9,8 @@ from prefect.cache_policies import NO_CACHE
 
 from blocks.mail_server import MailServer
 from tasks.api import is_transient
-from tasks.plain import mail as plain
-from tasks.plain.mail import Mail, SentMail
+from tasks.core.connectors import smtp as plain
+from tasks.core.connectors.smtp import Mail, SentMail
 
 
 @task(task_run_name="mail {mail.subject}", cache_policy=NO_CACHE, retry_condition_fn=is_transient)
@@ -23,7 +23,7 @@ async def send_mail(server: MailServer, mail: Mail) -> SentMail:
             then has one Message-ID, and mail systems drop the second.
 
     Raises:
-        IntegrationError: As in `tasks.plain.mail.send_mail`.
+        IntegrationError: As in `tasks.core.connectors.smtp.send_mail`.
     """
     return await asyncio.to_thread(hand_in, server, mail)
 

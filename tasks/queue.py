@@ -21,21 +21,21 @@ from blocks.rabbitmq_broker import RabbitMqBroker
 from blocks.redis_server import RedisServer
 from blocks.sqs_queue import SqsQueue as SqsQueueBlock
 from tasks.api import is_transient, open_api
+from tasks.core.connectors.messages.decoding import AnyBytes
+from tasks.core.connectors.messages.message import Message, MessageSource
+from tasks.core.connectors.messages.rabbitmq import RabbitMqQueue
+from tasks.core.connectors.messages.redis_streams import RedisStream
+from tasks.core.connectors.messages.sqs import SqsQueue
+from tasks.core.formats.records.formats import FileFormat
+from tasks.core.intake.inbox.rows import Claimer
+from tasks.core.intake.inbox.store import Inbox
+from tasks.core.intake.inbox.writer import InboxWriter
+from tasks.core.intake.messages.reading import MessageReader, MessageReading
+from tasks.core.intake.messages.replayed_messages import ReplayedMessages
+from tasks.core.state.database import open_database
+from tasks.core.sync.record_import.importing import Entry, EntryReject, RecordImporter
+from tasks.core.sync.record_import.queue_messages import Park, Sink, take_waiting
 from tasks.outcomes import counted, ended_as, failed
-from tasks.plain.inbox.rows import Claimer
-from tasks.plain.inbox.store import Inbox
-from tasks.plain.inbox.writer import InboxWriter
-from tasks.plain.message_sources.decoding import AnyBytes
-from tasks.plain.message_sources.message import Message, MessageSource
-from tasks.plain.message_sources.rabbitmq import RabbitMqQueue
-from tasks.plain.message_sources.reading import MessageReader, MessageReading
-from tasks.plain.message_sources.redis_streams import RedisStream
-from tasks.plain.message_sources.replayed_messages import ReplayedMessages
-from tasks.plain.message_sources.sqs import SqsQueue
-from tasks.plain.message_sources.waiting_messages import Park, Sink, take_waiting
-from tasks.plain.record_import.importing import Entry, EntryReject, RecordImporter
-from tasks.plain.records.formats import FileFormat
-from tasks.plain.state.database import open_database
 from tasks.record_import import RecordImport
 from tasks.rejects import show_rejects
 

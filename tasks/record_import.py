@@ -9,10 +9,10 @@ from typing import Protocol
 from pydantic import BaseModel
 
 from blocks.http_api import HttpApi
-from tasks.plain.file_import.http_sink import HttpSink
-from tasks.plain.http.client import ApiClient
-from tasks.plain.record_import.importing import RecordImporter
-from tasks.plain.records.formats import FileFormat
+from tasks.core.connectors.http.client import ApiClient
+from tasks.core.formats.records.formats import FileFormat
+from tasks.core.sync.batches.http_sink import HttpSink
+from tasks.core.sync.record_import.importing import RecordImporter
 
 
 class HoldsFiles(Protocol):

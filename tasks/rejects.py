@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from prefect.artifacts import acreate_table_artifact
 
-from tasks.plain.record_import.importing import EntryReject
+from tasks.core.sync.record_import.importing import EntryReject
 
 
 async def show_rejects(key: str, description: str, rejects: Sequence[EntryReject]) -> None:

@@ -26,21 +26,35 @@ from blocks.mail_server import MailServer
 from blocks.sms_account import SmsAccount
 from tasks.api import is_transient
 from tasks.connections import load_connection
+from tasks.core.connectors.http.errors import OutcomeUnknownError
+from tasks.core.formats.reports import building
+from tasks.core.formats.reports.building import NoData, ReportFormat
+from tasks.core.formats.reports.packaging import Package
+from tasks.core.formats.reports.report import Report
+from tasks.core.formats.reports.rows import Rows
+from tasks.core.state.database import open_database
+from tasks.core.sync.report_export.deliveries import Claim, Delivered, Deliveries, Receipt
+from tasks.core.sync.report_export.delivering import (
+    BuiltReport,
+    put_report,
+    report_mail,
+    report_sms,
+)
+from tasks.core.sync.report_export.destinations import (
+    Destination,
+    FolderDestination,
+    MailDestination,
+)
+from tasks.core.sync.report_export.keeping import (
+    forget_report,
+    keep_report,
+    kept_report,
+    sweep_reports,
+)
+from tasks.core.sync.report_export.story import DeliveryOutcome, report_story
 from tasks.folders import FOLDER_BLOCKS, open_folder
 from tasks.mail import hand_in
 from tasks.outcomes import failed
-from tasks.plain.http.errors import OutcomeUnknownError
-from tasks.plain.reports import building
-from tasks.plain.reports.building import NoData, ReportFormat
-from tasks.plain.reports.deliveries import Claim, Delivered, Deliveries, Receipt
-from tasks.plain.reports.delivering import BuiltReport, put_report, report_mail, report_sms
-from tasks.plain.reports.destinations import Destination, FolderDestination, MailDestination
-from tasks.plain.reports.keeping import forget_report, keep_report, kept_report, sweep_reports
-from tasks.plain.reports.packaging import Package
-from tasks.plain.reports.report import Report
-from tasks.plain.reports.rows import Rows
-from tasks.plain.reports.story import DeliveryOutcome, report_story
-from tasks.plain.state.database import open_database
 from tasks.sms import hand_over
 
 FOLDER_VARIABLE = "INTEGRATIONS_REPORTS_DIR"
@@ -65,7 +79,7 @@ async def build_report_file(
         report: What.
         rows: The data.
         file_format: Options of the format.
-        name_template: Of the file's name; see `tasks.plain.reports.names.report_name`.
+        name_template: Of the file's name; see `tasks.core.formats.reports.names.report_name`.
         package: Zip or encrypt it.
         no_data: Without rows: write an empty report, return None, or fail.
 

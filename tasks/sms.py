@@ -10,8 +10,8 @@ from prefect.cache_policies import NO_CACHE
 
 from blocks.sms_account import SmsAccount
 from tasks.api import is_transient
-from tasks.plain import sms as plain
-from tasks.plain.sms import SentText, TextMessage
+from tasks.core.connectors import sms as plain
+from tasks.core.connectors.sms import SentText, TextMessage
 
 
 @task(task_run_name="send text message", cache_policy=NO_CACHE, retry_condition_fn=is_transient)
@@ -22,11 +22,11 @@ async def send_sms(
 
     Args:
         account: Whose it is, and from which number.
-        message: What; `tasks.plain.sms.sms_text` keeps it short and its link whole.
+        message: What; `tasks.core.connectors.sms.sms_text` keeps it short and its link whole.
         look_since_at: Look first whether the same text went to the same number since then.
 
     Raises:
-        IntegrationError: As in `tasks.plain.sms.send_sms`.
+        IntegrationError: As in `tasks.core.connectors.sms.send_sms`.
     """
     return await asyncio.to_thread(hand_over, account, message, look_since_at=look_since_at)
 

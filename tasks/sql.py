@@ -15,18 +15,18 @@ from prefect.states import Completed
 from blocks.errors import IntegrationError
 from blocks.sql_database import SqlDatabase
 from tasks.api import is_transient, open_api
-from tasks.outcomes import counted, ended_as, failed
-from tasks.plain.cursors.cursors import Busy, Cursors
-from tasks.plain.sql_tables.changed_rows import ChangedRows, ChangedRowsSettings
-from tasks.plain.sql_tables.report_table import ReportTable
-from tasks.plain.sql_tables.row_import import (
+from tasks.core.connectors.sql.changed_rows import ChangedRows, ChangedRowsSettings
+from tasks.core.connectors.sql.report_table import ReportTable
+from tasks.core.connectors.sql.row_queue import RowQueue, RowQueueSettings
+from tasks.core.state.database import open_database
+from tasks.core.sync.api_import.cursors import Busy, Cursors
+from tasks.core.sync.record_import.table_rows import (
     FileColumn,
     RowsImported,
     import_changed_rows,
     import_waiting_rows,
 )
-from tasks.plain.sql_tables.row_queue import RowQueue, RowQueueSettings
-from tasks.plain.state.database import open_database
+from tasks.outcomes import counted, ended_as, failed
 from tasks.record_import import RecordImport
 from tasks.rejects import show_rejects
 

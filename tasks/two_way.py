@@ -12,13 +12,13 @@ from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.runtime import flow_run
 
 from tasks.api import is_transient
-from tasks.plain.http.client import ApiClient
-from tasks.plain.http.pagination import PaginationStyle, Position
-from tasks.plain.http.paging import fetch_page
-from tasks.plain.identity_map.sides import Side
-from tasks.plain.two_way.records import Found
-from tasks.plain.two_way.syncing import TwoWaySync
-from tasks.plain.two_way.walking import Told, WalkReport, bring_in_step, bring_page_in_step
+from tasks.core.connectors.http.client import ApiClient
+from tasks.core.connectors.http.pagination import PaginationStyle, Position
+from tasks.core.connectors.http.paging import fetch_page
+from tasks.core.sync.two_way.identity_map.sides import Side
+from tasks.core.sync.two_way.records import Found
+from tasks.core.sync.two_way.syncing import TwoWaySync
+from tasks.core.sync.two_way.walking import Told, WalkReport, bring_in_step, bring_page_in_step
 
 _RETRY_DELAYS_S = [1.0, 5.0]
 _UNSEEN_AT_ONCE = 500

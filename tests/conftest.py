@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from sqlalchemy import Engine
 
-from tasks.plain.state.database import open_database
+from tasks.core.state.database import open_database
 
 # No test judges by the clock: the machines are shared.
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -23,7 +23,7 @@ settings.load_profile("shared")
 # Prefect's test server would call home, and log that it cannot.
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 
-pytest_plugins = ["tests.watchdog", "tests.leftovers", "deployments.sandbox.pytest_plugin"]
+pytest_plugins = ["tests.watchdog", "tests.leftovers", "sandbox.pytest_plugin"]
 
 POSTGRESQL_URL = os.environ.get(
     "TEST_POSTGRESQL_URL", "postgresql://postgres@127.0.0.1:5432/postgres"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from sqlalchemy import Engine, event
 
-from tasks.plain.file_import.sink import Sent
+from tasks.core.sync.batches.sink import Sent
 
 
 class KillSwitch:

@@ -16,20 +16,20 @@ import pytest
 import yaml
 from prefect.events.schemas.automations import AutomationCore
 
-from deployments.gateway.metrics import Metrics
-from deployments.listeners.metrics import ListenerMetrics
-from deployments.listeners.sources import AnySource, SourceDeclaration
 from deployments.register_blocks import block_types
-from deployments.sandbox.own_app.events import EVENT_TYPES
-from deployments.sandbox.own_app.records import RESOURCES
-from deployments.sandbox.own_app.serving import RunningOwnApp
-from tasks.plain.application_records import MODELS
-from tasks.plain.integrations.declarations import EndpointDeclaration, read_declarations
-from tasks.plain.integrations.registrations import (
+from deployments.services.gateway.metrics import Metrics
+from deployments.services.listeners.metrics import ListenerMetrics
+from deployments.services.listeners.sources import AnySource, SourceDeclaration
+from sandbox.systems.own_app.events import EVENT_TYPES
+from sandbox.systems.own_app.records import RESOURCES
+from sandbox.systems.own_app.serving import RunningOwnApp
+from tasks.core.registry.declarations import EndpointDeclaration, read_declarations
+from tasks.core.registry.registrations import (
     Registration,
     RestRegistration,
     SalesforceRegistration,
 )
+from tasks.core.sync.batches.application_records import MODELS
 
 PROJECT = Path(__file__).parents[1]
 FLOWS = {path.parent.name for path in (PROJECT / "flows").glob("*/__init__.py")}
@@ -273,12 +273,9 @@ def test_units_start_what_there_is(file):
     service = unit["Service"]
     python, _, module, *options = service["ExecStart"].split()
     assert python == f"{service['WorkingDirectory']}/.venv/bin/python"
-    source = importlib.util.find_spec(module)
-    assert source is not None
-    assert source.origin is not None
-    text = Path(source.origin).read_text()
-    if source.submodule_search_locations:
-        text = (Path(source.origin).parent / "__main__.py").read_text()
+    assert importlib.util.find_spec(module) is not None
+    place = PROJECT / "deployments/services" / module.removeprefix("deployments.")
+    text = (place / "__main__.py" if place.is_dir() else place.with_suffix(".py")).read_text()
     for option in options[::2]:
         # those of prefect_on_sqlite are Prefect's own
         assert f'"{option}"' in text or module == "deployments.prefect_on_sqlite", option

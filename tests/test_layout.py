@@ -17,7 +17,7 @@ from prefect import Flow
 
 from deployments.register_blocks import block_types
 from deployments.work_pool import WORK_POOL
-from tasks.plain.integrations.declarations import read_declarations
+from tasks.core.registry.declarations import read_declarations
 
 PROJECT = Path(__file__).parents[1]
 PACKAGES = ("blocks", "tasks", "flows", "deployments")
@@ -193,7 +193,7 @@ def test_every_module_says_what_it_promises():
 
 def test_the_gateway_runs_without_prefect():
     """Importing the gateway loads no Prefect: it accepts deliveries while Prefect is down."""
-    code = "import sys, deployments.gateway.app; sys.exit('prefect' in sys.modules)"
+    code = "import sys, deployments.services.gateway.app; sys.exit('prefect' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=PROJECT).returncode == 0
 
 

@@ -37,8 +37,8 @@ def ours(at_once: int = 1) -> Case:
     """The project's HTTP layer, as an import uses it."""
     from blocks.http_api import HttpApi
     from tasks.api import open_api
-    from tasks.plain.http.pagination import PageNumber
-    from tasks.plain.http.paging import fetch_pages, read_ahead
+    from tasks.core.connectors.http.pagination import PageNumber
+    from tasks.core.connectors.http.paging import fetch_pages, read_ahead
 
     style = PageNumber(records_path="records", total_pages_path="total_pages")
 
@@ -59,13 +59,13 @@ def whole_import() -> Case:
 
     from blocks.http_api import HttpApi
     from tasks.api import open_api
-    from tasks.plain.cursors.cursors import Cursors
-    from tasks.plain.data_import.importing import import_changes
-    from tasks.plain.data_import.job import ImportJob
-    from tasks.plain.data_import.source import IncrementalList
-    from tasks.plain.file_import.sink import Sent
-    from tasks.plain.records.validation import RecordValidator
-    from tasks.plain.state.database import open_database
+    from tasks.core.formats.records.validation import RecordValidator
+    from tasks.core.state.database import open_database
+    from tasks.core.sync.api_import.cursors import Cursors
+    from tasks.core.sync.api_import.importing import import_changes
+    from tasks.core.sync.api_import.job import ImportJob
+    from tasks.core.sync.api_import.source import IncrementalList
+    from tasks.core.sync.batches.sink import Sent
 
     class Order(BaseModel):
         id: str

@@ -13,7 +13,7 @@ from benchmarks.drain.stack import running_stack, show
 from benchmarks.ingest.peers import PATHS, install
 from benchmarks.ingest.peers import n8n as running_n8n
 from benchmarks.ingest.servers import free_port
-from deployments.sandbox.own_app.serving import RunningOwnApp, running_own_app
+from sandbox.systems.own_app.serving import RunningOwnApp, running_own_app
 
 _STOCK = """
 import sys, uuid

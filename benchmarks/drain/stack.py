@@ -26,9 +26,9 @@ from typing import Any
 import psutil
 import yaml
 
-from deployments.demo.places import PROJECT, Places, choose_places
-from deployments.sandbox.own_app.serving import RunningOwnApp, running_own_app
-from deployments.send_sample import Sample, endpoint_of, signed_headers
+from sandbox.demo.places import PROJECT, Places, choose_places
+from sandbox.send_sample import Sample, endpoint_of, signed_headers
+from sandbox.systems.own_app.serving import RunningOwnApp, running_own_app
 
 PREFECT_FILE = Path(__file__).with_name("prefect.yaml")
 _PYTHON = [sys.executable, "-m"]

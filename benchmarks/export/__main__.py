@@ -27,11 +27,11 @@ import httpx
 import yaml
 
 from benchmarks.drain.stack import Stack, running_stack, show
-from deployments.demo.places import PROJECT
-from deployments.sandbox import fulfilment_api
-from deployments.sandbox.fulfilment_api import FulfilmentSandbox
-from deployments.send_sample import endpoint_of
-from tasks.plain.http.retrying import RetryPolicy
+from sandbox.demo.places import PROJECT
+from sandbox.send_sample import endpoint_of
+from sandbox.systems import fulfilment_api
+from sandbox.systems.fulfilment_api import FulfilmentSandbox
+from tasks.core.connectors.http.retrying import RetryPolicy
 
 _BATCH = 500
 _RETRIED = {408, 429, 500, 502, 503, 504}

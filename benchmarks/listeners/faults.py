@@ -18,8 +18,8 @@ import psycopg
 import yaml
 
 from benchmarks.listeners import sqs_service
-from deployments.sandbox import fault_proxy, imap_server, kafka_cluster
-from deployments.sandbox.message_brokers import (
+from sandbox.systems import fault_proxy, imap_server, kafka_cluster
+from sandbox.systems.message_brokers import (
     Broker,
     Kafka,
     Mailbox,
@@ -29,7 +29,7 @@ from deployments.sandbox.message_brokers import (
     Redis,
     Sqs,
 )
-from tasks.plain.state.database import open_database
+from tasks.core.state.database import open_database
 
 SERVER = ("127.0.0.1", 5432)
 COUNT = int(os.environ.get("COUNT", "10000"))
@@ -166,7 +166,7 @@ def bodies(name: str, kind: str) -> list[bytes]:
         ).fetchall()
     if kind != "imap":
         return [bytes(body) for (body,) in rows]
-    from tasks.plain.message_sources.received_mail import read_mail
+    from tasks.core.connectors.messages.received_mail import read_mail
 
     return [read_mail(bytes(body)).attachments[0].content for (body,) in rows]
 

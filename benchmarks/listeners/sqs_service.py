@@ -16,7 +16,7 @@ from functools import wraps
 from threading import Lock
 from typing import Any
 
-from deployments.sandbox import s3_server
+from sandbox.systems import s3_server
 
 _POLL_S = 0.05
 

@@ -19,12 +19,12 @@ from typing import Any
 import psycopg
 import yaml
 
-from deployments.listeners.declarations import read_declarations
-from deployments.listeners.listening import Pace
-from deployments.listeners.service import Listeners
-from deployments.sandbox import kafka_cluster
-from deployments.sandbox.message_brokers import Broker, Kafka, Mqtt, Nats, RabbitMq, Redis
-from tasks.plain.state.database import open_database
+from deployments.services.listeners.declarations import read_declarations
+from deployments.services.listeners.listening import Pace
+from deployments.services.listeners.service import Listeners
+from sandbox.systems import kafka_cluster
+from sandbox.systems.message_brokers import Broker, Kafka, Mqtt, Nats, RabbitMq, Redis
+from tasks.core.state.database import open_database
 
 COUNT = 20_000
 _LOOK_EVERY_S = 0.02

@@ -27,7 +27,8 @@ from prefect.events import EventTrigger, emit_event
 from benchmarks.start_latency.stack import FAST, STOCK, Stack, running_stack
 
 _PROCESSES = 10
-_WORKER = "deployments.launcher.worker"
+_WORKER = "deployments.services.launcher.worker"
+_PARENT = "deployments.services.launcher.parent"
 
 
 async def main() -> None:
@@ -153,7 +154,7 @@ async def _memory(stack: Stack, flow: str) -> None:
     print(f"  stock  {stock_mb:.0f} MB")
     for part, size_mb in fast.items():
         print(f"  {part:29} {size_mb:4.0f} MB")
-    print(f"  ratio, parent and children: {fast['deployments.launcher.parent'] / stock_mb:.2f}")
+    print(f"  ratio, parent and children: {fast[_PARENT] / stock_mb:.2f}")
     print(f"  ratio, everything: {sum(fast.values()) / stock_mb:.2f}", flush=True)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.start_latency.stack import FAST, Stack, running_stack
-from deployments.launcher.protocol import SOCKET_VARIABLE
+from deployments.services.launcher.protocol import SOCKET_VARIABLE
 
 _POLLS_S = (10.0, 5.0, 2.0, 1.0, 0.5)
 
@@ -31,7 +31,7 @@ async def main() -> None:
         await _report(stack, "doorbell", options.runs, options.idle_s)
         stack.stop(FAST)
         path = stack.folder / "socket"
-        stack.spawn("parent", ["-m", "deployments.launcher.parent", f"--socket={path}"])
+        stack.spawn("parent", ["-m", "deployments.services.launcher.parent", f"--socket={path}"])
         stack.wait_for_output("parent", "ready")
         for seconds in _POLLS_S:
             stack.spawn(

@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.start_latency.stack import FAST, running_stack
-from deployments.launcher.protocol import send_request
+from deployments.services.launcher.protocol import send_request
 
 
 async def main() -> None:
@@ -47,7 +47,7 @@ async def main() -> None:
 def _parent(folder: Path) -> Iterator[psutil.Process]:
     (folder / "no_job.py").touch()
     os.environ["PYTHONPATH"] = str(folder)  # of the requests as well: both must agree
-    command = ["-m", "deployments.launcher.parent", f"--socket={folder}/socket"]
+    command = ["-m", "deployments.services.launcher.parent", f"--socket={folder}/socket"]
     preload = ["--preload=prefect.flow_engine", "--preload=pandas", "--engine=no_job"]
     with (folder / "said").open("w") as said:
         parent = psutil.Popen(

@@ -28,8 +28,8 @@ import yaml
 from benchmarks.drain import stack as drain_stack
 from benchmarks.drain.stack import Stack
 from benchmarks.ingest.servers import free_port
-from deployments.sandbox import tax_api
-from deployments.sandbox.own_app.serving import running_own_app
+from sandbox.systems import tax_api
+from sandbox.systems.own_app.serving import running_own_app
 
 HERE = Path(__file__).parent
 _DEADLINE_S = 5.0  # of the endpoint that is overloaded, as declared
@@ -56,7 +56,7 @@ class SynchronousStack(Stack):
         file = HERE / "prefect.yaml"
         self._commands |= {
             "worker": [
-                *(*python, "deployments.launcher", "--pool=integrations", "--limit=4"),
+                *(*python, "deployments.services.launcher", "--pool=integrations", "--limit=4"),
                 f"--prefect-file={file}",
             ],
             "stock-worker": [*python, "prefect", "worker", "start", "--pool=stock"],

@@ -13,10 +13,10 @@ from flows.price_quote.quotes import Priced, QuoteRequest, make_quote, priced_li
 from flows.price_quote.tax import ask_for_tax
 from tasks.answering import ANSWERING, answer_requests
 from tasks.api import open_api
-from tasks.plain.http.client import ApiClient
-from tasks.plain.inbox.delivery import Delivery
-from tasks.plain.inbox.draining import DrainSettings
-from tasks.plain.synchronous.answer import Answer
+from tasks.core.connectors.http.client import ApiClient
+from tasks.core.intake.inbox.answer import Answer
+from tasks.core.intake.inbox.delivery import Delivery
+from tasks.core.intake.inbox.draining import DrainSettings
 
 WORK_S = 0.5
 _CONCURRENCY = 8

@@ -1,1 +1,1 @@
-"""Fast starts: flow runs fork from a parent that has imported everything already."""
+"""The launcher's commands: work pools remember them, so they keep their names."""

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 from pydantic import BaseModel
 
 from blocks.callback_signature import CallbackSignature
-from tasks.plain.inbox.delivery import Outcome, done, ignored
-from tasks.plain.synchronous.callback_sending import callback_body, send_callback
-from tasks.plain.synchronous.requests import Requests
+from tasks.core.intake.inbox.delivery import Outcome, done, ignored
+from tasks.core.intake.replies.callback_sending import callback_body, send_callback
+from tasks.core.intake.replies.requests import Requests
 
 
 class SendCallback(BaseModel):
@@ -34,7 +34,7 @@ async def send_result(
         load_signature: Gives the block of a slug.
 
     Raises:
-        IntegrationError: As in `tasks.plain.synchronous.callback_sending.send_callback`.
+        IntegrationError: As in `tasks.core.intake.replies.callback_sending.send_callback`.
     """
     request = await asyncio.to_thread(requests.read, wanted.request)
     if request is None or request.answer is None or request.callback is None:

@@ -9,12 +9,12 @@ from prefect import State, flow
 from blocks.callback_signature import CallbackSignature
 from flows.callback_sending.callbacks import SendCallback, send_result
 from tasks.connections import load_connection
+from tasks.core.intake.inbox.delivery import Delivery, Outcome
+from tasks.core.intake.inbox.draining import DrainSettings
+from tasks.core.intake.inbox.ending import CALLBACK_EVENT, CALLBACKS
+from tasks.core.intake.replies.requests import Requests
+from tasks.core.state.database import open_database
 from tasks.deliveries import handle_deliveries, name_run
-from tasks.plain.inbox.delivery import Delivery, Outcome
-from tasks.plain.inbox.draining import DrainSettings
-from tasks.plain.state.database import open_database
-from tasks.plain.synchronous.ending import CALLBACK_EVENT, CALLBACKS
-from tasks.plain.synchronous.requests import Requests
 
 
 @flow(name="callback-sending", flow_run_name=name_run)

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, Field
 
-from tasks.plain.identity_map.sides import Side
-from tasks.plain.two_way.deciding import Snapshot, changed_at_of
-from tasks.plain.two_way.rule import ConflictRule
+from tasks.core.sync.two_way.deciding import Snapshot, changed_at_of
+from tasks.core.sync.two_way.identity_map.sides import Side
+from tasks.core.sync.two_way.rule import ConflictRule
 
 KIND = "crm_contacts"
 CRM: Side = "left"

@@ -18,12 +18,12 @@ from flows.crm_contacts.deliveries import ContactSync
 from flows.crm_contacts.sides import CRM_PAGES, OWN_APP_PAGES
 from tasks.api import open_api
 from tasks.connections import load_connection
+from tasks.core.intake.inbox.draining import DrainSettings
+from tasks.core.state.database import open_database
+from tasks.core.sync.two_way.identity_map.pairs import IdentityMap
+from tasks.core.sync.two_way.walking import WalkReport
 from tasks.deliveries import handle_deliveries, name_run
 from tasks.outcomes import failed
-from tasks.plain.identity_map.pairs import IdentityMap
-from tasks.plain.inbox.draining import DrainSettings
-from tasks.plain.state.database import open_database
-from tasks.plain.two_way.walking import WalkReport
 from tasks.two_way import bring_unseen_in_step, find_all_unseen, joined, show_walk, walk_list
 
 _PAGE_SIZE = {"limit": 200}

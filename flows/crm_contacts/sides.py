@@ -14,10 +14,10 @@ from pydantic import ValidationError
 
 from blocks.errors import BadPayloadError, UpstreamRejectedError
 from flows.crm_contacts.contacts import CrmContact, OwnContact, crm_properties
-from tasks.plain.http.client import ApiClient, path_segment
-from tasks.plain.http.pagination import BodyCursor
-from tasks.plain.two_way.deciding import Snapshot, Value
-from tasks.plain.two_way.records import ChangedMeanwhileError, Found
+from tasks.core.connectors.http.client import ApiClient, path_segment
+from tasks.core.connectors.http.pagination import BodyCursor
+from tasks.core.sync.two_way.deciding import Snapshot, Value
+from tasks.core.sync.two_way.records import ChangedMeanwhileError, Found
 
 CRM_PAGES = BodyCursor(records_path="results", cursor_path="paging.next_cursor")
 OWN_APP_PAGES = BodyCursor(records_path="records")
@@ -26,7 +26,7 @@ _SOURCE = {"X-Source": "crm-contacts"}
 
 
 class CrmRecords:
-    """The CRM's contacts; as `tasks.plain.two_way.records.Records`."""
+    """The CRM's contacts; as `tasks.core.sync.two_way.records.Records`."""
 
     name = "CRM"
 
@@ -93,7 +93,7 @@ class CrmRecords:
 
 
 class OwnAppRecords:
-    """The application's contacts; as `tasks.plain.two_way.records.Records`.
+    """The application's contacts; as `tasks.core.sync.two_way.records.Records`.
 
     Args:
         api: The application.

@@ -6,10 +6,10 @@ from typing import Any
 
 from prefect import State, flow
 
+from tasks.core.intake.inbox.delivery import Delivery
+from tasks.core.intake.inbox.draining import DrainSettings
+from tasks.core.intake.inbox.routing import Route, route
 from tasks.deliveries import handing_over_by, handle_deliveries, name_run
-from tasks.plain.inbox.delivery import Delivery
-from tasks.plain.inbox.draining import DrainSettings
-from tasks.plain.inbox.routing import Route, route
 
 
 @flow(name="deliveries-dispatch", flow_run_name=name_run)

@@ -10,6 +10,10 @@ from prefect.states import Completed
 
 from blocks.http_api import HttpApi
 from tasks.connections import load_connection
+from tasks.core.formats.records.formats import FileFormat
+from tasks.core.sync.batches.application_records import MODELS, RecordType
+from tasks.core.sync.file_import.pick_up import PickUp
+from tasks.core.sync.file_import.put_away import PutAway
 from tasks.file_import import (
     FileImport,
     import_files,
@@ -19,10 +23,6 @@ from tasks.file_import import (
 )
 from tasks.folders import FOLDER_BLOCKS
 from tasks.outcomes import failed
-from tasks.plain.application_records import MODELS, RecordType
-from tasks.plain.file_import.pick_up import PickUp
-from tasks.plain.file_import.put_away import PutAway
-from tasks.plain.records.formats import FileFormat
 
 
 def name_run() -> str:

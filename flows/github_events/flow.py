@@ -15,10 +15,10 @@ from flows.github_events.activities import (
 )
 from tasks.api import open_api
 from tasks.connections import load_connection
+from tasks.core.connectors.http.client import ApiClient
+from tasks.core.intake.inbox.delivery import Delivery, Outcome, ignored
+from tasks.core.intake.inbox.draining import DrainSettings
 from tasks.deliveries import handle_deliveries, name_run
-from tasks.plain.http.client import ApiClient
-from tasks.plain.inbox.delivery import Delivery, Outcome, ignored
-from tasks.plain.inbox.draining import DrainSettings
 
 
 @flow(name="github-events", flow_run_name=name_run)

@@ -8,6 +8,7 @@ from typing import Any
 from prefect import State, flow
 from prefect.states import Completed
 
+from tasks.core.intake.inbox.operations import Selection
 from tasks.deliveries import name_run
 from tasks.inbox_operations import (
     Status,
@@ -18,7 +19,6 @@ from tasks.inbox_operations import (
     show_deliveries,
     show_payloads,
 )
-from tasks.plain.inbox.operations import Selection
 
 
 @flow(name="replay-deliveries")

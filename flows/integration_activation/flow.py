@@ -17,14 +17,14 @@ from tasks.activation import (
     switch,
     working_on,
 )
-from tasks.outcomes import failed
-from tasks.plain.activation.activating import Registered
-from tasks.plain.activation.ledger import ActivationState
-from tasks.plain.activation.wanted import (
+from tasks.core.registry.activation.activating import Registered
+from tasks.core.registry.activation.ledger import ActivationState
+from tasks.core.registry.activation.wanted import (
     declared_integration,
     declared_integrations,
     wanted_registrations,
 )
+from tasks.outcomes import failed
 
 
 @flow(name="activate-integration", flow_run_name="activate {integration}")

@@ -10,9 +10,9 @@ from blocks.http_api import HttpApi
 from flows.inventory_updates.updates import EVENT, apply_updates
 from tasks.api import open_api
 from tasks.connections import load_connection
+from tasks.core.intake.inbox.delivery import Delivery, Outcome
+from tasks.core.intake.inbox.draining import DrainSettings
 from tasks.deliveries import handle_deliveries, name_run
-from tasks.plain.inbox.delivery import Delivery, Outcome
-from tasks.plain.inbox.draining import DrainSettings
 
 
 @flow(name="inventory-updates", flow_run_name=name_run)

@@ -8,8 +8,8 @@ from urllib.parse import quote
 from pydantic import BaseModel, Field, StringConstraints
 
 from blocks.errors import UpstreamRejectedError
-from tasks.plain.http.client import ApiClient
-from tasks.plain.inbox.delivery import Delivery, Outcome, ignored, parked
+from tasks.core.connectors.http.client import ApiClient
+from tasks.core.intake.inbox.delivery import Delivery, Outcome, ignored, parked
 
 EVENT = "INVENTORY_UPDATE"
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from blocks.errors import UpstreamRejectedError
 from flows.order_events_export.rules import Rules
-from tasks.plain.http.client import ApiClient, path_segment
-from tasks.plain.http.current_records import is_outdated
-from tasks.plain.http.templated_request import send_request
-from tasks.plain.inbox.delivery import Delivery, Outcome, done, ignored, parked
-from tasks.plain.webhooks.published_events import PublishedEvents
+from tasks.core.connectors.http.client import ApiClient, path_segment
+from tasks.core.connectors.http.current_records import is_outdated
+from tasks.core.connectors.http.templated_request import send_request
+from tasks.core.intake.inbox.delivery import Delivery, Outcome, done, ignored, parked
+from tasks.core.intake.webhooks.published_events import PublishedEvents
 
 SOURCE = "order-events-export"
 _NOT_OF_THE_USER = {"external_ids", "changed_at", "version"}

@@ -11,9 +11,9 @@ from flows.order_events_export.exporting import OrderExport
 from flows.order_events_export.rules import ExportRule, Rules
 from tasks.api import open_api
 from tasks.connections import load_connection
+from tasks.core.intake.inbox.draining import DrainSettings
 from tasks.deliveries import handle_deliveries, name_run
 from tasks.exports import published_events
-from tasks.plain.inbox.draining import DrainSettings
 
 
 @flow(name="order-events-export", flow_run_name=name_run)

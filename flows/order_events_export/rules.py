@@ -8,8 +8,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.plain.http.templated_request import CompiledRequest, RequestTemplate, compile_request
-from tasks.plain.inbox.routing import Scalar, all_hold
+from tasks.core.connectors.http.templated_request import (
+    CompiledRequest,
+    RequestTemplate,
+    compile_request,
+)
+from tasks.core.intake.inbox.routing import Scalar, all_hold
 
 
 class ExportRule(BaseModel):

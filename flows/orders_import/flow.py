@@ -11,13 +11,13 @@ from pydantic import AwareDatetime
 from blocks.http_api import HttpApi
 from flows.orders_import.orders import ORDERS, order_of
 from tasks.connections import load_connection
+from tasks.core.sync.api_import.source import IncrementalList
+from tasks.core.sync.batches.application_records import Order
 from tasks.data_import import (
     DataImport,
     backfill_range,
     import_and_show,
 )
-from tasks.plain.application_records import Order
-from tasks.plain.data_import.source import IncrementalList
 
 
 def name_run() -> str:

@@ -14,10 +14,10 @@ from flows.price_quote.tax import ask_for_tax, in_time
 from tasks.answering import ANSWERING, answer_requests, report_progress
 from tasks.api import open_api
 from tasks.connections import load_connection
+from tasks.core.intake.inbox.answer import Answer
+from tasks.core.intake.inbox.delivery import Delivery
+from tasks.core.intake.inbox.draining import DrainSettings
 from tasks.deliveries import name_run
-from tasks.plain.inbox.delivery import Delivery
-from tasks.plain.inbox.draining import DrainSettings
-from tasks.plain.synchronous.answer import Answer
 
 
 @flow(name="price-quote", flow_run_name=name_run)

@@ -8,7 +8,7 @@ from typing import Any
 from blocks.errors import BadPayloadError, TransientError
 from blocks.http_api import HttpApi
 from flows.price_quote.quotes import Priced, QuoteRequest, rounded
-from tasks.plain.http.client import ApiClient
+from tasks.core.connectors.http.client import ApiClient
 
 
 def ask_for_tax(

@@ -9,7 +9,7 @@ from prefect.runtime import flow_run
 
 from blocks.http_api import HttpApi
 from tasks.connections import load_connection
-from tasks.plain.application_records import MODELS, RecordType
+from tasks.core.sync.batches.application_records import MODELS, RecordType
 from tasks.queue import QUEUE_BLOCKS, FileMessages, QueueImport, import_messages, open_queue
 
 

@@ -13,14 +13,14 @@ from blocks.http_api import HttpApi
 from flows.sales_report.sales import sales_of
 from tasks.api import fetch_records
 from tasks.connections import load_connection
+from tasks.core.connectors.http.pagination import BodyCursor
+from tasks.core.formats.reports.building import NoData, ReportFormat
+from tasks.core.formats.reports.packaging import Package
+from tasks.core.formats.reports.period import PeriodRule
+from tasks.core.formats.reports.xlsx_report import XlsxReport
+from tasks.core.sync.report_export.destinations import Destination
+from tasks.core.sync.report_export.story import summarize
 from tasks.outcomes import failed
-from tasks.plain.http.pagination import BodyCursor
-from tasks.plain.reports.building import NoData, ReportFormat
-from tasks.plain.reports.destinations import Destination
-from tasks.plain.reports.packaging import Package
-from tasks.plain.reports.period import PeriodRule
-from tasks.plain.reports.story import summarize
-from tasks.plain.reports.xlsx_report import XlsxReport
 from tasks.reports import (
     build_report_file,
     deliver_everywhere,

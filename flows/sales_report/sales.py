@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from tasks.plain.reports.period import Period
-from tasks.plain.reports.report import Chart, Kind, Report, ReportColumn
+from tasks.core.formats.reports.period import Period
+from tasks.core.formats.reports.report import Chart, Kind, Report, ReportColumn
 
 _USUAL_CURRENCY = "EUR"  # of a period without orders
 _COLUMNS = (

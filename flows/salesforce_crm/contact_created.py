@@ -9,9 +9,9 @@ from prefect import State, flow
 
 from flows.salesforce_crm.application import put_contact
 from flows.salesforce_crm.notifications import Contact, both_sides
+from tasks.core.intake.inbox.delivery import Delivery, Outcome, ignored
+from tasks.core.intake.inbox.draining import DrainSettings
 from tasks.deliveries import handle_deliveries, name_run
-from tasks.plain.inbox.delivery import Delivery, Outcome, ignored
-from tasks.plain.inbox.draining import DrainSettings
 
 
 @flow(name="salesforce-contact-created", flow_run_name=name_run)

@@ -8,9 +8,9 @@ from prefect import State, flow
 
 from flows.salesforce_crm.notifications import Notification
 from tasks.activation import RegisteredNames
+from tasks.core.intake.inbox.delivery import Delivery
+from tasks.core.intake.inbox.draining import DrainSettings
 from tasks.deliveries import handing_over_by, handle_deliveries, name_run
-from tasks.plain.inbox.delivery import Delivery
-from tasks.plain.inbox.draining import DrainSettings
 
 SIBLINGS = {
     "opportunity-created": "salesforce_opportunity_created",

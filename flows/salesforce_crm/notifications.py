@@ -17,10 +17,10 @@ from blocks.errors import BadPayloadError
 from blocks.http_api import HttpApi
 from tasks.api import open_api
 from tasks.connections import load_connection
-from tasks.plain.http.batch_loading import BatchLoader
-from tasks.plain.http.client import ApiClient
-from tasks.plain.inbox.delivery import Delivery, Outcome, ignored, parked
-from tasks.plain.salesforce.records import MAX_IDS, Fetched, checked_id, fetch_by_id
+from tasks.core.connectors.http.batch_loading import BatchLoader
+from tasks.core.connectors.http.client import ApiClient
+from tasks.core.connectors.salesforce import MAX_IDS, Fetched, checked_id, fetch_by_id
+from tasks.core.intake.inbox.delivery import Delivery, Outcome, ignored, parked
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=10_000)]
 Currency = Annotated[str, StringConstraints(pattern="^[A-Z]{3}$")]

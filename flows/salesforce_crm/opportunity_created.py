@@ -9,9 +9,9 @@ from prefect import State, flow
 
 from flows.salesforce_crm.application import add_activity
 from flows.salesforce_crm.notifications import CURRENCY_FIELD, Opportunity, both_sides
+from tasks.core.intake.inbox.delivery import Delivery, Outcome
+from tasks.core.intake.inbox.draining import DrainSettings
 from tasks.deliveries import handle_deliveries, name_run
-from tasks.plain.inbox.delivery import Delivery, Outcome
-from tasks.plain.inbox.draining import DrainSettings
 
 
 @flow(name="salesforce-opportunity-created", flow_run_name=name_run)

@@ -14,9 +14,9 @@ from flows.salesforce_crm.notifications import (
     Opportunity,
     both_sides,
 )
+from tasks.core.intake.inbox.delivery import Delivery, Outcome, done
+from tasks.core.intake.inbox.draining import DrainSettings
 from tasks.deliveries import handle_deliveries, name_run
-from tasks.plain.inbox.delivery import Delivery, Outcome, done
-from tasks.plain.inbox.draining import DrainSettings
 
 
 @flow(name="salesforce-opportunity-updated", flow_run_name=name_run)

@@ -8,12 +8,12 @@ from typing import Any
 import orjson
 from pydantic import BaseModel, ConfigDict
 
-from tasks.plain.application_records import Order
-from tasks.plain.file_import.http_sink import HttpSink
-from tasks.plain.http.client import ApiClient
-from tasks.plain.inbox.delivery import Delivery, Outcome, done, ignored, parked
-from tasks.plain.message_sources.received_mail import read_mail
-from tasks.plain.record_import.importing import Entry, RecordImporter, Taken
+from tasks.core.connectors.http.client import ApiClient
+from tasks.core.connectors.messages.received_mail import read_mail
+from tasks.core.intake.inbox.delivery import Delivery, Outcome, done, ignored, parked
+from tasks.core.sync.batches.application_records import Order
+from tasks.core.sync.batches.http_sink import HttpSink
+from tasks.core.sync.record_import.importing import Entry, RecordImporter, Taken
 
 _EVENTS = ("order.placed", "order.changed")
 _MAX_REASONS = 5

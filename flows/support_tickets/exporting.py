@@ -13,11 +13,11 @@ from flows.support_tickets.tickets import (
     for_helpdesk,
     new_for_helpdesk,
 )
-from tasks.plain.http.client import ApiClient, path_segment
-from tasks.plain.http.current_records import is_outdated
-from tasks.plain.identity_map.pairs import HeldPair, IdentityMap
-from tasks.plain.inbox.delivery import Delivery, Outcome, done, ignored, parked
-from tasks.plain.webhooks.published_events import PublishedEvents
+from tasks.core.connectors.http.client import ApiClient, path_segment
+from tasks.core.connectors.http.current_records import is_outdated
+from tasks.core.intake.inbox.delivery import Delivery, Outcome, done, ignored, parked
+from tasks.core.intake.webhooks.published_events import PublishedEvents
+from tasks.core.sync.two_way.identity_map.pairs import HeldPair, IdentityMap
 
 
 @dataclass(frozen=True, slots=True)

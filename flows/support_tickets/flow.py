@@ -16,6 +16,11 @@ from flows.support_tickets.importing import TicketSink
 from flows.support_tickets.tickets import CHANGED_TICKETS, KIND, HelpdeskTicket, shown_fields
 from tasks.api import open_api
 from tasks.connections import load_connection
+from tasks.core.connectors.http.client import ApiClient
+from tasks.core.intake.inbox.draining import DrainSettings
+from tasks.core.state.database import open_database
+from tasks.core.sync.api_import.source import IncrementalList
+from tasks.core.sync.two_way.identity_map.pairs import IdentityMap
 from tasks.data_import import (
     DataImport,
     backfill_range,
@@ -23,11 +28,6 @@ from tasks.data_import import (
 )
 from tasks.deliveries import handle_deliveries, name_run
 from tasks.exports import published_events
-from tasks.plain.data_import.source import IncrementalList
-from tasks.plain.http.client import ApiClient
-from tasks.plain.identity_map.pairs import IdentityMap
-from tasks.plain.inbox.draining import DrainSettings
-from tasks.plain.state.database import open_database
 
 
 @flow(name="support-tickets-export", flow_run_name=name_run)

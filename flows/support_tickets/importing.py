@@ -14,9 +14,9 @@ from flows.support_tickets.tickets import (
     for_application,
     new_for_application,
 )
-from tasks.plain.file_import.sink import Sent
-from tasks.plain.http.client import ApiClient, path_segment
-from tasks.plain.identity_map.pairs import HeldPair, IdentityMap
+from tasks.core.connectors.http.client import ApiClient, path_segment
+from tasks.core.sync.batches.sink import Sent
+from tasks.core.sync.two_way.identity_map.pairs import HeldPair, IdentityMap
 
 _CREATED, _UPDATED, _UNCHANGED = Sent(created=1), Sent(updated=1), Sent(unchanged=1)
 

@@ -11,10 +11,10 @@ from pydantic import Field
 from blocks.http_api import HttpApi
 from blocks.sql_database import SqlDatabase
 from tasks.connections import load_connection
-from tasks.plain.application_records import MODELS, RecordType
-from tasks.plain.sql_tables.changed_rows import ChangedRowsSettings
-from tasks.plain.sql_tables.row_import import FileColumn
-from tasks.plain.sql_tables.row_queue import RowQueueSettings
+from tasks.core.connectors.sql.changed_rows import ChangedRowsSettings
+from tasks.core.connectors.sql.row_queue import RowQueueSettings
+from tasks.core.sync.batches.application_records import MODELS, RecordType
+from tasks.core.sync.record_import.table_rows import FileColumn
 from tasks.sql import TableImport, import_rows
 
 Rows = Annotated[RowQueueSettings | ChangedRowsSettings, Field(discriminator="take")]

@@ -7,10 +7,10 @@ from typing import Any
 
 from blocks.errors import UpstreamRejectedError
 from flows.ticket_escalation.issues import Repository, issue_of
-from tasks.plain.http.client import ApiClient, path_segment
-from tasks.plain.http.current_records import is_outdated
-from tasks.plain.inbox.delivery import Delivery, Outcome, done, ignored, parked
-from tasks.plain.webhooks.published_events import PublishedEvents
+from tasks.core.connectors.http.client import ApiClient, path_segment
+from tasks.core.connectors.http.current_records import is_outdated
+from tasks.core.intake.inbox.delivery import Delivery, Outcome, done, ignored, parked
+from tasks.core.intake.webhooks.published_events import PublishedEvents
 
 SOURCE = "ticket-escalation"
 _NOT_OF_THE_USER = {"external_ids", "changed_at", "version"}

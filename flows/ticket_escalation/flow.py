@@ -12,9 +12,9 @@ from flows.ticket_escalation.escalating import Escalation
 from flows.ticket_escalation.issues import Repository
 from tasks.api import open_api
 from tasks.connections import load_connection
+from tasks.core.intake.inbox.draining import DrainSettings
 from tasks.deliveries import handle_deliveries, name_run
 from tasks.exports import published_events
-from tasks.plain.inbox.draining import DrainSettings
 
 RepositoryName = Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
 

@@ -11,10 +11,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from blocks.errors import UnreachableError
-from tasks.plain.http.client import ApiClient
-from tasks.plain.http.errors import OutcomeUnknownError
-from tasks.plain.http.pagination import LinkHeader
-from tasks.plain.http.paging import fetch_records
+from tasks.core.connectors.http.client import ApiClient
+from tasks.core.connectors.http.errors import OutcomeUnknownError
+from tasks.core.connectors.http.pagination import LinkHeader
+from tasks.core.connectors.http.paging import fetch_records
 
 _LONGEST_TITLE = 250
 _LONGEST_BODY = 60_000

@@ -28,8 +28,8 @@ from blocks.http_api import (
     OAuth2Client,
     OAuth2RefreshToken,
 )
-from deployments.sandbox import scripted_api as scripted
-from deployments.sandbox.scripted_api import Reply
+from sandbox.systems import scripted_api as scripted
+from sandbox.systems.scripted_api import Reply
 
 OAUTH = {"token_url": "https://id/token", "client_id": "us", "client_secret": "s3cret"}
 

@@ -13,9 +13,9 @@ from blocks.azure_file_share import AzureFileShare
 from blocks.google_drive_account import GoogleDriveAccount
 from blocks.mail_server import MailServer
 from blocks.sms_account import SmsAccount
-from deployments.sandbox import azure_files_api, google_drive_api, mail_server, twilio_api
-from tasks.plain.remote_folders.azure_files import AzureFiles
-from tasks.plain.remote_folders.google_drive import DriveFiles
+from sandbox.systems import azure_files_api, google_drive_api, mail_server, twilio_api
+from tasks.core.connectors.folders.azure_files import AzureFiles
+from tasks.core.connectors.folders.google_drive import DriveFiles
 
 SECRET = "hunter2-hunter2"
 BLOCKS = [

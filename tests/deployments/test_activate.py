@@ -6,7 +6,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from deployments.activate import main
-from tasks.plain.stored_secrets.store import StoredSecrets
+from tasks.core.registry.secrets.store import StoredSecrets
 
 
 def test_a_key_can_be_made(capsys):

@@ -11,7 +11,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from blocks.errors import MisconfiguredError
 from deployments import deploy, register_blocks
 from deployments.deploy import deployments_of
-from deployments.sandbox.scripted_api import Reply
+from sandbox.systems.scripted_api import Reply
 
 # Prefect's own clients leave sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from deployments.import_cursors import main
-from tasks.plain.cursors.cursors import Cursors
-from tasks.plain.state.database import open_database
+from tasks.core.state.database import open_database
+from tasks.core.sync.api_import.cursors import Cursors
 
 CURSOR = "2026-03-01T12:00:00Z"
 

@@ -11,12 +11,12 @@ from datetime import UTC, datetime
 import pytest
 
 from deployments.inbox import main
-from tasks.plain.inbox.new_delivery import NewDelivery
-from tasks.plain.inbox.rows import Claimer
-from tasks.plain.inbox.settlement import Settlement
-from tasks.plain.inbox.store import Inbox
-from tasks.plain.inbox.writer import InboxWriter
-from tasks.plain.state.database import open_database
+from tasks.core.intake.inbox.new_delivery import NewDelivery
+from tasks.core.intake.inbox.rows import Claimer
+from tasks.core.intake.inbox.settlement import Settlement
+from tasks.core.intake.inbox.store import Inbox
+from tasks.core.intake.inbox.writer import InboxWriter
+from tasks.core.state.database import open_database
 
 
 @pytest.fixture

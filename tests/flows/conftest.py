@@ -26,12 +26,12 @@ from prefect.flow_engine import run_flow
 from prefect.states import AwaitingRetry, Pending
 from sqlalchemy import Engine
 
-from deployments.sandbox.own_app.serving import RunningOwnApp
-from deployments.sandbox.scripted_api import Reply, ScriptedApi
-from tasks.plain.inbox.new_delivery import NewDelivery
-from tasks.plain.inbox.operations import InboxOperations, Selection
-from tasks.plain.inbox.writer import InboxWriter
-from tasks.plain.state.database import open_database
+from sandbox.systems.own_app.serving import RunningOwnApp
+from sandbox.systems.scripted_api import Reply, ScriptedApi
+from tasks.core.intake.inbox.new_delivery import NewDelivery
+from tasks.core.intake.inbox.operations import InboxOperations, Selection
+from tasks.core.intake.inbox.writer import InboxWriter
+from tasks.core.state.database import open_database
 
 
 class Runs:

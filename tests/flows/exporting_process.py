@@ -32,11 +32,11 @@ from flows.support_tickets.importing import TicketSink
 from flows.support_tickets.tickets import KIND
 from flows.ticket_escalation.escalating import Escalation
 from flows.ticket_escalation.issues import Repository
+from tasks.core.connectors.http.client import ApiClient
+from tasks.core.intake.inbox.delivery import Delivery
+from tasks.core.state.database import open_database
+from tasks.core.sync.two_way.identity_map.pairs import HeldPair, IdentityMap
 from tasks.exports import published_events
-from tasks.plain.http.client import ApiClient
-from tasks.plain.identity_map.pairs import HeldPair, IdentityMap
-from tasks.plain.inbox.delivery import Delivery
-from tasks.plain.state.database import open_database
 
 LEASE_S = 0.3
 ATTEMPTS = 50

@@ -14,14 +14,14 @@ from sqlalchemy import text
 
 from blocks.errors import UpstreamBusyError
 from tasks.answering import answer_requests, report_progress
-from tasks.plain.inbox.draining import DrainSettings
-from tasks.plain.inbox.new_delivery import NewDelivery, delivery_id
-from tasks.plain.inbox.rows import Claimer
-from tasks.plain.inbox.store import Inbox
-from tasks.plain.inbox.writer import InboxWriter
-from tasks.plain.synchronous.answer import Answer
-from tasks.plain.synchronous.requests import Requests, new_request_id, request_row
-from tasks.plain.synchronous.tables import SYNCHRONOUS_REQUESTS
+from tasks.core.intake.inbox.answer import Answer
+from tasks.core.intake.inbox.draining import DrainSettings
+from tasks.core.intake.inbox.new_delivery import NewDelivery, delivery_id
+from tasks.core.intake.inbox.reply_tables import SYNCHRONOUS_REQUESTS
+from tasks.core.intake.inbox.rows import Claimer
+from tasks.core.intake.inbox.store import Inbox
+from tasks.core.intake.inbox.writer import InboxWriter
+from tasks.core.intake.replies.requests import Requests, new_request_id, request_row
 
 # Prefect's own clients leave sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")

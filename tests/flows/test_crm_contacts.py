@@ -15,7 +15,6 @@ from cryptography.fernet import Fernet
 
 from blocks.errors import BadPayloadError, MisconfiguredError, TransientError
 from blocks.http_api import ApiKeyAuth, HttpApi
-from deployments.sandbox.gateway_process import running_gateway
 from flows.crm_contacts.contacts import (
     CRM,
     KIND,
@@ -32,9 +31,10 @@ from flows.crm_contacts.flow import (
     crm_contacts_reconcile,
 )
 from flows.integration_activation.flow import activate_integration, deactivate_integration
+from sandbox.gateway_process import running_gateway
 from tasks.api import open_api
-from tasks.plain.identity_map.pairs import IdentityMap
-from tasks.plain.inbox.delivery import Delivery
+from tasks.core.intake.inbox.delivery import Delivery
+from tasks.core.sync.two_way.identity_map.pairs import IdentityMap
 from tasks.two_way import find_all_unseen
 
 # Prefect's own clients leave sockets to the garbage collector.

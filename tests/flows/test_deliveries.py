@@ -9,9 +9,9 @@ import pytest
 from prefect import flow, get_run_logger
 
 from blocks.errors import UpstreamBusyError
+from tasks.core.intake.inbox.delivery import done
+from tasks.core.intake.inbox.draining import DrainSettings
 from tasks.deliveries import handle_deliveries
-from tasks.plain.inbox.delivery import done
-from tasks.plain.inbox.draining import DrainSettings
 
 # Prefect's own clients leave sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flows.deliveries_dispatch.flow import deliveries_dispatch
-from tasks.plain.inbox.operations import Selection
+from tasks.core.intake.inbox.operations import Selection
 
 # Prefect's own clients leave sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")

@@ -10,9 +10,9 @@ import pytest
 from cryptography.fernet import Fernet
 
 from blocks.http_api import ApiKeyAuth, HttpApi
-from deployments.sandbox.gateway_process import running_gateway
 from flows.integration_activation.flow import activate_integration, deactivate_integration
-from tasks.plain.inbox.operations import Selection
+from sandbox.gateway_process import running_gateway
+from tasks.core.intake.inbox.operations import Selection
 
 # Prefect's own clients leave sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")

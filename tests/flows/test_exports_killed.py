@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from deployments.sandbox import fulfilment_api, github_api, helpdesk_api
+from sandbox.systems import fulfilment_api, github_api, helpdesk_api
 
 PROGRAM = Path(__file__).with_name("exporting_process.py")
 PREFECT_YAML = yaml.safe_load((Path(__file__).parents[2] / "prefect.yaml").read_text())

@@ -11,7 +11,7 @@ from blocks.errors import BadPayloadError
 from blocks.http_api import ApiKeyAuth, HttpApi
 from flows.github_events.activities import Activity
 from flows.github_events.flow import branch_by_event, github_events
-from tasks.plain.inbox.delivery import Delivery
+from tasks.core.intake.inbox.delivery import Delivery
 
 # Prefect's own clients leave sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")

@@ -13,10 +13,10 @@ from flows.inbox_operations.flow import (
     replay_deliveries,
     sweep_inbox,
 )
-from tasks.plain.inbox.doorbell import EVENT_NAME, doorbell_event
-from tasks.plain.inbox.rows import Claimer
-from tasks.plain.inbox.settlement import Settlement
-from tasks.plain.inbox.store import Inbox
+from tasks.core.intake.inbox.doorbell import EVENT_NAME, doorbell_event
+from tasks.core.intake.inbox.rows import Claimer
+from tasks.core.intake.inbox.settlement import Settlement
+from tasks.core.intake.inbox.store import Inbox
 
 # Prefect's own clients leave sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")

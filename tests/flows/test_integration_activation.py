@@ -16,15 +16,15 @@ from pydantic import TypeAdapter
 
 from blocks.http_api import BearerAuth, HttpApi
 from deployments.activate import main
-from deployments.sandbox.gateway_process import running_gateway
 from flows.github_events.flow import github_events
 from flows.integration_activation.flow import (
     activate_integration,
     check_registrations,
     deactivate_integration,
 )
-from tasks.plain.inbox.doorbell import doorbell_event
-from tasks.plain.inbox.operations import Selection
+from sandbox.gateway_process import running_gateway
+from tasks.core.intake.inbox.doorbell import doorbell_event
+from tasks.core.intake.inbox.operations import Selection
 
 # Prefect's own clients leave sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")

@@ -12,7 +12,7 @@ from blocks.http_api import ApiKeyAuth, HttpApi
 from flows.inventory_updates.flow import inventory_updates
 from flows.inventory_updates.updates import EVENT, apply_updates
 from tasks.api import open_api
-from tasks.plain.inbox.delivery import Delivery
+from tasks.core.intake.inbox.delivery import Delivery
 
 # Prefect's own clients leave sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")

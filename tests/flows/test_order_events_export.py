@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from blocks.http_api import ApiKeyAuth, HttpApi
-from deployments.sandbox import fulfilment_api
 from flows.order_events_export.flow import order_events_export
-from tasks.plain.inbox.operations import Selection
+from sandbox.systems import fulfilment_api
+from tasks.core.intake.inbox.operations import Selection
 
 # Prefect's own clients leave sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")

@@ -11,8 +11,8 @@ from blocks.http_api import ApiKeyAuth, HttpApi
 from flows.import_cursors.flow import set_import_cursor, show_import_cursors
 from flows.orders_import.flow import orders_import
 from flows.orders_import.orders import ORDERS
-from tasks.plain.cursors.cursors import Cursors
-from tasks.plain.state.database import open_database
+from tasks.core.state.database import open_database
+from tasks.core.sync.api_import.cursors import Cursors
 
 PAGES_OF_THREE = {"orders": {**ORDERS.model_dump(), "params": {"limit": 3}}, "import_retries": 0}
 

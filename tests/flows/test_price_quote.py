@@ -15,12 +15,12 @@ from pydantic import SecretStr
 import flows
 from blocks.callback_signature import CallbackSignature
 from blocks.http_api import ApiKeyAuth, HttpApi
-from deployments.sandbox import tax_api
-from deployments.sandbox.callback_receiver import CallbackReceiver
-from deployments.sandbox.gateway_process import running_gateway
 from flows.callback_sending.flow import callback_sending
 from flows.price_quote.flow import price_quote
-from tasks.plain.inbox.operations import Selection
+from sandbox.gateway_process import running_gateway
+from sandbox.systems import tax_api
+from sandbox.systems.callback_receiver import CallbackReceiver
+from tasks.core.intake.inbox.operations import Selection
 
 # Prefect's own clients leave sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")

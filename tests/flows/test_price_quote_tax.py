@@ -8,9 +8,9 @@ import pytest
 
 from blocks.errors import BadPayloadError
 from blocks.http_api import HttpApi
-from deployments.sandbox.scripted_api import Reply
 from flows.price_quote.quotes import Priced, QuotedLine, QuoteRequest, make_quote
 from flows.price_quote.tax import ask_for_tax, in_time
+from sandbox.systems.scripted_api import Reply
 from tasks.api import open_api
 
 WANTED = QuoteRequest.model_validate(

@@ -12,10 +12,10 @@ from blocks.http_api import ApiKeyAuth, HttpApi
 from blocks.rabbitmq_broker import RabbitMqBroker
 from blocks.redis_server import RedisServer
 from blocks.sqs_queue import SqsQueue
-from deployments.sandbox import s3_server
-from deployments.sandbox.message_brokers import RabbitMq, Redis, Sqs
 from flows.queue_import.flow import queue_import
-from tasks.plain.inbox.operations import Selection
+from sandbox.systems import s3_server
+from sandbox.systems.message_brokers import RabbitMq, Redis, Sqs
+from tasks.core.intake.inbox.operations import Selection
 
 # Prefect's own clients leave sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")

@@ -15,10 +15,10 @@ import pytest
 
 from blocks.http_api import ApiKeyAuth, HttpApi
 from blocks.local_folder import LocalFolder
-from deployments.sandbox import azure_files_api, google_drive_api, mail_server, twilio_api
 from flows.sales_report.flow import sales_report
 from flows.sales_report.sales import sales_of
-from tasks.plain.reports.period import Period
+from sandbox.systems import azure_files_api, google_drive_api, mail_server, twilio_api
+from tasks.core.formats.reports.period import Period
 
 FOLDER = {"kind": "folder", "block": "local-folder/office", "folder": "reports"}
 DRIVE = {"kind": "folder", "block": "google-drive-account/office", "folder": "2026"}

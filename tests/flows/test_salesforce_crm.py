@@ -15,14 +15,14 @@ import yaml
 from cryptography.fernet import Fernet
 
 from blocks.http_api import ApiKeyAuth, HttpApi
-from deployments.sandbox.gateway_process import RunningGateway, running_gateway
-from deployments.sandbox.salesforce import ORGANIZATION_ID, USER
 from flows.integration_activation.flow import activate_integration, deactivate_integration
 from flows.salesforce_crm.contact_created import contact_created
 from flows.salesforce_crm.dispatch import salesforce_crm
 from flows.salesforce_crm.opportunity_created import opportunity_created
 from flows.salesforce_crm.opportunity_updated import opportunity_updated
-from tasks.plain.signatures import verify
+from sandbox.gateway_process import RunningGateway, running_gateway
+from sandbox.systems.salesforce import ORGANIZATION_ID, USER
+from tasks.core.intake.webhooks.verifier import verify
 
 # Prefect's own clients leave sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")

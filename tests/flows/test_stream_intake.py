@@ -12,18 +12,18 @@ import yaml
 
 from blocks.errors import BadPayloadError
 from blocks.http_api import ApiKeyAuth, HttpApi
-from deployments.listeners.declarations import declaration_files, read_declarations
-from deployments.listeners.listening import Pace
-from deployments.listeners.service import Listeners
-from deployments.sandbox import imap_server, order_events, s3_server
-from deployments.sandbox.order_mail import order_mail
-from deployments.sandbox.web_server import WebServer
+from deployments.services.listeners.declarations import declaration_files, read_declarations
+from deployments.services.listeners.listening import Pace
+from deployments.services.listeners.service import Listeners
 from flows.stream_intake.flow import stream_intake
 from flows.stream_intake.orders import import_orders
 from flows.stream_intake.sources import show_sources
+from sandbox.systems import imap_server, order_events, s3_server
+from sandbox.systems.order_mail import order_mail
+from sandbox.systems.web_server import WebServer
 from tasks.api import open_api
-from tasks.plain.inbox.delivery import Delivery
-from tasks.plain.state.database import open_database
+from tasks.core.intake.inbox.delivery import Delivery
+from tasks.core.state.database import open_database
 
 # Prefect's own clients leave sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from blocks.http_api import ApiKeyAuth, HttpApi
-from deployments.sandbox import helpdesk_api
 from flows.support_tickets.flow import support_tickets_export, support_tickets_import
 from flows.support_tickets.tickets import KIND
-from tasks.plain.cursors.cursors import Cursors
-from tasks.plain.identity_map.pairs import IdentityMap
-from tasks.plain.inbox.operations import Selection
+from sandbox.systems import helpdesk_api
+from tasks.core.intake.inbox.operations import Selection
+from tasks.core.sync.api_import.cursors import Cursors
+from tasks.core.sync.two_way.identity_map.pairs import IdentityMap
 
 # Prefect's own clients leave sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")

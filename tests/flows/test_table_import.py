@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 from blocks.http_api import ApiKeyAuth, HttpApi
 from blocks.sql_database import SqlDatabase
 from flows.table_import.flow import table_import
-from tasks.plain.cursors.cursors import Cursors
+from tasks.core.sync.api_import.cursors import Cursors
 
 # Prefect's own clients leave sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")

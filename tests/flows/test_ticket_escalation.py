@@ -10,11 +10,11 @@ import httpx
 import pytest
 
 from blocks.http_api import ApiKeyAuth, HttpApi
-from deployments.sandbox import github_api
 from flows.ticket_escalation.flow import ticket_escalation
 from flows.ticket_escalation.issues import Repository, issue_of
+from sandbox.systems import github_api
 from tasks.api import open_api
-from tasks.plain.inbox.operations import Selection
+from tasks.core.intake.inbox.operations import Selection
 
 # Prefect's own clients leave sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")

@@ -15,10 +15,10 @@ from blocks.errors import (
     UpstreamRejectedError,
 )
 from blocks.http_api import ApiKeyAuth, HttpApi, OAuth2Client
-from deployments.sandbox.scripted_api import Reply
+from sandbox.systems.scripted_api import Reply
 from tasks.api import call_api, fetch_page, fetch_records, is_transient, send_batch
-from tasks.plain.http.errors import OutcomeUnknownError
-from tasks.plain.http.pagination import BodyCursor
+from tasks.core.connectors.http.errors import OutcomeUnknownError
+from tasks.core.connectors.http.pagination import BodyCursor
 
 CONTACTS = BodyCursor(records_path="records")
 ERROR = {"system": "https://api.example", "operation": "GET /orders"}

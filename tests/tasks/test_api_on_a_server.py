@@ -11,9 +11,9 @@ from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 
 from blocks.errors import MisconfiguredError, UpstreamBusyError, UpstreamFailedError
 from blocks.http_api import ApiKeyAuth, HttpApi, OAuth2RefreshToken
-from deployments.sandbox.scripted_api import Reply
+from sandbox.systems.scripted_api import Reply
 from tasks.api import call_api, fetch_page, open_api
-from tasks.plain.http.pagination import BodyCursor
+from tasks.core.connectors.http.pagination import BodyCursor
 
 # Prefect's own clients leave sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")

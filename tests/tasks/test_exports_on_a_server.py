@@ -8,9 +8,9 @@ import pytest
 from prefect import flow
 
 from blocks.errors import UpstreamRejectedError
-from deployments.sandbox import fulfilment_api
+from sandbox.systems import fulfilment_api
+from tasks.core.connectors.http.templated_request import RequestTemplate
 from tasks.exports import send_request
-from tasks.plain.http.templated_request import RequestTemplate
 
 # Prefect's own clients leave sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")

@@ -7,6 +7,7 @@ from prefect.blocks.system import Secret
 
 from blocks.local_folder import LocalFolder
 from tasks.api import is_transient
+from tasks.core.connectors.folders.protocol import FileChangedError, TargetExistsError
 from tasks.folders import (
     FOLDER_BLOCKS,
     delete_file,
@@ -16,7 +17,6 @@ from tasks.folders import (
     open_folder,
     upload_file,
 )
-from tasks.plain.remote_folders.protocol import FileChangedError, TargetExistsError
 
 
 @pytest.fixture(params=["local", "sftp", "s3", "dropbox"])

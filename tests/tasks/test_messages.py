@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta
 
-from deployments.sandbox import mail_server, twilio_api
+from sandbox.systems import mail_server, twilio_api
+from tasks.core.connectors.sms import TextMessage
+from tasks.core.connectors.smtp import Mail
 from tasks.mail import send_mail
-from tasks.plain.mail import Mail
-from tasks.plain.sms import TextMessage
 from tasks.sms import send_sms
 
 

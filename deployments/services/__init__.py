@@ -1,0 +1,1 @@
+"""What runs for long beside the Prefect server: gateway, listeners, launcher."""

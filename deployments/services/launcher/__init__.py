@@ -1,0 +1,1 @@
+"""Fast starts: flow runs fork from a parent that has imported everything already."""

@@ -1,0 +1,40 @@
+"""Compares the contents of stored files, where their descriptions do not say enough."""
+
+from __future__ import annotations
+
+import hashlib
+
+from tasks.core.connectors.folders.protocol import RemoteFile, RemoteFolder
+from tasks.core.connectors.folders.streams import read_fully
+
+_READ_BYTES = 1024 * 1024
+
+
+def find_content(folder: RemoteFolder, path: str, *, size: int, sha256: str) -> RemoteFile | None:
+    """The file at a path if it has this content, else None.
+
+    Args:
+        folder: The place.
+        path: Of the file.
+        size: Bytes; a file of another size is not read.
+        sha256: Of the content, in hexadecimal.
+    """
+    found = folder.stat(path)
+    if found is None or found.size != size:
+        return None
+    digest = hashlib.sha256()
+    with folder.open(found) as content:
+        while piece := content.read(_READ_BYTES):
+            digest.update(piece)
+    return found if digest.hexdigest() == sha256 else None
+
+
+def have_same_content(folder: RemoteFolder, one: RemoteFile, other: RemoteFile) -> bool:
+    """Whether two files of a place are equal; they are read up to the first difference."""
+    if one.size != other.size:
+        return False
+    with folder.open(one) as content, folder.open(other) as other_content:
+        while piece := content.read(_READ_BYTES):
+            if read_fully(other_content, len(piece)) != piece:
+                return False
+    return True

@@ -1,0 +1,23 @@
+"""The Link header, by which many APIs name their next page."""
+
+from __future__ import annotations
+
+from tasks.core.connectors.http.field_values import parameters, split_members
+
+
+def parse_links(value: str) -> dict[str, str]:
+    """Read a Link header, several of them joined by commas; what is malformed is left out.
+
+    Returns:
+        Relation in lower case to target, which may be relative; the first of a relation wins.
+
+    Source: RFC 8288 §3.
+    """
+    links: dict[str, str] = {}
+    for link in split_members(value, ","):
+        target, *rest = split_members(link, ";")
+        if len(target) < 2 or target[0] != "<" or target[-1] != ">":
+            continue
+        for relation in parameters(iter(rest)).get("rel", "").lower().split():
+            links.setdefault(relation, target[1:-1].strip())
+    return links

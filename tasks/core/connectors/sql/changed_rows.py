@@ -1,0 +1,199 @@
+"""Rows of a table or query that are new or changed since the last time, page by page.
+
+The caller keeps the cursor and moves it on only when its sink has committed. Rows are found by
+a value that grows: a key, a time of change, a row version. A transaction that commits late may
+have a smaller value than rows that were read already; `overlap` reads such ranges again, and
+the sink, which must take a row twice without harm, gets some rows once more. A run that stopped at
+its limit is gone on with where it stopped, and only the run behind the end reads again: else a
+change of more rows within the overlap than one run takes would be read from its beginning for ever.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Literal, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from sqlalchemy import ColumnClause, Engine, Select, and_, column, or_, select, table, text
+
+from blocks.errors import BadPayloadError
+from tasks.core.connectors.sql.sql_errors import sql_errors
+
+_STOPPED = "|stopped"
+
+
+class ChangedRowsSettings(BaseModel):
+    """Rows of a table or query that are new or changed, and by what they are known to be."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    take: Literal["changed"] = Field("changed", description="Take the rows that changed.")
+
+    table: str | None = Field(None, description="The table, or else a query.")
+    schema_name: str | None = Field(None, description="Its schema, if not the usual.")
+    query: str | None = Field(None, description="A SELECT in place of a table.")
+    columns: list[str] = Field(min_length=1, description="The columns that are read.")
+    version: str = Field(description="The column whose value grows with each change.")
+    key: str = Field(description="The column that tells rows of the same version apart.")
+    overlap: float = Field(0, ge=0, description="Read so much again: seconds of times, else units.")
+
+    @model_validator(mode="after")
+    def _has_one_origin(self) -> Self:
+        if (self.table is None) == (self.query is None):
+            raise ValueError("give either a table or a query")
+        return self
+
+
+class Page(NamedTuple):
+    """Some rows.
+
+    Attributes:
+        rows: Column to value, in order of version and key.
+        cursor: Where to go on once these are in the sink; None if there was nothing yet.
+    """
+
+    rows: list[dict[str, Any]]
+    cursor: str | None
+
+
+class ChangedRows:
+    """Reads what is new.
+
+    Args:
+        engine: From a `SqlDatabase` block.
+        settings: Where, and by what.
+        system: The database, for errors.
+    """
+
+    def __init__(self, engine: Engine, settings: ChangedRowsSettings, *, system: str) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._system = system
+        names = dict.fromkeys([*settings.columns, settings.version, settings.key])
+        columns: list[ColumnClause[Any]] = [column(name) for name in names]
+        self._origin: Any
+        if settings.query is not None:
+            self._origin = text(settings.query).columns(*columns).subquery("changed_rows")
+        else:
+            self._origin = table(str(settings.table), *columns, schema=settings.schema_name)
+
+    def first_page(self, cursor: str | None, *, limit: int) -> Page:
+        """The first page of a run: begins `overlap` before the cursor.
+
+        Args:
+            cursor: What the last run ended with; None for everything. If that run stopped at its
+                limit (`stopped_at`), this one goes on there.
+            limit: Rows at most.
+        """
+        if cursor is not None and cursor.endswith(_STOPPED):
+            return self.next_page(cursor.removesuffix(_STOPPED), limit=limit)
+        if cursor is None or not self._settings.overlap:
+            return self.next_page(cursor, limit=limit)
+        version, _ = _read_cursor(cursor)
+        earlier = _earlier(version, self._settings.overlap)
+        page = self._page(self._origin.c[self._settings.version] >= earlier, limit)
+        return page if page.rows else Page([], cursor)
+
+    def next_page(self, cursor: str | None, *, limit: int) -> Page:
+        """The page behind the cursor that the page before gave."""
+        if cursor is None:
+            return self._page(None, limit)
+        version, key = _read_cursor(cursor)
+        at = self._origin.c[self._settings.version]
+        behind = or_(at > version, and_(at == version, self._origin.c[self._settings.key] > key))
+        page = self._page(behind, limit)
+        return page if page.rows else Page([], cursor)
+
+    def _page(self, condition: Any, limit: int) -> Page:
+        settings = self._settings
+        statement: Select[Any] = select(*self._origin.c).limit(limit)
+        statement = statement.order_by(
+            self._origin.c[settings.version], self._origin.c[settings.key]
+        )
+        if condition is not None:
+            statement = statement.where(condition)
+        with sql_errors(self._system, "read rows"), self._engine.connect() as connection:
+            rows = [dict(row) for row in connection.execute(statement).mappings()]
+        if not rows:
+            return Page([], None)
+        return Page(rows, _cursor(rows[-1][settings.version], rows[-1][settings.key]))
+
+
+def stopped_at(cursor: str) -> str:
+    """The cursor of a run that stops at its limit: the next run goes on there."""
+    return cursor + _STOPPED
+
+
+def farther(cursor: str | None, page: str) -> str:
+    """Which of two cursors a run keeps: the one behind a page, unless it only read again."""
+    if cursor is None or cursor.endswith(_STOPPED):
+        return page
+    (kept, _), (read, _) = _read_cursor(cursor), _read_cursor(page)
+    return cursor if not isinstance(read, str) and read < kept else page
+
+
+def _cursor(version: Any, key: Any) -> str:
+    return f"{_written(version)}|{_written(key)}"
+
+
+def _read_cursor(cursor: str) -> tuple[Any, Any]:
+    version, _, key = cursor.partition("|")
+    try:
+        return _value(version), _value(key)
+    except (ValueError, ArithmeticError, KeyError) as exc:
+        raise BadPayloadError(
+            "that is no cursor; begin with none", system="cursor", operation="read rows"
+        ) from exc
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        raise BadPayloadError(
+            "version and key must be numbers, times, texts or bytes, and never NULL",
+            system="cursor",
+            operation="read rows",
+        )
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"bytes:{bytes(value).hex()}"
+    for kind, name in _KINDS.items():
+        if isinstance(value, kind):
+            if isinstance(value, datetime | date):
+                return f"{name}:{value.isoformat()}"
+            return f"{name}:{str(value).encode().hex() if kind is str else value}"
+    return f"text:{str(value).encode().hex()}"
+
+
+_KINDS: dict[type, str] = {
+    int: "int",
+    Decimal: "decimal",
+    float: "float",
+    datetime: "time",
+    date: "day",
+    str: "text",
+}
+_READERS: dict[str, Any] = {
+    "int": int,
+    "decimal": Decimal,
+    "float": float,
+    "time": datetime.fromisoformat,
+    "day": date.fromisoformat,
+    "text": lambda text: bytes.fromhex(text).decode(),
+    "bytes": bytes.fromhex,
+}
+
+
+def _value(written: str) -> Any:
+    kind, _, content = written.partition(":")
+    return _READERS[kind](content)
+
+
+def _earlier(version: Any, overlap: float) -> Any:
+    if isinstance(version, datetime | date):
+        return version - timedelta(seconds=overlap)
+    if isinstance(version, bytes):  # SQL Server's rowversion counts in eight bytes
+        number = max(0, int.from_bytes(version) - int(overlap))
+        return number.to_bytes(len(version))
+    if isinstance(version, str):
+        return version  # texts have no distance
+    return version - type(version)(overlap)

@@ -1,0 +1,1 @@
+"""Formats of files: reading records, writing reports."""

@@ -1,0 +1,1 @@
+"""What comes in: webhooks, messages, the inbox, and replies to callers that wait."""

@@ -1,0 +1,1 @@
+"""Messages of queues and mailboxes on their way into the inbox."""

@@ -1,0 +1,1 @@
+"""What integrations declare, their activation, and the secrets that are stored for them."""

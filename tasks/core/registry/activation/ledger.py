@@ -1,0 +1,361 @@
+"""Remembers what was registered where, and lets one activation of an integration work at a time.
+
+    intended ── it is there, with this id ──► registered ── removed there ──► forgotten
+
+What is intended is written down before the third party is called: whoever died in between leaves
+the URLs by which the next one finds what is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+from pydantic import TypeAdapter
+from sqlalchemy import Connection, Engine, Row, Update, delete, insert, select, update
+
+from blocks.errors import LeaseLostError, UpstreamBusyError
+from tasks.core.registry.activation.registrar import Wanted
+from tasks.core.registry.activation.tables import ACTIVATIONS, REGISTRATIONS
+from tasks.core.registry.registrations import AnyRegistration
+from tasks.core.state.database import reading, writing
+
+_DECLARATION: TypeAdapter[AnyRegistration] = TypeAdapter(AnyRegistration)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One registration that is, or may be, at a third party.
+
+    Attributes:
+        id: Ours.
+        integration: Whose.
+        name: As declared.
+        place: The third party's collection.
+        registration: As declared when it was made.
+        shown_url: What it shall call, without what variables hide.
+        url_digests: Of every URL it may call; the last one is what it shall.
+        is_intended: It may be there without us knowing its id.
+        remote_id: The third party's id, if we know it.
+        secret_digest: Of the secret that we have made and the third party has.
+        problem: What went wrong last, if anything did.
+        updated_at: When something last changed here.
+    """
+
+    id: str
+    integration: str
+    name: str
+    place: str
+    registration: AnyRegistration
+    shown_url: str
+    url_digests: tuple[str, ...]
+    is_intended: bool
+    remote_id: str | None
+    secret_digest: str | None
+    problem: str | None
+    updated_at: datetime
+
+    @property
+    def wanted(self) -> Wanted:
+        """What it was made for; the URL itself is known no more."""
+        return Wanted(self.integration, self.name, "", self.shown_url, self.registration)
+
+
+@dataclass(frozen=True, slots=True)
+class ActivationState:
+    """Whether an integration is active, and where it then is reached.
+
+    Attributes:
+        integration: Its name.
+        is_active: Whether registrations shall be there.
+        is_switched_on: Whether its deployments were last switched on; else off, or never switched.
+        public_url: Of the gateway, as last given.
+    """
+
+    integration: str
+    is_active: bool
+    is_switched_on: bool
+    public_url: str
+
+
+class Ledger:
+    """The ledger as one activation sees it.
+
+    Args:
+        engine: The state database.
+        run_id: The run; when it is retried it goes on at once, and so does any other when the
+            run's process on this machine is dead.
+        lease_s: How long it may be silent; longer than the slowest call with its retries.
+        clock: Gives aware UTC instants.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        run_id: str,
+        lease_s: float = 600,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._engine = engine
+        self._run_id = run_id
+        self._owner = f"{_host()}/{os.getpid()}/{run_id}"
+        self._lease = timedelta(seconds=lease_s)
+        self._clock = clock
+
+    def begin(
+        self, integration: str, *, is_active: bool | None = None, public_url: str | None = None
+    ) -> ActivationState:
+        """Take the integration, and write down what it shall be from now on.
+
+        Args:
+            integration: Its name.
+            is_active: None leaves it as it is.
+            public_url: None leaves it as it is.
+
+        Raises:
+            UpstreamBusyError: Another activation is at work on it.
+        """
+        now = self._clock()
+        with writing(self._engine) as connection:
+            self._insert(connection, integration, now)
+            row = _find(connection, integration)
+            if row.lease_until_at > now and not self._may_take_from(row.owner):
+                wait_s = (row.lease_until_at - now).total_seconds()
+                raise UpstreamBusyError(
+                    "another activation of this integration is at work, or its machine died "
+                    f"less than {self._lease.total_seconds():.0f} s ago; try again later",
+                    system="activation",
+                    operation="begin",
+                    record=integration,
+                    retry_after_s=wait_s,
+                )
+            values: dict[str, Any] = {"owner": self._owner, "lease_until_at": now + self._lease}
+            if is_active is not None:
+                values |= {"is_active": is_active, "changed_at": now}
+            if public_url is not None:
+                values["public_url"] = public_url
+            connection.execute(_of(integration).values(values))
+            return _state(_find(connection, integration))
+
+    def record_switched(self, integration: str, *, on: bool) -> None:
+        """Its deployments start runs from now on, or do not.
+
+        Raises:
+            LeaseLostError: Another activation took over.
+        """
+        with self._working(integration, self._clock()) as connection:
+            connection.execute(_of(integration).values(is_switched_on=on))
+
+    def end(self, integration: str) -> None:
+        """Let others have the integration."""
+        with writing(self._engine) as connection:
+            connection.execute(
+                _of(integration)
+                .where(ACTIVATIONS.c.owner == self._owner)
+                .values(lease_until_at=self._clock())
+            )
+
+    def states(self) -> list[ActivationState]:
+        """Every integration that was ever activated, by name."""
+        query = select(ACTIVATIONS).order_by(ACTIVATIONS.c.integration)
+        with reading(self._engine) as connection:
+            return [_state(row) for row in connection.execute(query)]
+
+    def entries(self, integration: str | None = None) -> list[Entry]:
+        """What is, or may be, registered; of all integrations or of one."""
+        query = select(REGISTRATIONS).order_by(
+            REGISTRATIONS.c.integration, REGISTRATIONS.c.name, REGISTRATIONS.c.created_at
+        )
+        if integration is not None:
+            query = query.where(REGISTRATIONS.c.integration == integration)
+        with reading(self._engine) as connection:
+            return [_entry(row) for row in connection.execute(query)]
+
+    def registered_at(self, place: str) -> dict[str, str]:
+        """Third party's id to our own id, of all that is registered at one place."""
+        query = select(REGISTRATIONS.c.remote_id, REGISTRATIONS.c.id).where(
+            REGISTRATIONS.c.place == place, REGISTRATIONS.c.remote_id.is_not(None)
+        )
+        with reading(self._engine) as connection:
+            return {row.remote_id: row.id for row in connection.execute(query)}
+
+    def intend(self, wanted: Wanted, place: str) -> Entry:
+        """Write down that it shall be registered there, before that is done.
+
+        Raises:
+            LeaseLostError: Another activation took over.
+        """
+        now = self._clock()
+        with self._working(wanted.integration, now) as connection:
+            row = connection.execute(
+                select(REGISTRATIONS).where(
+                    REGISTRATIONS.c.integration == wanted.integration,
+                    REGISTRATIONS.c.name == wanted.name,
+                    REGISTRATIONS.c.place == place,
+                )
+            ).one_or_none()
+            declaration = wanted.registration.model_dump_json()
+            if row is None:
+                id_ = uuid.uuid4().hex
+                connection.execute(
+                    insert(REGISTRATIONS).values(
+                        id=id_,
+                        integration=wanted.integration,
+                        name=wanted.name,
+                        place=place,
+                        declaration=declaration,
+                        shown_url=wanted.shown_url,
+                        url_digests=orjson.dumps([wanted.url_digest]).decode(),
+                        state="intended",
+                        created_at=now,
+                        updated_at=now,
+                    )
+                )
+            else:
+                id_ = row.id
+                digests = [one for one in orjson.loads(row.url_digests) if one != wanted.url_digest]
+                connection.execute(
+                    _entry_of(id_).values(
+                        declaration=declaration,
+                        shown_url=wanted.shown_url,
+                        url_digests=orjson.dumps([*digests, wanted.url_digest]).decode(),
+                    )
+                )
+            return _entry(
+                connection.execute(select(REGISTRATIONS).where(REGISTRATIONS.c.id == id_)).one()
+            )
+
+    def record(self, entry: Entry, remote_id: str, *, secret_digest: str | None) -> None:
+        """It is there, as wanted, and calls nothing but the last of its URLs.
+
+        Raises:
+            LeaseLostError: Another activation took over.
+        """
+        now = self._clock()
+        with self._working(entry.integration, now) as connection:
+            connection.execute(
+                _entry_of(entry.id).values(
+                    state="registered",
+                    remote_id=remote_id,
+                    url_digests=orjson.dumps([entry.url_digests[-1]]).decode(),
+                    secret_digest=secret_digest,
+                    problem=None,
+                    updated_at=now,
+                )
+            )
+
+    def record_problem(self, entry: Entry, problem: str) -> None:
+        """It could not be registered or removed.
+
+        Raises:
+            LeaseLostError: Another activation took over.
+        """
+        now = self._clock()
+        with self._working(entry.integration, now) as connection:
+            connection.execute(_entry_of(entry.id).values(problem=problem, updated_at=now))
+
+    def forget(self, entry: Entry) -> None:
+        """It is not there any more.
+
+        Raises:
+            LeaseLostError: Another activation took over.
+        """
+        with self._working(entry.integration, self._clock()) as connection:
+            connection.execute(delete(REGISTRATIONS).where(REGISTRATIONS.c.id == entry.id))
+
+    def _may_take_from(self, owner: str) -> bool:
+        host, process, run_id = owner.split("/", 2)
+        return run_id == self._run_id or (host == _host() and not _lives(int(process)))
+
+    def _insert(self, connection: Connection, integration: str, now: datetime) -> None:
+        if connection.dialect.name == "sqlite":
+            from sqlalchemy.dialects.sqlite import insert as upsert
+        else:
+            from sqlalchemy.dialects.postgresql import insert as upsert  # type: ignore[assignment]
+        values = {
+            "integration": integration,
+            "is_active": False,
+            "is_switched_on": False,
+            "public_url": "",
+            "owner": self._owner,
+            "lease_until_at": now,
+            "changed_at": now,
+        }
+        connection.execute(upsert(ACTIVATIONS).values(values).on_conflict_do_nothing())
+
+    @contextmanager
+    def _working(self, integration: str, now: datetime) -> Iterator[Connection]:
+        """A transaction in which the lease is ours, and lasts from now on anew."""
+        with writing(self._engine) as connection:
+            held = connection.execute(
+                _of(integration)
+                .where(ACTIVATIONS.c.owner == self._owner)
+                .values(lease_until_at=now + self._lease)
+            )
+            if held.rowcount == 0:
+                raise LeaseLostError(
+                    "another activation took over; leave it to that one",
+                    system="activation",
+                    operation="record",
+                    record=integration,
+                )
+            yield connection
+
+
+def _host() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:12]
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _of(integration: str) -> Update:
+    return update(ACTIVATIONS).where(ACTIVATIONS.c.integration == integration)
+
+
+def _entry_of(id_: str) -> Update:
+    return update(REGISTRATIONS).where(REGISTRATIONS.c.id == id_)
+
+
+def _find(connection: Connection, integration: str) -> Row[Any]:
+    query = select(ACTIVATIONS).where(ACTIVATIONS.c.integration == integration)
+    if connection.dialect.name != "sqlite":
+        query = query.with_for_update()
+    return connection.execute(query).one()
+
+
+def _state(row: Row[Any]) -> ActivationState:
+    return ActivationState(row.integration, row.is_active, row.is_switched_on, row.public_url)
+
+
+def _entry(row: Row[Any]) -> Entry:
+    return Entry(
+        id=row.id,
+        integration=row.integration,
+        name=row.name,
+        place=row.place,
+        registration=_DECLARATION.validate_json(row.declaration),
+        shown_url=row.shown_url,
+        url_digests=tuple(orjson.loads(row.url_digests)),
+        is_intended=row.state == "intended",
+        remote_id=row.remote_id,
+        secret_digest=row.secret_digest,
+        problem=row.problem,
+        updated_at=row.updated_at,
+    )

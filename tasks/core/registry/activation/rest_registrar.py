@@ -1,0 +1,201 @@
+"""Webhooks at any API that has them as a collection: made by POST, changed and removed by id."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
+
+from blocks.errors import BadPayloadError, UpstreamRejectedError
+from tasks.core.connectors.http.answers import optional_field
+from tasks.core.connectors.http.client import ApiClient, path_segment
+from tasks.core.connectors.http.paging import fetch_records
+from tasks.core.registry.activation.registrar import Created, Found, Wanted, url_digest
+from tasks.core.registry.registrations import RestRegistration
+
+_PINGS = 3
+_PING_LOOKS = 6
+_PING_PAUSE_S = 0.5
+_MISSING = object()
+
+
+class RestRegistrar:
+    """The registrations of one collection.
+
+    Args:
+        api: The third party.
+        registration: Where they are and what their fields are called.
+        base_url: Of the API, for `place`.
+        sleep: Waits so many seconds.
+    """
+
+    def __init__(
+        self,
+        api: ApiClient,
+        registration: RestRegistration,
+        *,
+        base_url: str,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.place = f"{base_url.rstrip('/')}/{registration.path.strip('/')}"
+        self._api = api
+        self._it = registration
+        self._path = registration.path.strip("/")
+        self._sleep = sleep
+
+    def find(
+        self, wanted: Wanted, *, remote_id: str | None, url_digests: Collection[str]
+    ) -> list[Found]:
+        """As `Registrar.find`."""
+        found = [
+            each
+            for item in fetch_records(self._api, self._path, self._it.pagination)
+            if (each := self._found(item, wanted, remote_id, url_digests)) is not None
+        ]
+        return sorted(found, key=lambda each: each.remote_id != remote_id)
+
+    def create(self, wanted: Wanted, secret: str | None) -> Created:
+        """As `Registrar.create`."""
+        answer = self._api.call(
+            "POST",
+            self._path,
+            json=self._body(wanted, secret),
+            operation="register",
+            record=wanted.marker,
+        ).json()
+        made = optional_field(answer, self._it.secret_field)
+        return Created(
+            remote_id=self._id(answer),
+            secret=made if secret is None and isinstance(made, str) else None,
+        )
+
+    def update(self, wanted: Wanted, found: Found, secret: str | None) -> None:
+        """As `Registrar.update`."""
+        self._api.call(
+            self._it.update_method,
+            self._item(found.remote_id),
+            json=self._body(wanted, secret),
+            repeatable=True,
+            operation="change registration",
+            record=wanted.marker,
+        )
+
+    def delete(self, remote_id: str) -> None:
+        """As `Registrar.delete`."""
+        try:
+            self._api.call(
+                "DELETE",
+                self._item(remote_id),
+                operation="remove registration",
+                record=remote_id,
+            )
+        except UpstreamRejectedError as exc:
+            if exc.status not in (404, 410):
+                raise
+
+    def ping(self, remote_id: str) -> str | None:
+        """As `Registrar.ping`."""
+        if self._it.ping is None:
+            return None
+        heard = None
+        for _ in range(_PINGS):  # one may meet a gateway that is just busy, and is sent once only
+            heard = self._pinged(self._item(remote_id))
+            if heard is None and self._it.ping_result_field is None:
+                return "the ping was taken"
+            if _is_good(heard):
+                return f"the ping arrived: we answered {heard}"
+        raise UpstreamRejectedError(
+            f"the ping did not arrive: it heard {heard if isinstance(heard, int) else 'nothing'} "
+            "from us; is the public URL right, and does the gateway run with this secret?",
+            system=self._api.system,
+            operation="ping",
+            record=remote_id,
+        )
+
+    def _pinged(self, item: str) -> Any:
+        """The status of our answer to one ping, as far as the third party tells it."""
+        answer = self._api.call(
+            "POST", f"{item}/{self._it.ping}", repeatable=True, operation="ping"
+        ).json()
+        if self._it.ping_result_field is None:
+            return None
+        heard = optional_field(answer, self._it.ping_result_field)
+        for _ in range(_PING_LOOKS):
+            if _is_good(heard):
+                break
+            self._sleep(_PING_PAUSE_S)
+            answer = self._api.call("GET", item, operation="look at ping").json()
+            heard = optional_field(answer, self._it.ping_result_field)
+        return heard
+
+    def _found(
+        self, item: Any, wanted: Wanted, remote_id: str | None, url_digests: Collection[str]
+    ) -> Found | None:
+        url = str(optional_field(item, self._it.url_field))
+        id_ = self._id(item)
+        marked = self._it.marker_field is None or (
+            optional_field(item, self._it.marker_field) == wanted.marker
+        )
+        if id_ != remote_id and not (marked and url_digest(url) in url_digests):
+            return None
+        return Found(id_, tuple(sorted(set(self._differences(item, wanted)))))
+
+    def _differences(self, item: Any, wanted: Wanted) -> Iterator[str]:
+        for path, value in _leaves(self._body(wanted, None)):
+            is_there = optional_field(item, path, _MISSING)
+            # what the list does not show cannot differ visibly, or every check would change it
+            if is_there is not _MISSING and _unordered(is_there) != _unordered(value):
+                yield path
+
+    def _body(self, wanted: Wanted, secret: str | None) -> dict[str, Any]:
+        body: dict[str, Any] = _copied(self._it.body)
+        _put(body, self._it.url_field, wanted.url)
+        if self._it.events_field is not None:
+            _put(body, self._it.events_field, list(self._it.events))
+        if self._it.marker_field is not None:
+            _put(body, self._it.marker_field, wanted.marker)
+        if secret is not None:
+            _put(body, self._it.secret_field, secret)
+        return body
+
+    def _item(self, remote_id: str) -> str:
+        return f"{self._path}/{path_segment(remote_id)}"
+
+    def _id(self, item: Any) -> str:
+        id_ = optional_field(item, self._it.id_field)
+        if isinstance(id_, bool) or not isinstance(id_, int | str) or id_ == "":
+            raise BadPayloadError(
+                f"a registration has no {self._it.id_field}; correct id_field in the declaration",
+                system=self._api.system,
+                operation="read registrations",
+            )
+        return str(id_)
+
+
+def _is_good(status: Any) -> bool:
+    return isinstance(status, int) and 200 <= status < 300
+
+
+def _leaves(value: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, inner in value.items():
+        if isinstance(inner, Mapping):
+            yield from _leaves(inner, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", inner
+
+
+def _unordered(value: Any) -> Any:
+    return sorted(map(str, value)) if isinstance(value, list) else value
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _copied(inner) for name, inner in value.items()}
+    return value
+
+
+def _put(body: dict[str, Any], path: str, value: Any) -> None:
+    *parents, last = path.split(".")
+    for name in parents:
+        body = body.setdefault(name, {})
+    body[last] = value

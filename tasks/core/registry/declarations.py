@@ -1,0 +1,243 @@
+"""How integrations declare what they are made of: YAML files beside their flows, checked when read.
+
+    integration: github_events
+    pattern: event-driven, one flow that branches by event type
+    summary: pushes, issues and pull requests become activities in the application
+    flows: [flow.github_events]
+    deployments: [github-events, activate-github-events, deactivate-github-events]
+    blocks: [http-api/github, http-api/own-app]
+    endpoints:
+      github:
+        path: /webhooks/github
+        scheme: github
+        secrets: {stored: github-webhook, env: [GITHUB_WEBHOOK_SECRET]}
+    registrations:
+      repository:
+        kind: rest
+        endpoint: github
+        connection: http-api/github
+        path: repos/example-shop/storefront/hooks
+        secret: {name: github-webhook, made_by: us}
+
+The gateway serves the endpoints, activation makes the registrations at the third parties. Adding
+an integration touches no file but its own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+
+from blocks.errors import MisconfiguredError
+from tasks.core.intake.webhooks.verifier import SCHEMES
+from tasks.core.registry.registrations import AnyRegistration
+from tasks.core.registry.strict import Declaration
+from tasks.core.registry.synchronous import SynchronousDeclaration
+
+ENDPOINTS_VARIABLE = "INTEGRATIONS_ENDPOINTS"
+RESERVED_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
+REQUESTS_PATH = "/requests/"  # below it callers find what became of their requests
+_FLOWS = Path(__file__).resolve().parents[3] / "flows"
+_PATTERNS = ("*/integration.yaml", "*.integration.yaml", "integration.yaml")
+_LARGEST_BODY_BYTES = 25 * 1024 * 1024  # what GitHub sends at most, and the inbox takes
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
+_PATH = re.compile(r"(/([A-Za-z0-9._~-]|\$\{[A-Z0-9_]+\})+)+/?", re.ASCII)
+
+Places = Annotated[list[str], BeforeValidator(lambda one: [one] if isinstance(one, str) else one)]
+
+
+class SecretSources(Declaration):
+    """Where secrets are; several are accepted at once, while one is being changed."""
+
+    env: Places = Field([], description="Names of environment variables; unset ones are skipped.")
+    stored: Places = Field(
+        [], description="Names of secrets in the state database, where activation puts them."
+    )
+    files: Places = Field([], description="Files with one secret a line; missing are skipped.")
+
+
+class EndpointDeclaration(Declaration):
+    """One URL that a sender calls."""
+
+    path: str = Field(description="E.g. /webhooks/github; ${NAME} is taken from the environment.")
+    scheme: str = Field(description="How the sender proves itself, e.g. github; none for not.")
+    secrets: SecretSources = Field(SecretSources(), description="Where the secrets are.")
+    options: dict[str, Any] = Field({}, description="The scheme's options.")
+    feeds: str = Field(
+        "",
+        description="The deployment that handles the deliveries; of a synchronous endpoint the "
+        "gateway starts its runs itself, which is faster than by an event.",
+    )
+    queue: str | None = Field(
+        None,
+        pattern=f"^{_NAME.pattern}$",
+        description="Where the deliveries wait, if an integration's endpoints feed several flows; "
+        "by default under the integration's name.",
+    )
+    methods: list[Literal["GET", "POST", "PUT"]] | None = Field(
+        None, min_length=1, description="By default what senders of the scheme use."
+    )
+    event_type: Places | None = Field(None, description="Where the event's type stands.")
+    dedup: Places | None = Field(None, description="Where an id stands that repetitions share.")
+    ordering_key: Places | None = Field(None, description="Where the thing to order by stands.")
+    is_batch: bool | None = Field(None, description="The body is a JSON array of events.")
+    events: list[str] | None = Field(None, description="Event types to take; others are ignored.")
+    max_body_bytes: int = Field(
+        1024 * 1024, gt=0, le=_LARGEST_BODY_BYTES, description="Larger requests get a 413."
+    )
+    allowed_ips: list[IPv4Network | IPv6Network] = Field(
+        [], description="Addresses or CIDR ranges that may call; empty for all."
+    )
+    response: Literal["provider", "ok", "accepted", "no-content", "receipt"] = Field(
+        "provider",
+        description="What the sender wants (else 202), 200, 202, 204, or 202 with delivery ids.",
+    )
+    public_url: str | None = Field(
+        None, pattern=r"^https?://[^/?#]+[^?#]*$", description="Of this endpoint, if others differ."
+    )
+    synchronous: SynchronousDeclaration | None = Field(
+        None, description="Callers wait for the flow's answer; {} for the usual limits."
+    )
+
+    @field_validator("path")
+    @classmethod
+    def _is_a_path(cls, path: str) -> str:
+        is_reserved = path in RESERVED_PATHS or path.startswith(REQUESTS_PATH)
+        if not _PATH.fullmatch(path) or is_reserved:
+            raise ValueError(
+                "must begin with / and hold letters, digits, . _ ~ - and ${NAME}, and be none of "
+                + ", ".join((*sorted(RESERVED_PATHS), REQUESTS_PATH))
+            )
+        return path
+
+    @field_validator("scheme")
+    @classmethod
+    def _is_a_scheme(cls, scheme: str) -> str:
+        if scheme not in SCHEMES:
+            raise ValueError(f"must be one of {', '.join(SCHEMES)}")
+        return scheme
+
+    @model_validator(mode="after")
+    def _one_request_has_one_answer(self) -> Self:
+        if self.synchronous is not None and (self.is_batch or self.events is not None):
+            raise ValueError("every request is answered by itself: leave out is_batch and events")
+        return self
+
+
+class IntegrationDeclaration(Declaration):
+    """One file: what one integration is made of."""
+
+    integration: str = Field(
+        description="Its name, which is its package's and, with dashes, its tag in Prefect; whose "
+        "inbox the deliveries wait in."
+    )
+    pattern: str = Field("", description="Which of the patterns it is, for people.")
+    summary: str = Field("", description="What it does, for people.")
+    flows: list[str] = Field([], description="Its flows, as module.function of its package.")
+    deployments: list[str] = Field(
+        [], description="What is deployed of it, or for it, in `prefect.yaml`."
+    )
+    always_deployed: bool = Field(
+        False, description="It operates the others: it is deployed whichever of them are."
+    )
+    blocks: list[str] = Field([], description="Connections it uses, as type/name.")
+    endpoints: dict[str, EndpointDeclaration] = Field({}, description="By name.")
+    registrations: dict[str, AnyRegistration] = Field(
+        {}, description="What activation registers at third parties, by name."
+    )
+
+    @field_validator("integration")
+    @classmethod
+    def _is_a_name(cls, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            raise ValueError("must be of small letters, digits, . _ - and at most 63 long")
+        return name
+
+    @field_validator("endpoints", "registrations")
+    @classmethod
+    def _have_names(cls, found: dict[str, Any]) -> dict[str, Any]:
+        for name in found:
+            cls._is_a_name(name)
+        return found
+
+    @model_validator(mode="after")
+    def _registrations_lead_to_endpoints(self) -> Self:
+        for name, registration in self.registrations.items():
+            if registration.endpoint not in self.endpoints:
+                raise ValueError(
+                    f"registrations.{name}: {registration.endpoint!r} is none of the endpoints"
+                )
+        return self
+
+
+def declaration_files(places: str | None = None) -> list[Path]:
+    """The files to read.
+
+    Args:
+        places: Files and folders separated like PATH; None for `INTEGRATIONS_ENDPOINTS`, and
+            without that the flows' own: `flows/<integration>/integration.yaml` and
+            `flows/<integration>.integration.yaml`.
+
+    Raises:
+        MisconfiguredError: A place does not exist.
+    """
+    configured = places if places is not None else os.environ.get(ENDPOINTS_VARIABLE)
+    roots = [Path(part) for part in configured.split(os.pathsep)] if configured else [_FLOWS]
+    return [file for root in roots for file in _files_of(root)]
+
+
+def read_declarations(files: Sequence[Path]) -> list[IntegrationDeclaration]:
+    """Read and check the files, together.
+
+    Raises:
+        MisconfiguredError: Tells everything that is wrong, file by file, with what to write.
+    """
+    found: list[IntegrationDeclaration] = []
+    problems: list[str] = []
+    for file in files:
+        try:
+            found.append(IntegrationDeclaration.model_validate(yaml.safe_load(file.read_bytes())))
+        except ValidationError as exc:
+            problems += [f"{file}: {problem}" for problem in _problems(exc)]
+        except (OSError, yaml.YAMLError) as exc:
+            problems.append(f"{file}: {exc}")
+    problems += _clashes(found)
+    if problems:
+        raise _misconfigured("\n  ".join(["the declared integrations cannot be used:", *problems]))
+    return found
+
+
+def _files_of(root: Path) -> Iterable[Path]:
+    if root.is_dir():
+        return sorted(file for pattern in _PATTERNS for file in root.glob(pattern))
+    if root.is_file():
+        return [root]
+    raise _misconfigured(f"{root} does not exist; mend {ENDPOINTS_VARIABLE}")
+
+
+def _problems(exc: ValidationError) -> Iterator[str]:
+    for error in exc.errors(include_url=False, include_input=False):
+        where = ".".join(map(str, error["loc"])) or "the file"
+        yield f"{where}: {error['msg']}"
+
+
+def _clashes(declared: Sequence[IntegrationDeclaration]) -> Iterator[str]:
+    names: dict[str, str] = {}
+    paths: dict[str, str] = {}
+    for each in declared:
+        for name, endpoint in each.endpoints.items():
+            for taken, key in ((names, name), (paths, endpoint.path)):
+                if key in taken:
+                    yield f"{key}: declared by {taken[key]} and by {each.integration}; rename one"
+                taken[key] = each.integration
+
+
+def _misconfigured(message: str) -> MisconfiguredError:
+    return MisconfiguredError(message, system="gateway", operation="read endpoints")

@@ -1,0 +1,1 @@
+"""Batches of records on their way to an application."""

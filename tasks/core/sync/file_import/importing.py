@@ -1,0 +1,324 @@
+"""Imports one file: every good record reaches the application once, and the file is put away.
+
+Safe to kill anywhere and to call again: what was sent is remembered batch by batch, what was sent
+and not yet remembered carries the same idempotency key again, and a file whose records are all in
+only has its move finished.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter
+
+from blocks.errors import (
+    BadPayloadError,
+    IntegrationError,
+    LeaseLostError,
+    MisconfiguredError,
+    PermanentError,
+)
+from tasks.core.connectors.folders.protocol import FileChangedError, RemoteFile
+from tasks.core.formats.records.reading import detect_format, read_records
+from tasks.core.formats.records.record import Reject
+from tasks.core.formats.records.validation import Valid
+from tasks.core.sync.batches.sink import Refused, send_without_refused
+from tasks.core.sync.file_import.job import ImportJob, Outcome
+from tasks.core.sync.file_import.ledger import Held, batch_key
+from tasks.core.sync.file_import.put_away import (
+    RejectFile,
+    archive_path,
+    free_path,
+    working_directory,
+)
+from tasks.core.sync.file_import.work import (
+    StoppedError,
+    Tally,
+    Work,
+    finish_putting_away,
+    finish_setting_aside,
+    put_file_away,
+    set_aside,
+    take_away,
+    where,
+)
+
+_CHUNK_BYTES = 1 << 20
+_FORMATS_WITH_LINES = ("csv", "xml", "jsonl")
+_HEARTBEAT_RECORDS = 10_000
+
+
+def import_file(
+    job: ImportJob,
+    file: RemoteFile,
+    *,
+    original: RemoteFile | None = None,
+    again: bool = False,
+    progress: Callable[[float], None] = lambda _fraction: None,
+    stop: Event | None = None,
+) -> Outcome:
+    """Import one file and put it away.
+
+    Args:
+        job: How.
+        file: Where and what it is now.
+        original: As it was picked up, if an earlier attempt moved it to the error folder or the
+            operator mended it since: its entry in the ledger goes on.
+        again: Import it also if another run has imported it in this very version.
+        progress: Told the fraction done, 0 to 1, now and then; not for formats without lines.
+        stop: Set from outside to stop at the next batch.
+
+    Returns:
+        What became of it; the expected ways to fail are outcomes, not exceptions.
+    """
+    picked_up = original or file
+    claimed = job.ledger.claim(
+        replace(file, path=picked_up.path),
+        batch_size=job.batch_size,
+        continues=original.version if original else None,
+        again=again,
+    )
+    if isinstance(claimed, Held):
+        return _held(picked_up.path, file.path, claimed)
+    work = Work(job, claimed, file.path, progress, stop or Event())
+    try:
+        return _advance(work, replace(file, version=claimed.version))
+    except LeaseLostError as exc:
+        return Outcome(picked_up.path, "left", file.path, reason=exc.message)
+    except StoppedError:
+        job.ledger.release(work.claim, reason="the run was cancelled")
+        return Outcome(picked_up.path, "interrupted", file.path, reason="the run was cancelled")
+    except IntegrationError as exc:
+        job.ledger.release(work.claim, reason=str(exc))
+        return Outcome(picked_up.path, "interrupted", file.path, reason=str(exc), error=exc)
+    except Exception as exc:
+        job.ledger.release(work.claim, reason=type(exc).__name__)
+        raise
+
+
+def settle_duplicate(job: ImportJob, file: RemoteFile) -> Outcome:
+    """Deal with a file that was imported before in this very version.
+
+    Returns:
+        What became of it; "interrupted" if it cannot be put away.
+    """
+    reason = "imported before in this version; nothing was sent"
+    if job.put_away.on_success == "keep" or job.put_away.on_duplicate == "keep":
+        return Outcome(file.path, "duplicate", file.path, reason=reason)
+    try:
+        target = None
+        if job.put_away.on_success == "move":
+            wanted = archive_path(job.put_away, file.path, at=job.clock(), run_id=job.run_id)
+            target = free_path(job.folder, wanted, job.put_away.on_collision)
+        was_there = take_away(job, file.path, file.version, target=target)
+    except IntegrationError as exc:
+        reason = f"imported before, and cannot be put away: {exc}"
+        return Outcome(file.path, "interrupted", file.path, reason=reason, error=exc)
+    if not was_there:
+        return Outcome(file.path, "left", file.path, reason="it changed since it was listed")
+    return Outcome(file.path, "duplicate", target, reason=reason)
+
+
+def _held(path: str, now_at: str, held: Held) -> Outcome:
+    if held.finished:
+        return Outcome(path, "duplicate", now_at, reason="it was imported meanwhile")
+    return Outcome(
+        path, "left", now_at, reason=f"another run has had it since {held.since_at:%H:%M:%S} UTC"
+    )
+
+
+def _advance(work: Work, file: RemoteFile) -> Outcome:
+    claim, job = work.claim, work.job
+    if claim.state == "imported":  # an earlier attempt was stopped between import and move
+        return finish_putting_away(work)
+    if claim.state == "failing":
+        return finish_setting_aside(work, claim.reason or "")
+    if claim.crashes >= job.max_crashes:
+        return set_aside(
+            work,
+            PermanentError(
+                f"{claim.crashes} runs died while importing it; look at the workers' logs and "
+                "memory before you drop it again",
+                system=job.folder.system,
+                operation="import",
+                record=claim.path,
+            ),
+        )
+    if file.size > job.max_file_bytes:
+        return set_aside(
+            work,
+            BadPayloadError(
+                f"it has {file.size:,} bytes, the limit is {job.max_file_bytes:,} (max_file_bytes)",
+                system=job.folder.system,
+                operation="download",
+                record=claim.path,
+            ),
+        )
+    with working_directory() as directory:
+        try:
+            local = _download(work, file, directory)
+        except FileChangedError as exc:  # vanished, or still being written
+            job.ledger.forget(claim)
+            return Outcome(claim.path, "left", None, reason=exc.message)
+        with RejectFile(directory) as rejected:
+            return _import_local(work, local, Tally(rejected))
+
+
+def _import_local(work: Work, local: Path, tally: Tally) -> Outcome:
+    job, claim = work.job, work.claim
+    try:
+        if job.all_or_nothing:
+            _check_all(work, local, tally)
+        _send_all(work, local, tally)
+        if not tally.imported and tally.rejected.count:
+            raise BadPayloadError(
+                f"every one of its {tally.rejected.count} rows was rejected, the first in "
+                f"{where(tally.shown[0])}",
+                system=job.folder.system,
+                operation="import",
+                record=claim.path,
+                line=tally.shown[0].line,
+            )
+    except MisconfiguredError:
+        raise
+    except PermanentError as exc:
+        return set_aside(work, exc, tally)
+    return put_file_away(work, tally)
+
+
+def _download(work: Work, file: RemoteFile, directory: Path) -> Path:
+    folder = work.job.folder
+    target = directory / "content"
+    with folder.open(file) as remote, target.open("wb") as local:
+        while chunk := remote.read(_CHUNK_BYTES):
+            work.heartbeat()
+            try:
+                local.write(chunk)
+            except OSError as exc:
+                raise MisconfiguredError(
+                    f"no room for its {file.size:,} bytes in the temporary directory "
+                    f"({exc.strerror}); free some, or set TMPDIR to a larger disk",
+                    system="this machine",
+                    operation="download",
+                    record=file.path,
+                ) from exc
+    return target
+
+
+def _validated(work: Work, local: Path) -> Iterator[Valid[BaseModel] | Reject]:
+    """Read and validate; keep the lease and tell the progress on the way."""
+    job = work.job
+    name = work.claim.path.rpartition("/")[2]
+    file_format = job.file_format or detect_format(name, system=job.folder.system)
+    lines = _count_lines(local) if file_format.kind in _FORMATS_WITH_LINES else 0
+    records = read_records(local, file_format, system=job.folder.system, name=name)
+    try:
+        for number, item in enumerate(job.validator.validate(records)):
+            if number % _HEARTBEAT_RECORDS == _HEARTBEAT_RECORDS - 1:
+                work.heartbeat()
+                if item.line < lines:  # not so for packed files, whose lines are not counted
+                    work.progress(item.line / lines)
+            yield item
+    finally:
+        records.close()
+
+
+def _check_all(work: Work, local: Path, tally: Tally) -> None:
+    for item in _validated(work, local):
+        if isinstance(item, Reject):
+            tally.reject(item)
+    if tally.rejected.count:
+        raise BadPayloadError(
+            f"{tally.rejected.count} rows are bad, the first in {where(tally.shown[0])}; nothing "
+            "was imported, since this import takes all rows or none (all_or_nothing)",
+            system=work.job.folder.system,
+            operation="import",
+            record=work.claim.path,
+            line=tally.shown[0].line,
+        )
+
+
+def _send_all(work: Work, local: Path, tally: Tally) -> None:
+    serializer: TypeAdapter[list[Any]] = TypeAdapter(list[work.job.model])  # type: ignore[name-defined]
+    done_before = work.job.ledger.sent_batches(work.claim)
+    batch: list[Valid[BaseModel]] = []
+    ordinal = 0
+    for item in _validated(work, local):
+        if isinstance(item, Reject):
+            tally.reject(item)
+            continue
+        batch.append(item)
+        if len(batch) == work.claim.batch_size:
+            _send_batch(work, serializer, ordinal, batch, done_before.get(ordinal), tally)
+            batch = []
+            ordinal += 1
+    if batch:
+        _send_batch(work, serializer, ordinal, batch, done_before.get(ordinal), tally)
+
+
+def _send_batch(
+    work: Work,
+    serializer: TypeAdapter[list[Any]],
+    ordinal: int,
+    batch: list[Valid[BaseModel]],
+    sent_digest: str | None,
+    tally: Tally,
+) -> None:
+    work.heartbeat()
+    records = serializer.dump_json([valid.item for valid in batch])
+    digest = hashlib.sha256(records).hexdigest()
+    if digest == sent_digest:
+        tally.imported += len(batch)
+        return
+    rejected_before = tally.rejected.count
+
+    def records_of(left: Sequence[int]) -> bytes:
+        if len(left) == len(batch):
+            return records
+        return serializer.dump_json([batch[index].item for index in left])
+
+    def refuse(refused: Refused) -> None:
+        for index, (field, reason) in refused.items():
+            valid = batch[index]
+            values = valid.item.model_dump(mode="json")
+            tally.reject(Reject(valid.line, field, reason, values, valid.page))
+        if work.job.all_or_nothing:
+            raise _refused_whole(work, tally)
+        work.heartbeat()
+
+    sent, count = send_without_refused(
+        work.job.sink,
+        len(batch),
+        records_of=records_of,
+        key_of=lambda digest: batch_key(work.claim, ordinal, digest),
+        refuse=refuse,
+    )
+    tally.sent += sent
+    tally.imported += count
+    # Else not remembered as sent: a resumed import asks again, to know these rejects again.
+    if tally.rejected.count == rejected_before:
+        work.job.ledger.record_batch(work.claim, ordinal, digest, len(batch))
+        work.extended_s = time.monotonic()
+
+
+def _refused_whole(work: Work, tally: Tally) -> BadPayloadError:
+    return BadPayloadError(
+        f"the application refuses {tally.rejected.count} rows, the first in "
+        f"{where(tally.shown[0])}; no more is imported, since this import takes all rows or none "
+        f"(all_or_nothing); the {tally.imported:,} rows of the batches before are in",
+        system=work.job.folder.system,
+        operation="import",
+        record=work.claim.path,
+        line=tally.shown[0].line,
+    )
+
+
+def _count_lines(local: Path) -> int:
+    with local.open("rb") as content:
+        return sum(chunk.count(b"\n") for chunk in iter(lambda: content.read(_CHUNK_BYTES), b""))

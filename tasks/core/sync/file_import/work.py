@@ -1,0 +1,180 @@
+"""One attempt at one file: its claim, its counts, and how it ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from threading import Event
+
+from blocks.errors import IntegrationError
+from tasks.core.formats.records.record import Reject
+from tasks.core.sync.batches.sink import Sent
+from tasks.core.sync.file_import.job import ImportJob, Outcome
+from tasks.core.sync.file_import.ledger import Claim
+from tasks.core.sync.file_import.pick_up import done_file_of
+from tasks.core.sync.file_import.put_away import (
+    RejectFile,
+    archive_path,
+    error_path,
+    free_path,
+    write_error_note,
+)
+
+REJECTS_SHOWN = 100
+
+
+class StoppedError(Exception):
+    """The run is being cancelled."""
+
+
+@dataclass(slots=True)
+class Work:
+    """One attempt at one file."""
+
+    job: ImportJob
+    claim: Claim
+    source_path: str
+    progress: Callable[[float], None]
+    stop: Event
+    extended_s: float = field(default_factory=time.monotonic)
+
+    def heartbeat(self) -> None:
+        """Keep the lease while something takes long; notice a cancelled run."""
+        if self.stop.is_set():
+            raise StoppedError
+        if time.monotonic() - self.extended_s > self.job.lease_s / 4:
+            self.job.ledger.extend(self.claim)
+            self.extended_s = time.monotonic()
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was counted while the records went by."""
+
+    rejected: RejectFile
+    imported: int = 0
+    sent: Sent = field(default_factory=Sent)
+    shown: list[Reject] = field(default_factory=list)
+
+    def reject(self, reject: Reject) -> None:
+        """Count a rejected row and keep it for the reject file."""
+        self.rejected.add(reject)
+        if len(self.shown) < REJECTS_SHOWN:
+            self.shown.append(reject._replace(values={}))
+
+
+def put_file_away(work: Work, tally: Tally) -> Outcome:
+    """Everything was sent: store the rejects, decide where the file goes, and move it there."""
+    job, claim, options = work.job, work.claim, work.job.put_away
+    now = job.clock()
+    target = None
+    if options.on_success == "move":
+        wanted = archive_path(options, claim.path, at=now, run_id=job.run_id)
+        target = free_path(job.folder, wanted, options.on_collision)
+    rejects_at = tally.rejected.store(
+        job.folder, target or error_path(options, claim.path, at=now, run_id=job.run_id)
+    )
+    work.claim = job.ledger.mark_imported(
+        claim,
+        target_path=target,
+        rows_imported=tally.imported,
+        rows_rejected=tally.rejected.count,
+    )
+    outcome = finish_putting_away(work)
+    return replace(outcome, sent=tally.sent, rejects=tuple(tally.shown), rejects_at=rejects_at)
+
+
+def finish_putting_away(work: Work) -> Outcome:
+    """Move, delete or keep an imported file; safe to repeat."""
+    job, claim = work.job, work.claim
+    target = None if job.put_away.on_success == "delete" else claim.target_path or work.source_path
+    was_there = take_away(job, work.source_path, claim.version, target=target)
+    if not was_there and target is not None and job.folder.stat(target) is None:
+        target = None
+    if work.source_path != claim.path:  # mended in the error folder: clear what stood beside it
+        job.folder.delete(f"{work.source_path}.err.json")
+        job.folder.delete(f"{work.source_path}.rejects.csv")
+    job.ledger.settle(claim)
+    return Outcome(
+        claim.path,
+        "imported",
+        target,
+        rows_imported=claim.rows_imported,
+        rows_rejected=claim.rows_rejected,
+    )
+
+
+def set_aside(work: Work, error: IntegrationError, tally: Tally | None = None) -> Outcome:
+    """Put a bad file into the error folder, with the reason beside it."""
+    job, claim, options = work.job, work.claim, work.job.put_away
+    target = work.source_path
+    if work.source_path == claim.path:  # else it is in the error folder already
+        wanted = error_path(options, claim.path, at=job.clock(), run_id=job.run_id)
+        target = free_path(job.folder, wanted, "number")
+    rejects_at = tally.rejected.store(job.folder, target) if tally else None
+    note = {
+        "file": claim.path,
+        "place": job.folder.system,
+        "failed_at": job.clock().isoformat(timespec="seconds"),
+        "run_id": job.run_id,
+        "what": error.message,
+        "operation": error.operation,
+        "line": getattr(error, "line", None),
+        "rejected_rows": rejects_at,
+        "how_to_mend": "Mend the file here and press Retry on the run; or drop the mended file "
+        f"as {claim.path!r} again, and the next run takes it.",
+    }
+    write_error_note(job.folder, target, note)
+    work.claim = job.ledger.mark_failing(claim, target_path=target, reason=error.message)
+    outcome = finish_setting_aside(work, error.message)
+    if tally is None:
+        return outcome
+    return replace(
+        outcome,
+        sent=tally.sent,
+        rows_imported=tally.imported,
+        rows_rejected=tally.rejected.count,
+        rejects=tuple(tally.shown),
+        rejects_at=rejects_at,
+    )
+
+
+def finish_setting_aside(work: Work, reason: str) -> Outcome:
+    """Move a bad file to the error folder; safe to repeat."""
+    target = work.claim.target_path or work.source_path
+    take_away(work.job, work.source_path, work.claim.version, target=target)
+    work.job.ledger.fail(work.claim)
+    return Outcome(work.claim.path, "failed", target, reason=reason)
+
+
+def take_away(job: ImportJob, path: str, version: str, *, target: str | None) -> bool:
+    """Move a file, or delete it, with its done file; a newer one of the same name stays.
+
+    Args:
+        job: How.
+        path: Where the file is.
+        version: As it was read; what is there in another version came later.
+        target: Where to; None deletes it, `path` itself keeps it there.
+
+    Returns:
+        Whether it was still there: an earlier attempt may have taken it.
+    """
+    now = job.folder.stat(path)
+    if now is None or now.version != version:
+        return False
+    if job.done_file:
+        # Before its file: behind it this could be the done file of the next one.
+        job.folder.delete(done_file_of(path, job.done_file))
+    if target is None:
+        job.folder.delete(path)
+    elif target != path:
+        job.folder.move(path, target, overwrite=job.put_away.on_collision == "overwrite")
+    return True
+
+
+def where(reject: Reject) -> str:
+    """Place and reason of a rejected row, in words."""
+    place = f"line {reject.line}" if reject.page is None else f"page {reject.page}"
+    column = f", column {reject.column!r}" if reject.column else ""
+    return f"{place}{column}: {reject.reason}"

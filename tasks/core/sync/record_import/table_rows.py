@@ -1,0 +1,195 @@
+"""Imports rows: those that wait, each batch marked or deleted when it is in; or those that changed.
+
+What changed is read page by page behind a cursor, which moves on when a page is in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
+
+from blocks.errors import MisconfiguredError
+from tasks.core.connectors.sql.changed_rows import ChangedRows, farther, stopped_at
+from tasks.core.connectors.sql.row_queue import RowQueue
+from tasks.core.formats.records.formats import FileFormat
+from tasks.core.sync.api_import.cursors import Cursors, Hold
+from tasks.core.sync.batches.sink import Sent
+from tasks.core.sync.record_import.importing import Entry, EntryReject, RecordImporter, Taken
+
+_NAMED = 5
+_MAX_REJECTS = 100
+
+
+class FileColumn(BaseModel):
+    """A column that holds whole files, in place of columns that hold the values of a record."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    column: str = Field(description="The column of the files' bytes.")
+    name_column: str | None = Field(None, description="The column of their names.")
+    file_format: FileFormat | None = Field(None, description="How to read them; empty: by name.")
+
+
+@dataclass(slots=True)
+class RowsImported:
+    """What became of the rows of a run.
+
+    Attributes:
+        rows: How many went in wholly.
+        records: How many the application took; files hold many.
+        bad: How many did not go in, or not wholly.
+        reasons: Of the first of those.
+        rejects: The first hundred records that were not taken.
+        is_all: Nothing is left for another run.
+    """
+
+    rows: int = 0
+    records: int = 0
+    sent: Sent = field(default_factory=Sent)
+    bad: int = 0
+    reasons: list[str] = field(default_factory=list)
+    rejects: list[EntryReject] = field(default_factory=list)
+    is_all: bool = False
+
+    def add(self, entries: Sequence[Entry], taken: Taken) -> None:
+        """Count what became of these."""
+        self.rows += len(entries) - len(taken.bad)
+        self.records += taken.records
+        self.sent += taken.sent
+        self.bad += len(taken.bad)
+        for position, reason in taken.bad.items():
+            if len(self.reasons) < _NAMED:
+                self.reasons.append(f"row {entries[position].name}: {reason}")
+        self.rejects += taken.rejects[: _MAX_REJECTS - len(self.rejects)]
+
+
+def import_waiting_rows(
+    queue: RowQueue,
+    importer: RecordImporter,
+    *,
+    key: str,
+    file: FileColumn | None = None,
+    rows_at_once: int = 500,
+    max_rows: int = 50_000,
+    note: Callable[[RowsImported], None] = lambda _imported: None,
+) -> RowsImported:
+    """Import the rows that wait; bad ones are marked with the reason, and the others go on.
+
+    Args:
+        queue: Where they wait.
+        importer: Takes them.
+        key: The column of the primary key.
+        file: The column that holds files, if one does.
+        rows_at_once: Rows locked while they are imported.
+        max_rows: Rows at most.
+        note: Told how it stands after each batch.
+
+    Raises:
+        MisconfiguredError: A row is bad, and the table has no column to mark it.
+        IntegrationError: Of the database or the application: the rows of the batch wait as
+            before.
+    """
+    imported = RowsImported()
+    while imported.rows + imported.bad < max_rows:
+        limit = min(rows_at_once, max_rows - imported.rows - imported.bad)
+        with queue.claim(limit) as claimed:
+            if claimed.rows:
+                entries = [_entry(row, row[key], "", file) for row in claimed.rows]
+                taken = importer.take(entries)
+                for position, reason in taken.bad.items():
+                    claimed.fail(claimed.rows[position], reason)
+                imported.add(entries, taken)
+        note(imported)
+        if len(claimed.rows) < limit:
+            imported.is_all = True
+            break
+    return imported
+
+
+def import_changed_rows(
+    reader: ChangedRows,
+    importer: RecordImporter,
+    cursors: Cursors,
+    hold: Hold,
+    *,
+    version: str,
+    key: str,
+    file: FileColumn | None = None,
+    rows_at_once: int = 500,
+    max_rows: int = 50_000,
+    note: Callable[[RowsImported], None] = lambda _imported: None,
+) -> RowsImported:
+    """Import the rows behind the cursor, which moves on after each page.
+
+    A bad row does not hold the others up: it is told, and comes again when it is mended, since
+    that changes it.
+
+    Args:
+        reader: Reads them.
+        importer: Takes them; must bear a row twice, as one that updates by its own key does.
+        cursors: Keep how far the import has come.
+        hold: Of the import's stream.
+        version: The column that grows with each change.
+        key: The column that tells rows of the same version apart.
+        file: The column that holds files, if one does.
+        rows_at_once: Rows a page.
+        max_rows: Rows at most; what is left comes in the next run.
+        note: Told how it stands after each page.
+
+    Raises:
+        LeaseLostError: Another run has taken the stream over.
+        IntegrationError: Of the database or the application: the next run begins with the page
+            that was under way.
+    """
+    imported = RowsImported()
+    page = reader.first_page(hold.value, limit=min(rows_at_once, max_rows))
+    while page.rows:
+        entries = [_entry(row, row[key], str(row[version]), file) for row in page.rows]
+        imported.add(entries, importer.take(entries))
+        assert page.cursor is not None, "a page with rows has one"  # noqa: S101
+        left = max_rows - imported.rows - imported.bad
+        reached = farther(hold.value, page.cursor) if left > 0 else stopped_at(page.cursor)
+        hold = cursors.advance(hold, reached)
+        note(imported)
+        if left <= 0:
+            return imported
+        page = reader.next_page(page.cursor, limit=min(rows_at_once, left))
+    if page.cursor is not None and hold.value == stopped_at(page.cursor):
+        cursors.advance(hold, page.cursor)  # the last run had stopped just at the end
+    imported.is_all = True
+    return imported
+
+
+def _entry(row: Mapping[str, Any], key: Any, version: str, file: FileColumn | None) -> Entry:
+    identity = _digest([_text(key), version, row])
+    if file is None:
+        return Entry(_text(key), identity, row)
+    try:
+        content = row[file.column]
+        file_name = str(row[file.name_column]) if file.name_column else ""
+    except KeyError as exc:
+        raise MisconfiguredError(
+            f"the column {exc.args[0]!r} is not among those that are read; add it to columns",
+            system="table",
+            operation="read files",
+        ) from exc
+    name = f"{_text(key)} {file_name}".rstrip()
+    if isinstance(content, bytearray | memoryview):
+        content = bytes(content)
+    elif isinstance(content, str):
+        content = content.encode()
+    return Entry(name, identity, content if isinstance(content, bytes) else {}, file_name)
+
+
+def _digest(parts: Iterable[Any]) -> str:
+    document = orjson.dumps(list(parts), default=_text, option=orjson.OPT_NON_STR_KEYS)
+    return hashlib.sha256(document).hexdigest()
+
+
+def _text(value: Any) -> str:
+    return value.hex() if isinstance(value, bytes | bytearray | memoryview) else str(value)

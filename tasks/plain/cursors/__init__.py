@@ -1,1 +1,0 @@
-"""How far imports have come: a cursor a stream, moved on only after the sink has committed."""

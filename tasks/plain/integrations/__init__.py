@@ -1,1 +1,0 @@
-"""What an integration is made of, as it declares it in one file beside its flows."""
