@@ -1,4 +1,4 @@
-"""Runs all stand-ins in one process: `python -m sandbox.systems --data DIR`.
+"""Runs all stand-ins in one process: `python -m sandbox --data DIR`.
 
 Writes `DIR/blocks.yaml`, the block documents by which flows reach them, when all of them answer.
 Then partners drop files, at once and every few minutes.
@@ -153,7 +153,7 @@ def _let_partners_send(gateway_url: str, events: Sequence[str], stopping: thread
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m sandbox.systems", description="Stand-ins of the outside systems."
+        prog="python -m sandbox", description="Stand-ins of the outside systems."
     )
     parser.add_argument("--data", type=Path, required=True, help="where they keep their data")
     for name in ("own-app", "sftp", "s3", "dropbox"):

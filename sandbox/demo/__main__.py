@@ -108,7 +108,7 @@ def _start(supervisor: Supervisor, places: Places) -> None:
         "sandbox",
         [
             *python,
-            "sandbox.systems",
+            "sandbox",
             f"--data={places.home / 'sandbox'}",
             f"--gateway={places.gateway_url}",
             *ports,
