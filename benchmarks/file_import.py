@@ -199,7 +199,7 @@ def flow(work: Path) -> dict[str, Any]:
                 source="sftp-server/partner",
                 record_type="inventory",
                 batch_size=_BATCH,
-                pick_up={"stable_for_s": 0},
+                selection={"stable_for_s": 0},
                 return_state=True,
             )
         )

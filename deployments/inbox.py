@@ -12,9 +12,9 @@ from deployments.state_commands import run_command
 from tasks.core.intake.inbox.operations import (
     STATUSES,
     UNEVENTFUL,
+    DeliveryFilter,
     DeliverySummary,
     InboxOperations,
-    Selection,
 )
 
 
@@ -48,7 +48,7 @@ def _show(inbox: InboxOperations, options: argparse.Namespace) -> None:
 
 
 def _replay(inbox: InboxOperations, options: argparse.Namespace) -> None:
-    selection = _selection(options, default_statuses=() if options.ids else ("parked",))
+    selection = _selection(options, default_statuses=() if options.ids else ("dead_letter",))
     found = inbox.replay(selection, dry_run=not options.yes, new_effects=options.force_new_effects)
     _print_table(found)
     if options.yes:
@@ -61,7 +61,7 @@ def _replay(inbox: InboxOperations, options: argparse.Namespace) -> None:
 def _purge(inbox: InboxOperations, options: argparse.Namespace) -> None:
     count = inbox.purge(
         settled_before_at=datetime.now(UTC) - timedelta(days=options.older_than_days),
-        statuses=(*UNEVENTFUL, "parked") if options.parked_too else UNEVENTFUL,
+        statuses=(*UNEVENTFUL, "dead_letter") if options.include_dead_letters else UNEVENTFUL,
         dry_run=not options.yes,
     )
     _say(f"{count} deliveries deleted" if options.yes else f"{count} would go; add --yes")
@@ -89,7 +89,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     show.set_defaults(command=_show)
 
-    replay = commands.add_parser("replay", help="have deliveries handled again; parked by default")
+    replay = commands.add_parser(
+        "replay", help="have deliveries handled again; dead-lettered by default"
+    )
     _add_selection(replay)
     replay.add_argument("--yes", action="store_true", help="do it; without, it is a dry run")
     replay.add_argument(
@@ -101,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
 
     purge = commands.add_parser("purge", help="delete what was finished long ago")
     purge.add_argument("--older-than-days", type=float, default=30)
-    purge.add_argument("--parked-too", action="store_true")
+    purge.add_argument("--include-dead-letters", action="store_true")
     purge.add_argument("--yes", action="store_true", help="do it; without, it only counts")
     purge.set_defaults(command=_purge)
     return parser
@@ -117,8 +119,10 @@ def _add_selection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, default=1000)
 
 
-def _selection(options: argparse.Namespace, *, default_statuses: tuple[str, ...] = ()) -> Selection:
-    return Selection(
+def _selection(
+    options: argparse.Namespace, *, default_statuses: tuple[str, ...] = ()
+) -> DeliveryFilter:
+    return DeliveryFilter(
         ids=tuple(options.ids),
         integration=options.integration,
         endpoint=options.endpoint,

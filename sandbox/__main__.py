@@ -34,7 +34,7 @@ from tasks.folders import open_folder
 _API_KEY = "sandbox-own-app-key"
 _BUCKET = "marketplace"
 _GOOD_EVENTS = ("inventory_update", "push", "issues", "pull_request", "order-placed")
-_BAD_EVENT = "inventory_update_unknown_item"  # is parked, to be looked at in the UI
+_BAD_EVENT = "inventory_update_unknown_item"  # is dead-lettered, to be looked at in the UI
 _BAD_EVERY = 3  # times
 _STOCK = {"widgets": 1_000, "gadgets": 100_000}  # what the events are about
 # which block leads to the place where a partner drops

@@ -30,8 +30,12 @@ from tasks.core.registry.activation.activating import (
     Registering,
     failed_registration,
 )
-from tasks.core.registry.activation.ledger import ActivationState, Entry, Ledger
-from tasks.core.registry.activation.registrar import Registrar, Wanted
+from tasks.core.registry.activation.ledger import (
+    ActivationLedger,
+    ActivationState,
+    RegistrationEntry,
+)
+from tasks.core.registry.activation.registrar import DesiredRegistration, Registrar
 from tasks.core.registry.activation.rest_registrar import RestRegistrar
 from tasks.core.registry.activation.salesforce_registrar import SalesforceRegistrar
 from tasks.core.registry.registrations import AnyRegistration, RestRegistration
@@ -55,7 +59,7 @@ class ActiveWork:
         state: What the integration shall be.
     """
 
-    ledger: Ledger
+    ledger: ActivationLedger
     registering: Registering
     state: ActivationState
 
@@ -63,7 +67,7 @@ class ActiveWork:
 @asynccontextmanager
 async def working_on(
     integration: str,
-    wanted: Sequence[Wanted],
+    desired: Sequence[DesiredRegistration],
     *,
     is_active: bool | None = None,
     public_url: str | None = None,
@@ -72,7 +76,7 @@ async def working_on(
 
     Args:
         integration: Its name.
-        wanted: What shall be registered.
+        desired: What shall be registered.
         is_active: What it shall be from now on; None leaves it.
         public_url: Where third parties reach the gateway from now on; None leaves it.
 
@@ -81,13 +85,13 @@ async def working_on(
             ends, or a key for secrets is none.
     """
     if is_active:
-        await _require_blocks(wanted)  # what is written down as active is looked after every day
+        await _require_blocks(desired)  # what is written down as active is looked after every day
     engine = await asyncio.to_thread(open_database)
     try:
-        ledger = Ledger(engine, run_id=str(runtime.flow_run.id))
+        ledger = ActivationLedger(engine, run_id=str(runtime.flow_run.id))
         state = await _begun(ledger, integration, is_active=is_active, public_url=public_url)
         try:
-            registrations = [each.registration for each in wanted]
+            registrations = [each.registration for each in desired]
             registrations += [entry.registration for entry in ledger.entries(integration)]
             apis = await _load_apis(registrations)
             secrets = StoredSecrets.from_environment(engine)
@@ -99,29 +103,29 @@ async def working_on(
 
 
 async def register_all(
-    work: ActiveWork, integration: str, wanted: Sequence[Wanted]
+    work: ActiveWork, integration: str, desired: Sequence[DesiredRegistration]
 ) -> list[Registered]:
     """Register what is wanted and remove what we registered and is not; one failing stops no other.
 
     Args:
         work: From `working_on`.
         integration: Its name.
-        wanted: All that shall be registered.
+        desired: All that shall be registered.
 
     Returns:
         One for each registration; those that failed say why.
     """
     done = []
-    for each in wanted:
+    for each in desired:
         try:
             done.append(await ensure_registration(work, each))
         except IntegrationError as error:
             done.append(failed_registration(each, error.system, error))
-    for entry in await asyncio.to_thread(work.registering.obsolete, integration, wanted):
+    for entry in await asyncio.to_thread(work.registering.obsolete, integration, desired):
         try:
             done.append(await remove_registration(work, entry))
         except IntegrationError as error:
-            done.append(failed_registration(entry.wanted, entry.place, error))
+            done.append(failed_registration(entry.desired, entry.place, error))
     return done
 
 
@@ -133,13 +137,13 @@ async def register_all(
     cache_policy=NO_CACHE,
     persist_result=False,
 )
-async def ensure_registration(work: ActiveWork, wanted: Wanted) -> Registered:
+async def ensure_registration(work: ActiveWork, desired: DesiredRegistration) -> Registered:
     """Let one registration be as wanted.
 
     Raises:
         IntegrationError: As in `Registering.ensure`.
     """
-    return await asyncio.to_thread(work.registering.ensure, wanted)
+    return await asyncio.to_thread(work.registering.ensure, desired)
 
 
 @task(
@@ -150,7 +154,7 @@ async def ensure_registration(work: ActiveWork, wanted: Wanted) -> Registered:
     cache_policy=NO_CACHE,
     persist_result=False,
 )
-async def remove_registration(work: ActiveWork, entry: Entry) -> Registered:
+async def remove_registration(work: ActiveWork, entry: RegistrationEntry) -> Registered:
     """Remove one registration.
 
     Raises:
@@ -219,7 +223,7 @@ class RegisteredNames:
         with storage_errors("read registrations"):
             engine = open_database()
             try:
-                entries = Ledger(engine, run_id="reader").entries(self._integration)
+                entries = ActivationLedger(engine, run_id="reader").entries(self._integration)
             finally:
                 engine.dispose()
         return {each.remote_id[:15]: each.name for each in entries if each.remote_id is not None}
@@ -231,7 +235,7 @@ async def known_states() -> list[ActivationState]:
     def read() -> list[ActivationState]:
         engine = open_database()
         try:
-            return Ledger(engine, run_id="reader").states()
+            return ActivationLedger(engine, run_id="reader").states()
         finally:
             engine.dispose()
 
@@ -306,7 +310,7 @@ def _starts(action: ActionTypes, deployment_id: UUID) -> bool:
 
 
 async def _begun(
-    ledger: Ledger, integration: str, *, is_active: bool | None, public_url: str | None
+    ledger: ActivationLedger, integration: str, *, is_active: bool | None, public_url: str | None
 ) -> ActivationState:
     waited_s = 0.0
     while True:
@@ -323,8 +327,8 @@ async def _begun(
             waited_s += _LOOK_AGAIN_S
 
 
-async def _require_blocks(wanted: Iterable[Wanted]) -> None:
-    for slug in sorted({each.registration.connection for each in wanted}):
+async def _require_blocks(desired: Iterable[DesiredRegistration]) -> None:
+    for slug in sorted({each.registration.connection for each in desired}):
         await load_connection(slug, HttpApi)
 
 

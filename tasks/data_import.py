@@ -25,7 +25,7 @@ from tasks.core.formats.records.validation import RecordValidator
 from tasks.core.state.database import open_database
 from tasks.core.sync.api_import.cursors import Cursors
 from tasks.core.sync.api_import.importing import import_changes as import_window
-from tasks.core.sync.api_import.job import ImportJob, ImportOutcome
+from tasks.core.sync.api_import.job import ApiImportJob, ApiImportResult
 from tasks.core.sync.api_import.source import IncrementalList, Range
 from tasks.core.sync.batches.http_sink import HttpSink
 from tasks.core.sync.batches.sink import RecordSink
@@ -89,7 +89,7 @@ def backfill_range(from_at: datetime | None, until_at: datetime | None) -> Range
     persist_result=False,
     retry_condition_fn=is_transient,
 )
-async def import_changes(what: DataImport) -> ImportOutcome | State[ImportOutcome]:
+async def import_changes(what: DataImport) -> ApiImportResult | State[ApiImportResult]:
     """Bring in what changed since the last import, or the backfill.
 
     Whatever ends it, the next attempt goes on at the page where this one stopped: a retry of the
@@ -122,18 +122,18 @@ async def import_and_show(what: DataImport, *, retries: int, retry_delay_s: floa
 
 async def _import_with_retries(
     what: DataImport, *, retries: int, retry_delay_s: float
-) -> ImportOutcome:
+) -> ApiImportResult:
     """Bring in what changed, again if what interrupted it may pass; a failure is an outcome."""
     with_retries = import_changes.with_options(retries=retries, retry_delay_seconds=retry_delay_s)
     state: State[Any] = await with_retries(what, return_state=True)  # type: ignore[misc]
     result = await state.aresult(raise_on_failure=False)
-    if isinstance(result, ImportOutcome):
+    if isinstance(result, ApiImportResult):
         return result
     reason = state.message or f"unexpected {type(result).__name__}; see the log of its task run"
-    return ImportOutcome(what.stream, "failed", reason=reason)
+    return ApiImportResult(what.stream, "failed", reason=reason)
 
 
-async def _show(outcome: ImportOutcome) -> None:
+async def _show(outcome: ApiImportResult) -> None:
     """Put a table of what was done, and one of all rejects, into the Prefect UI."""
     key = dashed(f"data-import-{outcome.stream}")
     counts = outcome.counts
@@ -173,7 +173,7 @@ async def _show(outcome: ImportOutcome) -> None:
         )
 
 
-def _summarize(outcome: ImportOutcome) -> tuple[bool, str]:
+def _summarize(outcome: ApiImportResult) -> tuple[bool, str]:
     """Whether the run is good, and what it did in one sentence."""
     if outcome.result == "failed":
         return False, outcome.reason or ""
@@ -192,11 +192,11 @@ def _summarize(outcome: ImportOutcome) -> tuple[bool, str]:
 
 def _import(
     what: DataImport, progress: Callable[[float], None], stop: threading.Event
-) -> ImportOutcome:
+) -> ApiImportResult:
     engine = open_database()
     try:
         with open_api(what.source) as source, open_api(what.application) as application:
-            job = ImportJob(
+            job = ApiImportJob(
                 stream=what.stream,
                 owner=str(flow_run.id or f"process {os.getpid()}"),
                 cursors=Cursors(engine),

@@ -21,10 +21,15 @@ from prefect.task_engine import run_task_async
 from prefect.utilities.annotations import quote
 
 from blocks.errors import IntegrationError, TransientError
-from tasks.core.intake.inbox.delivery import Delivery, Outcome, handed_to, parked
-from tasks.core.intake.inbox.doorbell import EVENT_NAME, related_tags, resource_id
-from tasks.core.intake.inbox.draining import Drain, DrainReport, DrainSettings, Failure
-from tasks.core.intake.inbox.drains import Drains
+from tasks.core.intake.inbox.consumer import (
+    ConsumerReport,
+    ConsumerSettings,
+    Failure,
+    InboxConsumer,
+)
+from tasks.core.intake.inbox.consumer_registry import ConsumerRegistry
+from tasks.core.intake.inbox.delivery import Delivery, Outcome, dead_letter, handed_to
+from tasks.core.intake.inbox.notification import EVENT_NAME, related_tags, resource_id
 from tasks.core.intake.inbox.settlement import (
     Settlement,
     settle_crashes,
@@ -56,7 +61,7 @@ async def handle_deliveries(
     integration: str,
     handle: Handle,
     *,
-    settings: DrainSettings,
+    settings: ConsumerSettings,
     payload: Any = None,
     event: str = "",
     conclude: Conclude | None = None,
@@ -100,19 +105,19 @@ def handing_over_by(decide: Callable[[Delivery], str | None]) -> Handle:
 
     Args:
         decide: Gives the integration that takes a delivery, or None if none does: then it is
-            parked.
+            dead-lettered.
     """
 
     async def hand_over(delivery: Delivery) -> Outcome:
         integration = decide(delivery)
         if integration is None:
-            return parked("no rule says whose it is; add one, then replay")
+            return dead_letter("no rule says whose it is; add one, then replay")
         return handed_to(integration)
 
     return hand_over
 
 
-async def ring_doorbell(integration: str) -> None:
+async def notify_waiting(integration: str) -> None:
     """Let a run start that takes what is waiting for this integration."""
     emit_event(
         EVENT_NAME,
@@ -123,24 +128,24 @@ async def ring_doorbell(integration: str) -> None:
 
 
 async def _drain(
-    integration: str, as_task_run: AsTaskRun, settings: DrainSettings, poll_s: float
-) -> DrainReport:
+    integration: str, as_task_run: AsTaskRun, settings: ConsumerSettings, poll_s: float
+) -> ConsumerReport:
     engine = await asyncio.to_thread(open_database)
     inbox = Inbox(engine)
-    drain = Drain(
+    inbox_consumer = InboxConsumer(
         inbox,
-        Drains(engine),
+        ConsumerRegistry(engine),
         integration=integration,
         run_id=str(runtime.flow_run.id),
         handle=as_task_run,
         settings=settings,
-        ring=ring_doorbell,
+        notify=notify_waiting,
         log=get_run_logger(),
         poll_s=poll_s,
     )
     try:
         is_retry = (runtime.flow_run.run_count or 1) > 1
-        return await (drain.retry() if is_retry else drain.run())
+        return await (inbox_consumer.retry() if is_retry else inbox_consumer.run())
     finally:
         await asyncio.to_thread(inbox.close)
 
@@ -157,7 +162,7 @@ async def _handle_sample(
 
 
 def _as_task_runs(
-    handle: Handle, settings: DrainSettings, threads: ThreadPoolExecutor, conclude: Conclude
+    handle: Handle, settings: ConsumerSettings, threads: ThreadPoolExecutor, conclude: Conclude
 ) -> AsTaskRun:
     settled: dict[str, Settlement] = {}
 
@@ -187,7 +192,7 @@ def _as_task_runs(
         settlement = settled.pop(delivery.id, None)
         if settlement is None:  # Prefect itself failed before the handler was called
             reason = f"its task run ended {state.name}; see its log"
-            settlement = Settlement(delivery, "parked", reason)
+            settlement = Settlement(delivery, "dead_letter", reason)
         return conclude(settlement)
 
     return run
@@ -209,7 +214,7 @@ async def _may_help_soon(_task: Task[..., Any], _run: TaskRun, state: State[Any]
 
 
 async def _handle(
-    handle: Handle, delivery: Delivery, settings: DrainSettings, threads: ThreadPoolExecutor
+    handle: Handle, delivery: Delivery, settings: ConsumerSettings, threads: ThreadPoolExecutor
 ) -> tuple[Settlement, bool]:
     """Handle it once.
 
@@ -232,9 +237,9 @@ async def _handle(
             record=delivery.id,
         )
     except Exception as bug:  # noqa: BLE001 - one delivery's bug must not stop the others
-        get_run_logger().exception("A bug in the handler; the delivery is parked")
+        get_run_logger().exception("A bug in the handler; the delivery is dead-lettered")
         reason = f"a bug in the handler ({type(bug).__name__}): mend it, then replay"
-        return Settlement(delivery, "parked", reason), False
+        return Settlement(delivery, "dead_letter", reason), False
     settlement = settle_error(delivery, error, settings.retry_policy, now=datetime.now(UTC))
     is_soon = (
         isinstance(error, TransientError) and (error.retry_after_s or 0) <= _LONGEST_WAIT_IN_RUN_S
@@ -252,8 +257,8 @@ async def _call(handle: Handle, delivery: Delivery, threads: ThreadPoolExecutor)
     return await result if inspect.isawaitable(result) else result
 
 
-def _ended(report: DrainReport) -> State[Any]:
-    if report.turned_away:
+def _ended(report: ConsumerReport) -> State[Any]:
+    if report.at_capacity:
         return Completed(message="enough runs are at work already; they take what is waiting")
     counts = ", ".join(f"{count} {status}" for status, count in sorted(report.counts.items()))
     summary = counts or "nothing was waiting"
@@ -270,7 +275,7 @@ def _named(failure: Failure) -> str:
     return f"{failure.event} {failure.id} {failure.status} ({failure.reason})"
 
 
-async def _show_failures(integration: str, report: DrainReport) -> None:
+async def _show_failures(integration: str, report: ConsumerReport) -> None:
     await acreate_table_artifact(
         key=f"failed-deliveries-{integration.replace('_', '-')}",
         description=f"What this run could not handle of {integration}. Retry the run, or replay.",

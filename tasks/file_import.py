@@ -27,11 +27,11 @@ from tasks.core.formats.records.formats import FileFormat
 from tasks.core.formats.records.validation import RecordValidator
 from tasks.core.state.database import open_database
 from tasks.core.sync.batches.http_sink import HttpSink
+from tasks.core.sync.file_import.after_import import AfterImport
 from tasks.core.sync.file_import.importing import import_file, settle_duplicate
-from tasks.core.sync.file_import.job import ImportJob, Outcome
-from tasks.core.sync.file_import.ledger import Ledger
-from tasks.core.sync.file_import.pick_up import PickUp, Waiting, find_ready_files
-from tasks.core.sync.file_import.put_away import PutAway
+from tasks.core.sync.file_import.job import FileImportJob, FileImportResult
+from tasks.core.sync.file_import.ledger import FileLedger
+from tasks.core.sync.file_import.selection import FileSelection, WaitingFile, find_ready_files
 from tasks.core.sync.file_import.work_list import WorkItem, plan_work
 from tasks.folders import open_folder
 from tasks.outcomes import counted, failed
@@ -63,8 +63,8 @@ class FileImport:
     columns: dict[str, str] = field(default_factory=dict)
     decimal_comma: bool = False
     empty_texts: tuple[str, ...] = ("",)
-    pick_up: PickUp = field(default_factory=PickUp)
-    put_away: PutAway = field(default_factory=PutAway)
+    selection: FileSelection = field(default_factory=FileSelection)
+    after_import: AfterImport = field(default_factory=AfterImport)
     batch_size: int = 500
     all_or_nothing: bool = False
     files_at_once: int = 1
@@ -83,7 +83,7 @@ class FilesFound:
     """
 
     work: list[WorkItem]
-    waiting: list[Waiting]
+    waiting: list[WaitingFile]
     duplicates: list[RemoteFile]
 
 
@@ -98,7 +98,7 @@ async def list_ready_files(what: FileImport) -> FilesFound:
     return await asyncio.to_thread(_find_files, what, engine)
 
 
-async def import_files(what: FileImport, found: FilesFound) -> list[Outcome]:
+async def import_files(what: FileImport, found: FilesFound) -> list[FileImportResult]:
     """Import each file as a task run of its own, some at once.
 
     When the application or the place cannot be reached, the files not yet begun are left for the
@@ -112,7 +112,7 @@ async def import_files(what: FileImport, found: FilesFound) -> list[Outcome]:
     gc.set_threshold(*_COLLECT_AFTER)
     engine = await asyncio.to_thread(open_database)
     queue = deque(found.work)
-    outcomes: list[Outcome] = []
+    outcomes: list[FileImportResult] = []
 
     async def work_off(connection: _Connection) -> None:
         try:
@@ -132,7 +132,9 @@ async def import_files(what: FileImport, found: FilesFound) -> list[Outcome]:
 
 
 @task(task_run_name="import {item.name}", cache_policy=NO_CACHE, persist_result=False)
-async def import_one_file(connection: _Connection, item: WorkItem) -> Outcome | State[Outcome]:
+async def import_one_file(
+    connection: _Connection, item: WorkItem
+) -> FileImportResult | State[FileImportResult]:
     """Import one file; a file that failed or was interrupted ends this task run as Failed."""
     job = await connection.job()
     outcome = await work_in_thread(
@@ -153,7 +155,9 @@ async def import_one_file(connection: _Connection, item: WorkItem) -> Outcome | 
     return outcome
 
 
-async def show_outcomes(source: str, found: FilesFound, outcomes: Sequence[Outcome]) -> None:
+async def show_outcomes(
+    source: str, found: FilesFound, outcomes: Sequence[FileImportResult]
+) -> None:
     """Put a table of all files, and one of all rejected rows, into the Prefect UI."""
     key = f"file-import-{source.partition('/')[2]}"
     rows = [_outcome_row(outcome) for outcome in outcomes]
@@ -180,7 +184,7 @@ async def show_outcomes(source: str, found: FilesFound, outcomes: Sequence[Outco
         )
 
 
-def summarize(outcomes: Sequence[Outcome]) -> tuple[bool, str]:
+def summarize(outcomes: Sequence[FileImportResult]) -> tuple[bool, str]:
     """Whether the run is good, and what it did in one sentence."""
     if not outcomes:
         return True, "no files"
@@ -197,16 +201,16 @@ def summarize(outcomes: Sequence[Outcome]) -> tuple[bool, str]:
     return not bad, f"{done}; {told}" if bad else done
 
 
-async def _settle(connection: _Connection, duplicate: RemoteFile) -> Outcome:
+async def _settle(connection: _Connection, duplicate: RemoteFile) -> FileImportResult:
     try:
         job = await connection.job()
     except IntegrationError as exc:
         path = duplicate.path
-        return Outcome(path, "interrupted", path, reason=str(exc), error=exc)
+        return FileImportResult(path, "interrupted", path, reason=str(exc), error=exc)
     return await asyncio.to_thread(settle_duplicate, job, duplicate)
 
 
-async def _import_in_task_run(connection: _Connection, item: WorkItem) -> Outcome:
+async def _import_in_task_run(connection: _Connection, item: WorkItem) -> FileImportResult:
     what = connection.what
     with_retries = import_one_file.with_options(
         retries=what.file_retries,
@@ -215,18 +219,18 @@ async def _import_in_task_run(connection: _Connection, item: WorkItem) -> Outcom
     )
     state: State[Any] = await with_retries(connection, item, return_state=True)  # type: ignore[misc]
     result = await state.aresult(raise_on_failure=False)
-    if isinstance(result, Outcome):
+    if isinstance(result, FileImportResult):
         return result
     path = (item.original or item.file).path
     reason = f"unexpected {type(result).__name__}; the log of its task run has the traceback"
-    return Outcome(path, "failed", path, reason=reason)
+    return FileImportResult(path, "failed", path, reason=reason)
 
 
 def _may_pass(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
-    return isinstance(state.data, Outcome) and isinstance(state.data.error, TransientError)
+    return isinstance(state.data, FileImportResult) and isinstance(state.data.error, TransientError)
 
 
-def _stops_the_others(outcome: Outcome, application: HttpApi) -> bool:
+def _stops_the_others(outcome: FileImportResult, application: HttpApi) -> bool:
     """Whether the next file would meet the same wall: a place or application out of reach."""
     error = outcome.error
     return isinstance(error, TransientError) or (
@@ -234,9 +238,9 @@ def _stops_the_others(outcome: Outcome, application: HttpApi) -> bool:
     )
 
 
-def _not_tried(item: WorkItem, interrupted: Outcome) -> Outcome:
+def _not_tried(item: WorkItem, interrupted: FileImportResult) -> FileImportResult:
     path = (item.original or item.file).path
-    return Outcome(
+    return FileImportResult(
         path, "left", path, reason=f"not tried, since {interrupted.path} could not go on"
     )
 
@@ -247,27 +251,27 @@ def _find_files(what: FileImport, engine: Engine) -> FilesFound:
         listing = find_ready_files(
             folder,
             what.folder,
-            what.pick_up,
+            what.selection,
             finished=ledger.finished,
-            ignore_folders=(what.put_away.archive_folder, what.put_away.error_folder),
+            ignore_folders=(what.after_import.archive_folder, what.after_import.error_folder),
         )
         work = plan_work(folder, ledger.unfinished(), listing.ready)
-    if what.put_away.on_duplicate == "import":
+    if what.after_import.on_duplicate == "import":
         work += [WorkItem(file, again=True) for file in listing.duplicates]
         return FilesFound(work, listing.waiting, [])
-    duplicates = [] if what.put_away.on_success == "keep" else listing.duplicates
+    duplicates = [] if what.after_import.on_success == "keep" else listing.duplicates
     return FilesFound(work, listing.waiting, duplicates)
 
 
-def _ledger(what: FileImport, engine: Engine, folder: RemoteFolder) -> Ledger:
-    return Ledger(engine, importer=what.resource, place=folder.system, owner=_run_id())
+def _ledger(what: FileImport, engine: Engine, folder: RemoteFolder) -> FileLedger:
+    return FileLedger(engine, importer=what.resource, place=folder.system, owner=_run_id())
 
 
 def _run_id() -> str:
     return str(flow_run.id or "by hand")
 
 
-def _outcome_row(outcome: Outcome) -> dict[str, Any]:
+def _outcome_row(outcome: FileImportResult) -> dict[str, Any]:
     return {
         "File": outcome.path,
         "Result": outcome.result,
@@ -289,9 +293,9 @@ class _Connection:
         self.what = what
         self._engine = engine
         self._open: ExitStack | None = None
-        self._job: ImportJob | None = None
+        self._job: FileImportJob | None = None
 
-    async def job(self) -> ImportJob:
+    async def job(self) -> FileImportJob:
         """What `import_file` needs."""
         if self._job is None:
             self._job = await asyncio.to_thread(self._connect)
@@ -303,13 +307,13 @@ class _Connection:
             await asyncio.to_thread(self._open.close)
         self._open = self._job = None
 
-    def _connect(self) -> ImportJob:
+    def _connect(self) -> FileImportJob:
         what = self.what
         with ExitStack() as stack:
             folder = stack.enter_context(open_folder(what.place))
             api = stack.enter_context(open_api(what.application))
             self._open = stack.pop_all()
-        return ImportJob(
+        return FileImportJob(
             folder=folder,
             ledger=_ledger(what, self._engine, folder),
             sink=HttpSink(api, what.resource),
@@ -320,10 +324,10 @@ class _Connection:
                 decimal_comma=what.decimal_comma,
                 empty_texts=what.empty_texts,
             ),
-            put_away=what.put_away,
+            after_import=what.after_import,
             run_id=_run_id(),
             file_format=what.file_format,
             batch_size=what.batch_size,
             all_or_nothing=what.all_or_nothing,
-            done_file=what.pick_up.done_file,
+            done_file=what.selection.done_file,
         )

@@ -14,19 +14,19 @@ from prefect import task
 from prefect.artifacts import acreate_markdown_artifact
 from prefect.settings import PREFECT_UI_URL
 
+from tasks.core.intake.inbox.consumer_registry import ConsumerRegistry
 from tasks.core.intake.inbox.delivery import Delivery
-from tasks.core.intake.inbox.drains import Drains
 from tasks.core.intake.inbox.operations import (
     UNEVENTFUL,
+    DeliveryFilter,
     DeliverySummary,
     InboxOperations,
-    Selection,
 )
 from tasks.core.state.database import open_database
-from tasks.deliveries import ring_doorbell
+from tasks.deliveries import notify_waiting
 
 Status: TypeAlias = Literal[
-    "queued", "received", "claimed", "failed", "parked", "done", "ignored", "cancelled"
+    "queued", "received", "leased", "failed", "dead_letter", "done", "ignored", "cancelled"
 ]
 _SHOWN_PAYLOAD_CHARS = 50_000
 _HEADINGS = [
@@ -43,14 +43,14 @@ T = TypeVar("T")
 
 
 @task
-async def list_deliveries(selection: Selection) -> list[DeliverySummary]:
+async def list_deliveries(selection: DeliveryFilter) -> list[DeliverySummary]:
     """The selected deliveries, oldest first."""
     return await _operate(lambda inbox: inbox.select(selection))
 
 
 @task
 async def replay(
-    selection: Selection, *, dry_run: bool, new_effects: bool
+    selection: DeliveryFilter, *, dry_run: bool, new_effects: bool
 ) -> list[DeliverySummary]:
     """Replay the selected deliveries, or only tell which."""
     return await _operate(
@@ -59,17 +59,19 @@ async def replay(
 
 
 @task
-async def purge_settled(older_than_days: float, *, parked_too: bool, dry_run: bool) -> int:
+async def purge_settled(
+    older_than_days: float, *, include_dead_letters: bool, dry_run: bool
+) -> int:
     """Delete what was finished so long ago, or only count it."""
     before_at = datetime.now(UTC) - timedelta(days=older_than_days)
-    statuses = (*UNEVENTFUL, "parked") if parked_too else UNEVENTFUL
+    statuses = (*UNEVENTFUL, "dead_letter") if include_dead_letters else UNEVENTFUL
     return await _operate(
         lambda inbox: inbox.purge(settled_before_at=before_at, statuses=statuses, dry_run=dry_run)
     )
 
 
 @task
-async def ring_for_waiting(behind_after_s: float = float("inf")) -> list[str]:
+async def notify_for_waiting(behind_after_s: float = float("inf")) -> list[str]:
     """Ring for every integration whose deliveries wait and that needs one more run.
 
     Args:
@@ -80,18 +82,18 @@ async def ring_for_waiting(behind_after_s: float = float("inf")) -> list[str]:
     """
     engine = await asyncio.to_thread(open_database)
     try:
-        waiting = await asyncio.to_thread(Drains(engine).waiting)
+        waiting = await asyncio.to_thread(ConsumerRegistry(engine).waiting)
     finally:
         engine.dispose()
     now = datetime.now(UTC)
-    rung = [
+    notified = [
         each.integration
         for each in waiting
-        if not each.drains or (now - each.oldest_due_at).total_seconds() > behind_after_s
+        if not each.consumers or (now - each.oldest_due_at).total_seconds() > behind_after_s
     ]
-    for integration in rung:
-        await ring_doorbell(integration)
-    return rung
+    for integration in notified:
+        await notify_waiting(integration)
+    return notified
 
 
 @task
@@ -157,8 +159,8 @@ def _as_markdown(delivery: Delivery) -> str:
         "" if shown == text else f"\n\nThe first {_SHOWN_PAYLOAD_CHARS} of {len(text)} characters."
     )
     longest = max((len(run) for run in re.findall("`+", shown)), default=0)
-    fence = "`" * max(3, longest + 1)  # the payload cannot end its own block
-    return f"{fence}json\n{shown}\n{fence}{cut}"
+    lease_token = "`" * max(3, longest + 1)  # the payload cannot end its own block
+    return f"{lease_token}json\n{shown}\n{lease_token}{cut}"
 
 
 def _escaped(text: str) -> str:

@@ -27,14 +27,14 @@ from tasks.core.connectors.messages.rabbitmq import RabbitMqQueue
 from tasks.core.connectors.messages.redis_streams import RedisStream
 from tasks.core.connectors.messages.sqs import SqsQueue
 from tasks.core.formats.records.formats import FileFormat
-from tasks.core.intake.inbox.rows import Claimer
+from tasks.core.intake.inbox.rows import LeaseOwner
 from tasks.core.intake.inbox.store import Inbox
 from tasks.core.intake.inbox.writer import InboxWriter
 from tasks.core.intake.messages.reading import MessageReader, MessageReading
 from tasks.core.intake.messages.replayed_messages import ReplayedMessages
 from tasks.core.state.database import open_database
-from tasks.core.sync.record_import.importing import Entry, EntryReject, RecordImporter
-from tasks.core.sync.record_import.queue_messages import Park, Sink, take_waiting
+from tasks.core.sync.record_import.importing import ImportItem, ItemReject, RecordImporter
+from tasks.core.sync.record_import.queue_messages import DeadLetter, Sink, take_waiting
 from tasks.outcomes import counted, ended_as, failed
 from tasks.record_import import RecordImport
 from tasks.rejects import show_rejects
@@ -80,7 +80,7 @@ class QueueImport(RecordImport):
     """Everything that describes one import from a queue.
 
     Attributes:
-        integration: In whose name bad messages are parked.
+        integration: In whose name bad messages are dead-lettered.
         source: From `open_queue`.
         file: Messages hold whole files.
         limit: Messages a run at most.
@@ -99,14 +99,14 @@ class MessagesImported:
     Attributes:
         messages: How many went in wholly.
         records: How many the application took; files hold many.
-        parked: How many did not, or not wholly; they are in the inbox.
+        dead-lettered: How many did not, or not wholly; they are in the inbox.
         rejects: The first hundred records that were not taken.
     """
 
     messages: int = 0
     records: int = 0
-    parked: int = 0
-    rejects: list[EntryReject] = field(default_factory=list)
+    dead_lettered: int = 0
+    rejects: list[ItemReject] = field(default_factory=list)
 
 
 async def import_messages(
@@ -115,7 +115,7 @@ async def import_messages(
     """Import what waits in a queue, acknowledge it when it is in, and show what is bad.
 
     A message that is no such record, that the application refuses, or of whose file something
-    is not taken, is kept in the inbox as parked, where it is seen and can be looked at; the
+    is not taken, is kept in the inbox as dead-lettered, where it is seen and can be looked at; the
     others go on. The run then fails. Those of this queue that were replayed since are imported
     first. With a transient error, what was not imported is back in the queue, or in the inbox.
 
@@ -151,38 +151,42 @@ async def import_messages_of_queue(what: QueueImport) -> State[MessagesImported]
         imported, told = await _import_messages(what)
     except IntegrationError as error:
         return failed(str(error), data=error)
-    if imported.parked:
+    if imported.dead_lettered:
         return failed(told, data=imported)
     return Completed(message=told, data=imported)
 
 
 async def _import_messages(what: QueueImport) -> tuple[MessagesImported, str]:
     imported = MessagesImported()
-    async with _inbox(what) as (replayed, park):
+    async with _inbox(what) as (replayed, dead_letter):
         with open_api(what.application) as api:
             importer = what.importer(api, system=what.source.system, file=what.file)
             sink = _sink(what, importer, imported)
             again = await take_waiting(
-                replayed, sink, replayed.park, limit=what.limit, batch=what.batch_size
+                replayed, sink, replayed.dead_letter, limit=what.limit, batch=what.batch_size
             )
             taken = await take_waiting(
                 what.source,
                 sink,
-                park,
-                limit=what.limit - again.imported - again.parked,
+                dead_letter,
+                limit=what.limit - again.imported - again.dead_lettered,
                 batch=what.batch_size,
             )
     imported.messages = again.imported + taken.imported
-    imported.parked = again.parked + taken.parked
+    imported.dead_lettered = again.dead_lettered + taken.dead_lettered
     reasons = [*(again.reasons or ()), *(taken.reasons or ())]
     told = f"{counted(imported.messages, 'message')} imported"
     told += f", {counted(imported.records, 'record')}" if what.file else ""
-    told += f", {imported.parked} parked: {'; '.join(reasons[:5])}" if imported.parked else ""
+    told += (
+        f", {imported.dead_lettered} dead-lettered: {'; '.join(reasons[:5])}"
+        if imported.dead_lettered
+        else ""
+    )
     return imported, told if taken.is_empty else f"{told}; that is the limit for one run"
 
 
 @asynccontextmanager
-async def _inbox(what: QueueImport) -> AsyncIterator[tuple[ReplayedMessages, Park]]:
+async def _inbox(what: QueueImport) -> AsyncIterator[tuple[ReplayedMessages, DeadLetter]]:
     """What was replayed of this queue, and where bad messages go."""
     engine = await asyncio.to_thread(open_database)
     writer = InboxWriter(engine)
@@ -192,18 +196,18 @@ async def _inbox(what: QueueImport) -> AsyncIterator[tuple[ReplayedMessages, Par
         )
     )
 
-    async def park(message: Message, reason: str) -> None:
+    async def dead_letter(message: Message, reason: str) -> None:
         defective = message._replace(defect=reason)
         await writer.store([await reader.delivery(defective, received_at=datetime.now(UTC))])
 
     inbox = await asyncio.to_thread(Inbox, engine)
-    claimer = Claimer(str(runtime.flow_run.id), lease_s=_LEASE_S)
+    owner = LeaseOwner(str(runtime.flow_run.id), lease_s=_LEASE_S)
     replayed = ReplayedMessages(
-        inbox, claimer, integration=what.integration, endpoint=what.source.system
+        inbox, owner, integration=what.integration, endpoint=what.source.system
     )
     try:
         await writer.start()
-        yield replayed, park
+        yield replayed, dead_letter
     finally:
         await writer.close()
         await asyncio.to_thread(inbox.close)
@@ -220,7 +224,7 @@ def _sink(what: QueueImport, importer: RecordImporter, imported: MessagesImporte
     return sink
 
 
-def _entry(message: Message, file: FileMessages | None) -> Entry:
+def _entry(message: Message, file: FileMessages | None) -> ImportItem:
     # without one, equal messages may both be meant: each counts for itself
     identity = message.identity or uuid.uuid4().hex
     file_name = ""
@@ -228,4 +232,4 @@ def _entry(message: Message, file: FileMessages | None) -> Entry:
         wanted = file.name_header.lower()
         file_name = next((value for name, value in message.headers if name.lower() == wanted), "")
     content = message.body if message.content is None else message.content
-    return Entry(file_name or message.identity or "without id", identity, content, file_name)
+    return ImportItem(file_name or message.identity or "without id", identity, content, file_name)

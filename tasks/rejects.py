@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from prefect.artifacts import acreate_table_artifact
 
-from tasks.core.sync.record_import.importing import EntryReject
+from tasks.core.sync.record_import.importing import ItemReject
 
 
-async def show_rejects(key: str, description: str, rejects: Sequence[EntryReject]) -> None:
+async def show_rejects(key: str, description: str, rejects: Sequence[ItemReject]) -> None:
     """Put a table of rejected records into the Prefect UI, without their values; none if empty.
 
     Args:

@@ -33,25 +33,30 @@ from tasks.core.formats.reports.packaging import Package
 from tasks.core.formats.reports.report import Report
 from tasks.core.formats.reports.rows import Rows
 from tasks.core.state.database import open_database
-from tasks.core.sync.report_export.deliveries import Claim, Delivered, Deliveries, Receipt
-from tasks.core.sync.report_export.delivering import (
-    BuiltReport,
-    put_report,
-    report_mail,
-    report_sms,
+from tasks.core.sync.report_export.delivery_ledger import (
+    AlreadyDelivered,
+    DeliveryLease,
+    DeliveryLedger,
+    Receipt,
 )
 from tasks.core.sync.report_export.destinations import (
     Destination,
     FolderDestination,
     MailDestination,
 )
-from tasks.core.sync.report_export.keeping import (
-    forget_report,
-    keep_report,
-    kept_report,
+from tasks.core.sync.report_export.report_cache import (
+    cache_report,
+    cached_report,
+    drop_cached_report,
     sweep_reports,
 )
-from tasks.core.sync.report_export.story import DeliveryOutcome, report_story
+from tasks.core.sync.report_export.sending import (
+    BuiltReport,
+    put_report,
+    report_mail,
+    report_sms,
+)
+from tasks.core.sync.report_export.summary import DeliveryResult, report_summary
 from tasks.folders import FOLDER_BLOCKS, open_folder
 from tasks.mail import hand_in
 from tasks.outcomes import failed
@@ -71,7 +76,7 @@ async def build_report_file(
     package: Package | None = None,
     no_data: NoData = "empty",
 ) -> BuiltReport | None:
-    """Build the file and keep it until `forget_built_report`, for retries of this run.
+    """Build the file and keep it until `drop_cached_report_of_run`, for retries of this run.
 
     What runs left that failed for good is removed after 14 days, when the next report is built.
 
@@ -91,7 +96,7 @@ async def build_report_file(
     def build() -> BuiltReport | None:
         sweep_reports(_reports_folder(), older_than=_KEPT_FOR, now=datetime.now(UTC))
         with ExitStack() as unless_kept:
-            unless_kept.callback(forget_report, _run_folder())
+            unless_kept.callback(drop_cached_report, _run_folder())
             file = building.build_report(
                 _run_folder(),
                 report,
@@ -104,7 +109,7 @@ async def build_report_file(
             if file is None:
                 return None
             built = BuiltReport(report, file)
-            keep_report(_run_folder(), built)
+            cache_report(_run_folder(), built)
             unless_kept.pop_all()
             return built
 
@@ -116,14 +121,14 @@ async def build_report_file(
         ) from exc
 
 
-async def kept_built_report() -> BuiltReport | None:
+async def cached_built_report() -> BuiltReport | None:
     """The file that an earlier attempt of this run built, if it is within reach and unchanged."""
-    return await asyncio.to_thread(kept_report, _run_folder())
+    return await asyncio.to_thread(cached_report, _run_folder())
 
 
-async def forget_built_report() -> None:
+async def drop_cached_report_of_run() -> None:
     """Remove this run's file; call it when every destination has it."""
-    await asyncio.to_thread(forget_report, _run_folder())
+    await asyncio.to_thread(drop_cached_report, _run_folder())
 
 
 async def deliver_everywhere(
@@ -133,7 +138,7 @@ async def deliver_everywhere(
     replace: bool = False,
     retries: int = 2,
     retry_delay_s: float = 30,
-) -> list[DeliveryOutcome]:
+) -> list[DeliveryResult]:
     """Deliver to each destination as a task run of its own; folders first, for their links.
 
     Args:
@@ -158,19 +163,19 @@ async def deliver_everywhere(
     )
     folders = [d.name for d in destinations if isinstance(d, FolderDestination)]
 
-    async def deliver(destination: Destination) -> DeliveryOutcome:
+    async def deliver(destination: Destination) -> DeliveryResult:
         running: Any = with_retries(
             built, destination, folders=folders, replace=replace, return_state=True
         )
         state: State[Any] = await running  # Prefect's types take it for a synchronous task
         result = await state.aresult(raise_on_failure=False)
-        if isinstance(result, DeliveryOutcome):
+        if isinstance(result, DeliveryResult):
             return result
         if isinstance(result, IntegrationError):
-            return DeliveryOutcome(destination.name, "failed", error=result)
+            return DeliveryResult(destination.name, "failed", error=result)
         raise result
 
-    outcomes: dict[str, DeliveryOutcome] = {}
+    outcomes: dict[str, DeliveryResult] = {}
     for are_folders in (True, False):
         wave = [d for d in destinations if isinstance(d, FolderDestination) is are_folders]
         for outcome in await asyncio.gather(*map(deliver, wave)):
@@ -190,7 +195,7 @@ async def deliver_report(
     *,
     folders: Sequence[str] = (),
     replace: bool = False,
-) -> DeliveryOutcome | State[DeliveryOutcome]:
+) -> DeliveryResult | State[DeliveryResult]:
     """Deliver one report to one destination, once a period; a failure ends this task run.
 
     Args:
@@ -206,17 +211,17 @@ async def deliver_report(
         return failed(str(exc), data=exc)
 
 
-async def show_report(built: BuiltReport, outcomes: Sequence[DeliveryOutcome]) -> None:
+async def show_report(built: BuiltReport, outcomes: Sequence[DeliveryResult]) -> None:
     """Put totals, chart and a link to each delivered file into the Prefect UI."""
     key = "".join(c if c.isascii() and c.isalnum() else "-" for c in built.report.name.lower())
     await acreate_markdown_artifact(
-        report_story(built, outcomes),
+        report_summary(built, outcomes),
         key=f"report-{key}".strip("-"),
         description=f"{built.report.title}, {built.report.period}",
     )
 
 
-Send = Callable[[BuiltReport, Claim, str | None], Receipt]
+Send = Callable[[BuiltReport, DeliveryLease, str | None], Receipt]
 
 
 async def _sender(destination: Destination) -> Send:
@@ -224,16 +229,16 @@ async def _sender(destination: Destination) -> Send:
     if isinstance(destination, FolderDestination):
         place = await load_connection(destination.block, *FOLDER_BLOCKS)
 
-        def put(built: BuiltReport, claim: Claim, _link: str | None) -> Receipt:
+        def put(built: BuiltReport, lease: DeliveryLease, _link: str | None) -> Receipt:
             with open_folder(place) as folder:
-                return put_report(folder, built, destination, claim)
+                return put_report(folder, built, destination, lease)
 
         return put
     if isinstance(destination, MailDestination):
         server = await load_connection(destination.block, MailServer)
 
-        def mail(built: BuiltReport, claim: Claim, link: str | None) -> Receipt:
-            sent = hand_in(server, report_mail(built, destination, claim, link))
+        def mail(built: BuiltReport, lease: DeliveryLease, link: str | None) -> Receipt:
+            sent = hand_in(server, report_mail(built, destination, lease, link))
             return Receipt(
                 built.file.name, built.file.size, built.file.sha256, None if sent.attached else link
             )
@@ -241,8 +246,8 @@ async def _sender(destination: Destination) -> Send:
         return mail
     account = await load_connection(destination.block, SmsAccount)
 
-    def text(built: BuiltReport, claim: Claim, link: str | None) -> Receipt:
-        since_at = built.report.period.end_at if claim.uncertain else None
+    def text(built: BuiltReport, lease: DeliveryLease, link: str | None) -> Receipt:
+        since_at = built.report.period.end_at if lease.uncertain else None
         hand_over(account, report_sms(built, destination, link), look_since_at=since_at)
         return Receipt(built.file.name, built.file.size, built.file.sha256, link)
 
@@ -255,16 +260,16 @@ def _deliver_once(
     send: Send,
     folders: Sequence[str],
     replace: bool,
-) -> DeliveryOutcome:
+) -> DeliveryResult:
     report, period = built.report.name, built.report.period.key
     with _database() as engine:
-        deliveries = Deliveries(engine, owner=_run_id())
-        found = deliveries.claim(report, period, destination.name, replace=replace)
-        if isinstance(found, Delivered):
-            return DeliveryOutcome(
+        deliveries = DeliveryLedger(engine, owner=_run_id())
+        found = deliveries.lease(report, period, destination.name, replace=replace)
+        if isinstance(found, AlreadyDelivered):
+            return DeliveryResult(
                 destination.name, "already delivered", found.receipt, found.revision
             )
-        if not isinstance(found, Claim):
+        if not isinstance(found, DeliveryLease):
             raise UpstreamBusyError(
                 f"another run is delivering it, until {found.until_at:%H:%M:%S} UTC at the latest",
                 system=destination.name,
@@ -284,10 +289,10 @@ def _deliver_once(
             ) from exc
         deliveries.settle(found, receipt)
     result: Literal["replaced", "delivered"] = "replaced" if found.revision > 1 else "delivered"
-    return DeliveryOutcome(destination.name, result, receipt, found.revision)
+    return DeliveryResult(destination.name, result, receipt, found.revision)
 
 
-def _link(deliveries: Deliveries, built: BuiltReport, folders: Sequence[str]) -> str | None:
+def _link(deliveries: DeliveryLedger, built: BuiltReport, folders: Sequence[str]) -> str | None:
     delivered = deliveries.delivered(built.report.name, built.report.period.key)
     return next((delivered[name].link for name in folders if name in delivered), None)
 

@@ -19,7 +19,7 @@ from tasks.core.connectors.sql.changed_rows import ChangedRows, ChangedRowsSetti
 from tasks.core.connectors.sql.report_table import ReportTable
 from tasks.core.connectors.sql.row_queue import RowQueue, RowQueueSettings
 from tasks.core.state.database import open_database
-from tasks.core.sync.api_import.cursors import Busy, Cursors
+from tasks.core.sync.api_import.cursors import Cursors, StreamBusy
 from tasks.core.sync.record_import.table_rows import (
     FileColumn,
     RowsImported,
@@ -92,7 +92,7 @@ async def import_rows_of_table(what: TableImport) -> State[RowsImported]:
         imported = await asyncio.to_thread(_import_rows, what)
     except IntegrationError as error:
         return failed(str(error), data=error)
-    if isinstance(imported, Busy):
+    if isinstance(imported, StreamBusy):
         message = f"run {imported.owner} is at it; it takes what is there"
         return Completed(message=message, data=RowsImported())
     told = f"{counted(imported.rows, 'row')} imported"
@@ -136,7 +136,7 @@ async def write_report_table(
     return await asyncio.to_thread(report.replace, rows, where=replace_where)
 
 
-def _import_rows(what: TableImport) -> RowsImported | Busy:
+def _import_rows(what: TableImport) -> RowsImported | StreamBusy:
     system = what.database.system
     engine = what.database.get_client()
     rows_at_once = min(what.batch_size, _FILES_AT_ONCE) if what.file else what.batch_size
@@ -152,19 +152,19 @@ def _import_rows(what: TableImport) -> RowsImported | Busy:
             return import_waiting_rows(queue, importer, key=what.rows.key, **limits)
         reader = ChangedRows(engine, what.rows, system=system)
         cursors = Cursors(open_database())
-        hold = cursors.hold(what.name, owner=str(flow_run.id or "by hand"))
-        if isinstance(hold, Busy):
-            return hold
+        lease = cursors.lease(what.name, owner=str(flow_run.id or "by hand"))
+        if isinstance(lease, StreamBusy):
+            return lease
         try:
             return import_changed_rows(
                 reader,
                 importer,
                 cursors,
-                hold,
+                lease,
                 version=what.rows.version,
                 key=what.rows.key,
                 **limits,
             )
         finally:
-            cursors.release(hold)
+            cursors.release(lease)
             cursors.engine.dispose()

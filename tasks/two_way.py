@@ -16,26 +16,31 @@ from tasks.core.connectors.http.client import ApiClient
 from tasks.core.connectors.http.pagination import PaginationStyle, Position
 from tasks.core.connectors.http.paging import fetch_page
 from tasks.core.sync.two_way.identity_map.sides import Side
-from tasks.core.sync.two_way.records import Found
+from tasks.core.sync.two_way.reconcile import (
+    ReconcileReport,
+    RecordReport,
+    bring_in_step,
+    bring_page_in_step,
+)
+from tasks.core.sync.two_way.records import FoundRecord
 from tasks.core.sync.two_way.syncing import TwoWaySync
-from tasks.core.sync.two_way.walking import Told, WalkReport, bring_in_step, bring_page_in_step
 
 _RETRY_DELAYS_S = [1.0, 5.0]
 _UNSEEN_AT_ONCE = 500
 _SHOWN = 500
 
 
-async def walk_list(
+async def reconcile_list(
     two_way: TwoWaySync,
     side: Side,
     name: str,
     api: ApiClient,
     path: str,
     pagination: PaginationStyle,
-    found: Callable[[Any], Found],
+    found: Callable[[Any], FoundRecord],
     *,
     page_size: Mapping[str, int],
-) -> WalkReport:
+) -> ReconcileReport:
     """Bring in step whatever differs of one side's list, a task run a page.
 
     A retry of the flow run goes on at the page that failed.
@@ -54,12 +59,12 @@ async def walk_list(
         IntegrationError: The list cannot be read, or a record cannot be written just now.
     """
 
-    def look_through(position: Position) -> WalkReport:
+    def look_through(position: Position) -> ReconcileReport:
         page = fetch_page(api, path, pagination, position=position, params=page_size)
         records = [found(record) for record in page.records]
         return bring_page_in_step(two_way, side, name, records, page.next_position)
 
-    async def page(number: int, position: Position) -> WalkReport:  # noqa: ARG001 - names the run
+    async def page(number: int, position: Position) -> ReconcileReport:  # noqa: ARG001 - names the run
         return await asyncio.to_thread(look_through, position)
 
     run_id = flow_run.id
@@ -67,7 +72,7 @@ async def walk_list(
     def key(_context: Any, parameters: dict[str, Any]) -> str:
         return f"two-way-{run_id}-{side}-{parameters['number']}"
 
-    walking = Task(
+    reconciling = Task(
         fn=page,
         name=f"page of {name}",
         task_run_name=f"page {{number}} of {name}",
@@ -77,9 +82,9 @@ async def walk_list(
         cache_policy=CacheKeyFnPolicy(cache_key_fn=key),
         persist_result=True,
     )
-    report, position, number = WalkReport(), None, 1
+    report, position, number = ReconcileReport(), None, 1
     while True:
-        of_page: WalkReport = await walking(number, position)
+        of_page: ReconcileReport = await reconciling(number, position)
         report = joined([report, of_page])
         position, number = of_page.next_position, number + 1
         if position is None:
@@ -88,7 +93,7 @@ async def walk_list(
 
 async def bring_unseen_in_step(
     two_way: TwoWaySync, unseen: Sequence[tuple[Side, str]], names: dict[Side, str]
-) -> WalkReport:
+) -> ReconcileReport:
     """Bring in step what is paired and was in no list any more, as one task run.
 
     Args:
@@ -97,10 +102,10 @@ async def bring_unseen_in_step(
         names: What people call the sides.
 
     Raises:
-        IntegrationError: As in `walk_list`.
+        IntegrationError: As in `reconcile_list`.
     """
 
-    async def follow() -> WalkReport:
+    async def follow() -> ReconcileReport:
         return await asyncio.to_thread(bring_in_step, two_way, unseen, names)
 
     following = Task(
@@ -111,7 +116,7 @@ async def bring_unseen_in_step(
         retry_condition_fn=is_transient,
         persist_result=False,
     )
-    report: WalkReport = await following()
+    report: ReconcileReport = await following()
     return report
 
 
@@ -133,31 +138,31 @@ def find_all_unseen(
         after = following
 
 
-def joined(reports: Sequence[WalkReport]) -> WalkReport:
+def joined(reports: Sequence[ReconcileReport]) -> ReconcileReport:
     """Several reports as one."""
-    return WalkReport(
+    return ReconcileReport(
         seen=[id_ for report in reports for id_ in report.seen],
-        brought_in_step=[told for report in reports for told in report.brought_in_step],
-        refused=[told for report in reports for told in report.refused],
+        brought_in_step=[records for report in reports for records in report.brought_in_step],
+        refused=[records for report in reports for records in report.refused],
     )
 
 
-async def show_walk(key: str, report: WalkReport) -> None:
+async def show_reconciled(key: str, report: ReconcileReport) -> None:
     """Show in the UI what was brought in step, and what could not be; nothing if there is none.
 
     Args:
         key: Of the artifacts, in small letters with dashes.
         report: Of the whole walk.
     """
-    for told, which, description in (
+    for records, which, description in (
         (report.brought_in_step, "changes", "What was brought in step."),
         (report.refused, "refused", "What could not be brought in step, and what to do."),
     ):
-        if told:
+        if records:
             await acreate_table_artifact(
-                key=f"{key}-{which}", description=description, table=_rows(told)
+                key=f"{key}-{which}", description=description, table=_rows(records)
             )
 
 
-def _rows(told: Sequence[Told]) -> list[dict[str, str]]:
-    return [{"Record": each.record, "What": each.what} for each in told[:_SHOWN]]
+def _rows(records: Sequence[RecordReport]) -> list[dict[str, str]]:
+    return [{"Record": each.record, "What": each.what} for each in records[:_SHOWN]]

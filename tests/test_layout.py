@@ -134,7 +134,7 @@ def test_each_integration_is_declared_in_one_place(name):
     inside = {each for each in entrypoints if each.startswith(f"flows.{name}.")}
     assert {f"flows.{name}.{flow}" for flow in declared.flows} == inside
     used = {each.connection for each in declared.registrations.values()}
-    answered = [each.synchronous for each in declared.endpoints.values() if each.synchronous]
+    answered = [each.request_reply for each in declared.endpoints.values() if each.request_reply]
     used |= {each.callback.signed_by for each in answered if each.callback}
     for deployment in own:
         used |= set(block_slugs(deployment.get("parameters"))) | set(default_slugs(deployment))

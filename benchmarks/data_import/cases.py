@@ -63,7 +63,7 @@ def whole_import() -> Case:
     from tasks.core.state.database import open_database
     from tasks.core.sync.api_import.cursors import Cursors
     from tasks.core.sync.api_import.importing import import_changes
-    from tasks.core.sync.api_import.job import ImportJob
+    from tasks.core.sync.api_import.job import ApiImportJob
     from tasks.core.sync.api_import.source import IncrementalList
     from tasks.core.sync.batches.sink import Sent
 
@@ -82,7 +82,7 @@ def whole_import() -> Case:
                 return Sent(created=count)
 
         with open_api(HttpApi(base_url=sys.argv[2])) as client:
-            job = ImportJob(
+            job = ApiImportJob(
                 stream="orders",
                 owner="benchmark",
                 cursors=Cursors(engine),

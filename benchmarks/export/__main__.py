@@ -26,7 +26,7 @@ from typing import Any
 import httpx
 import yaml
 
-from benchmarks.drain.stack import Stack, running_stack, show
+from benchmarks.deliveries.stack import Stack, running_stack, show
 from sandbox.demo.places import PROJECT
 from sandbox.send_sample import endpoint_of
 from sandbox.systems import fulfilment_api
@@ -187,7 +187,7 @@ def _prefect_file(folder: Path, *, write_back: bool) -> Path:
     """The project's own deployment, with short waits; and the sweeper."""
     declared = yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]
     [deployment] = [each for each in declared if each["name"] == "order-events-export"]
-    deployment["parameters"]["draining"] = {"linger_s": 5}
+    deployment["parameters"]["consumer"] = {"idle_timeout_s": 5}
     for rule in deployment["parameters"]["rules"]:
         if not write_back:
             rule.pop("write_back", None)

@@ -46,7 +46,7 @@ class Run:
         self._environment = os.environ | {
             "INTEGRATIONS_SOURCES": str(file),
             "INTEGRATIONS_DATABASE_URL": database_url,
-            "PREFECT_API_URL": "http://127.0.0.1:9/api",  # the doorbell finds nobody
+            "PREFECT_API_URL": "http://127.0.0.1:9/api",  # the notifier finds nobody
         }
         self._log = (directory / "listener.log").open("ab")
         self.told = ""

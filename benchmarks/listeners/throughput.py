@@ -20,7 +20,7 @@ import psycopg
 import yaml
 
 from deployments.services.listeners.declarations import read_declarations
-from deployments.services.listeners.listening import Pace
+from deployments.services.listeners.listener import Pace
 from deployments.services.listeners.service import Listeners
 from sandbox.systems import kafka_cluster
 from sandbox.systems.message_brokers import Broker, Kafka, Mqtt, Nats, RabbitMq, Redis
@@ -142,7 +142,7 @@ async def listen(broker: Broker) -> float:
         listeners = Listeners(
             engine,
             read_declarations([file], {}),
-            ring=lambda _: None,
+            notify=lambda _: None,
             pace=Pace(poll_s=0.5),
         )
         until = asyncio.Event()

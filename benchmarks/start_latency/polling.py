@@ -1,4 +1,4 @@
-"""Polls against the doorbell: how long a run waits, and what the server pays while idle.
+"""Polls against the notifier: how long a run waits, and what the server pays while idle.
 
 python -m benchmarks.start_latency.polling [--runs 15] [--idle-s 30]
 """
@@ -28,7 +28,7 @@ async def main() -> None:
     async with running_stack(None) as stack:
         await _report(stack, "no worker", 0, options.idle_s)
         stack.start(FAST)
-        await _report(stack, "doorbell", options.runs, options.idle_s)
+        await _report(stack, "notifier", options.runs, options.idle_s)
         stack.stop(FAST)
         path = stack.folder / "socket"
         stack.spawn("parent", ["-m", "deployments.services.launcher.parent", f"--socket={path}"])

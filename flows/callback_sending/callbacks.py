@@ -9,8 +9,8 @@ from pydantic import BaseModel
 
 from blocks.callback_signature import CallbackSignature
 from tasks.core.intake.inbox.delivery import Outcome, done, ignored
-from tasks.core.intake.replies.callback_sending import callback_body, send_callback
-from tasks.core.intake.replies.requests import Requests
+from tasks.core.intake.request_reply.callbacks import callback_body, send_callback
+from tasks.core.intake.request_reply.requests import Requests
 
 
 class SendCallback(BaseModel):
@@ -21,7 +21,7 @@ class SendCallback(BaseModel):
 
 async def send_result(
     requests: Requests,
-    wanted: SendCallback,
+    callback: SendCallback,
     message_id: str,
     load_signature: Callable[[str], Awaitable[CallbackSignature]],
 ) -> Outcome:
@@ -29,14 +29,14 @@ async def send_result(
 
     Args:
         requests: Where the result is.
-        wanted: Which.
+        callback: Which.
         message_id: The same each time it is sent.
         load_signature: Gives the block of a slug.
 
     Raises:
-        IntegrationError: As in `tasks.core.intake.replies.callback_sending.send_callback`.
+        IntegrationError: As in `tasks.core.intake.request_reply.callbacks.send_callback`.
     """
-    request = await asyncio.to_thread(requests.read, wanted.request)
+    request = await asyncio.to_thread(requests.read, callback.request)
     if request is None or request.answer is None or request.callback is None:
         return ignored("its result is not kept any more")
     signature = await load_signature(request.callback.signed_by)

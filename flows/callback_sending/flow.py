@@ -9,10 +9,10 @@ from prefect import State, flow
 from blocks.callback_signature import CallbackSignature
 from flows.callback_sending.callbacks import SendCallback, send_result
 from tasks.connections import load_connection
+from tasks.core.intake.inbox.consumer import ConsumerSettings
 from tasks.core.intake.inbox.delivery import Delivery, Outcome
-from tasks.core.intake.inbox.draining import DrainSettings
-from tasks.core.intake.inbox.ending import CALLBACK_EVENT, CALLBACKS
-from tasks.core.intake.replies.requests import Requests
+from tasks.core.intake.inbox.request_ending import CALLBACK_EVENT, CALLBACKS
+from tasks.core.intake.request_reply.requests import Requests
 from tasks.core.state.database import open_database
 from tasks.deliveries import handle_deliveries, name_run
 
@@ -20,7 +20,7 @@ from tasks.deliveries import handle_deliveries, name_run
 @flow(name="callback-sending", flow_run_name=name_run)
 async def callback_sending(
     payload: dict[str, Any] | None = None,
-    draining: DrainSettings = DrainSettings(),  # noqa: B008 - immutable, shown in the run form
+    consumer: ConsumerSettings = ConsumerSettings(),  # noqa: B008 - immutable, shown in the run form
 ) -> State[Any]:
     """Take the waiting results and send each to its callback address, signed.
 
@@ -29,7 +29,7 @@ async def callback_sending(
 
     Args:
         payload: A sample {"request": id} to send in place of what is waiting.
-        draining: How the run goes about waiting deliveries.
+        consumer: How the run goes about waiting deliveries.
     """
     signatures: dict[str, CallbackSignature] = {}
     engine = open_database()
@@ -41,12 +41,12 @@ async def callback_sending(
         return signatures[slug]
 
     async def handle(delivery: Delivery) -> Outcome | None:
-        wanted = delivery.parse(SendCallback)
-        return await send_result(requests, wanted, delivery.idempotency_key, load_signature)
+        callback = delivery.parse(SendCallback)
+        return await send_result(requests, callback, delivery.idempotency_key, load_signature)
 
     try:
         return await handle_deliveries(
-            CALLBACKS, handle, settings=draining, payload=payload, event=CALLBACK_EVENT
+            CALLBACKS, handle, settings=consumer, payload=payload, event=CALLBACK_EVENT
         )
     finally:
         engine.dispose()

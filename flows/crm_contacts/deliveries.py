@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from blocks.errors import BadPayloadError
+from flows.crm_contacts.adapters import CrmRecords, OwnAppRecords
 from flows.crm_contacts.contacts import CRM, OWN_APP, CrmEvent, OwnEvent
-from flows.crm_contacts.sides import CrmRecords, OwnAppRecords
 from tasks.core.connectors.http.client import ApiClient
 from tasks.core.intake.inbox.delivery import Delivery, Outcome, done, ignored
 from tasks.core.sync.two_way.deciding import Snapshot

@@ -13,24 +13,30 @@ from prefect.states import Completed
 
 from blocks.errors import IntegrationError
 from blocks.http_api import HttpApi
+from flows.crm_contacts.adapters import CRM_PAGES, OWN_APP_PAGES
 from flows.crm_contacts.contacts import CRM, KIND, OWN_APP, ContactRule
 from flows.crm_contacts.deliveries import ContactSync
-from flows.crm_contacts.sides import CRM_PAGES, OWN_APP_PAGES
 from tasks.api import open_api
 from tasks.connections import load_connection
-from tasks.core.intake.inbox.draining import DrainSettings
+from tasks.core.intake.inbox.consumer import ConsumerSettings
 from tasks.core.state.database import open_database
 from tasks.core.sync.two_way.identity_map.pairs import IdentityMap
-from tasks.core.sync.two_way.walking import WalkReport
+from tasks.core.sync.two_way.reconcile import ReconcileReport
 from tasks.deliveries import handle_deliveries, name_run
 from tasks.outcomes import failed
-from tasks.two_way import bring_unseen_in_step, find_all_unseen, joined, show_walk, walk_list
+from tasks.two_way import (
+    bring_unseen_in_step,
+    find_all_unseen,
+    joined,
+    reconcile_list,
+    show_reconciled,
+)
 
 _PAGE_SIZE = {"limit": 200}
 _NAMED = 3
 
 
-def name_walk() -> str:
+def name_reconcile() -> str:
     """What walks and since when, e.g. "crm-contacts-reconcile 14:00"."""
     return f"{flow_run.flow_name} {flow_run.scheduled_start_time:%H:%M}"
 
@@ -41,7 +47,7 @@ async def crm_contacts_import(
     application: str = "http-api/own-app",
     rule: ContactRule = ContactRule(),  # noqa: B008 - immutable, shown in the run form
     payload: dict[str, Any] | None = None,
-    draining: DrainSettings = DrainSettings(),  # noqa: B008
+    consumer: ConsumerSettings = ConsumerSettings(),  # noqa: B008
 ) -> State[Any]:
     """Take the waiting events of the CRM and let the application's contacts follow.
 
@@ -53,13 +59,13 @@ async def crm_contacts_import(
         application: The block of the application.
         rule: What prevails when both sides have changed a contact.
         payload: A sample event to handle in place of what is waiting.
-        draining: How the run goes about waiting deliveries.
+        consumer: How the run goes about waiting deliveries.
     """
     async with _both_sides(crm, application, rule, attempts=1) as contacts:
         return await handle_deliveries(
             "crm_contacts_import",
             contacts.handle_crm_event,
-            settings=draining,
+            settings=consumer,
             payload=payload,
             event=str((payload or {}).get("type", "")),
         )
@@ -71,7 +77,7 @@ async def crm_contacts_export(
     application: str = "http-api/own-app",
     rule: ContactRule = ContactRule(),  # noqa: B008 - immutable, shown in the run form
     payload: dict[str, Any] | None = None,
-    draining: DrainSettings = DrainSettings(),  # noqa: B008
+    consumer: ConsumerSettings = ConsumerSettings(),  # noqa: B008
 ) -> State[Any]:
     """Take the waiting events of the application and let the CRM's contacts follow.
 
@@ -82,19 +88,19 @@ async def crm_contacts_export(
         application: The block of the application.
         rule: What prevails when both sides have changed a contact.
         payload: A sample event to handle in place of what is waiting.
-        draining: How the run goes about waiting deliveries.
+        consumer: How the run goes about waiting deliveries.
     """
     async with _both_sides(crm, application, rule, attempts=1) as contacts:
         return await handle_deliveries(
             "crm_contacts_export",
             contacts.handle_own_event,
-            settings=draining,
+            settings=consumer,
             payload=payload,
             event=str((payload or {}).get("type", "")),
         )
 
 
-@flow(name="crm-contacts-initial-sync", flow_run_name=name_walk)
+@flow(name="crm-contacts-initial-sync", flow_run_name=name_reconcile)
 async def crm_contacts_initial_sync(
     crm: str = "http-api/crm",
     application: str = "http-api/own-app",
@@ -114,10 +120,10 @@ async def crm_contacts_initial_sync(
             of_crm, of_own_app = await _walk(contacts)
         except IntegrationError as error:
             return failed(f"{error}; Retry goes on at the page that failed")
-        return await _ended("crm-contacts-initial-sync", of_crm, of_own_app, WalkReport())
+        return await _ended("crm-contacts-initial-sync", of_crm, of_own_app, ReconcileReport())
 
 
-@flow(name="crm-contacts-reconcile", flow_run_name=name_walk)
+@flow(name="crm-contacts-reconcile", flow_run_name=name_reconcile)
 async def crm_contacts_reconcile(
     crm: str = "http-api/crm",
     application: str = "http-api/own-app",
@@ -153,13 +159,13 @@ async def crm_contacts_reconcile(
         return await _ended("crm-contacts-reconcile", of_crm, of_own_app, of_unseen)
 
 
-async def _walk(contacts: ContactSync) -> tuple[WalkReport, WalkReport]:
+async def _walk(contacts: ContactSync) -> tuple[ReconcileReport, ReconcileReport]:
     """The lists of the CRM and of the application, one after the other."""
     two_way, crm, own_app = contacts.two_way, contacts.crm, contacts.own_app
-    of_crm = await walk_list(
+    of_crm = await reconcile_list(
         two_way, CRM, crm.name, crm.api, "contacts", CRM_PAGES, crm.found, page_size=_PAGE_SIZE
     )
-    of_own_app = await walk_list(
+    of_own_app = await reconcile_list(
         two_way,
         OWN_APP,
         own_app.name,
@@ -173,17 +179,17 @@ async def _walk(contacts: ContactSync) -> tuple[WalkReport, WalkReport]:
 
 
 async def _ended(
-    key: str, of_crm: WalkReport, of_own_app: WalkReport, of_unseen: WalkReport
+    key: str, of_crm: ReconcileReport, of_own_app: ReconcileReport, of_unseen: ReconcileReport
 ) -> State[Any]:
     report = joined([of_crm, of_own_app, of_unseen])
-    await show_walk(key, report)
+    await show_reconciled(key, report)
     message = (
         f"{len(of_crm.seen)} contacts in the CRM, {len(of_own_app.seen)} in the application; "
         f"{len(report.brought_in_step)} brought in step"
     )
     if not report.refused:
         return Completed(message=message)
-    named = "; ".join(f"{told.record}: {told.what}" for told in report.refused[:_NAMED])
+    named = "; ".join(f"{records.record}: {records.what}" for records in report.refused[:_NAMED])
     return failed(f"{message}, {len(report.refused)} could not be: {named}")
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from prefect import State, flow
 
+from tasks.core.intake.inbox.consumer import ConsumerSettings
 from tasks.core.intake.inbox.delivery import Delivery
-from tasks.core.intake.inbox.draining import DrainSettings
 from tasks.core.intake.inbox.routing import Route, route
 from tasks.deliveries import handing_over_by, handle_deliveries, name_run
 
@@ -18,12 +18,12 @@ async def deliveries_dispatch(
     routes: list[Route],
     payload: dict[str, Any] | None = None,
     event: str = "",
-    draining: DrainSettings = DrainSettings(),  # noqa: B008 - immutable, shown in the run form
+    consumer: ConsumerSettings = ConsumerSettings(),  # noqa: B008 - immutable, shown in the run form
 ) -> State[Any]:
     """Hand each waiting delivery to the sibling flow that the first matching rule names.
 
     A handed delivery stays the same delivery: its id, its content and its order are kept, and
-    the sibling is rung for. One that no rule matches is parked: add a rule, then replay.
+    the sibling is rung for. One that no rule matches is dead-lettered: add a rule, then replay.
 
     Args:
         integration: The endpoint's integration, whose deliveries are examined.
@@ -31,12 +31,12 @@ async def deliveries_dispatch(
             "integration"}; "$event" stands for the event's type.
         payload: A sample to examine in place of what is waiting.
         event: The sample's event type.
-        draining: How the run goes about waiting deliveries.
+        consumer: How the run goes about waiting deliveries.
     """
 
     def decide(delivery: Delivery) -> str | None:
         return route(delivery, routes)
 
     return await handle_deliveries(
-        integration, handing_over_by(decide), settings=draining, payload=payload, event=event
+        integration, handing_over_by(decide), settings=consumer, payload=payload, event=event
     )

@@ -12,8 +12,8 @@ from blocks.http_api import HttpApi
 from tasks.connections import load_connection
 from tasks.core.formats.records.formats import FileFormat
 from tasks.core.sync.batches.application_records import MODELS, RecordType
-from tasks.core.sync.file_import.pick_up import PickUp
-from tasks.core.sync.file_import.put_away import PutAway
+from tasks.core.sync.file_import.after_import import AfterImport
+from tasks.core.sync.file_import.selection import FileSelection
 from tasks.file_import import (
     FileImport,
     import_files,
@@ -41,8 +41,8 @@ async def file_import(
     columns: dict[str, str] | None = None,
     decimal_comma: bool = False,
     empty_texts: tuple[str, ...] = ("",),
-    pick_up: PickUp = PickUp(),  # noqa: B008 - an immutable default, shown in the run form
-    put_away: PutAway = PutAway(),  # noqa: B008
+    selection: FileSelection = FileSelection(),  # noqa: B008 - an immutable default, shown in the run form
+    after_import: AfterImport = AfterImport(),  # noqa: B008
     batch_size: int = 500,
     all_or_nothing: bool = False,
     files_at_once: int = 1,
@@ -64,8 +64,8 @@ async def file_import(
         columns: The files' column names to the record's field names, where they differ.
         decimal_comma: Numbers are written as 1.234,50.
         empty_texts: What the files write where there is no value, e.g. NA.
-        pick_up: Which files are taken, and when they count as completely written.
-        put_away: What happens to files after the import.
+        selection: Which files are taken, and when they count as completely written.
+        after_import: What happens to files after the import.
         batch_size: Records a request to the application.
         all_or_nothing: Refuse a whole file for one bad row.
         files_at_once: Files imported side by side, each over a connection of its own.
@@ -82,8 +82,8 @@ async def file_import(
         columns=columns or {},
         decimal_comma=decimal_comma,
         empty_texts=empty_texts,
-        pick_up=pick_up,
-        put_away=put_away,
+        selection=selection,
+        after_import=after_import,
         batch_size=batch_size,
         all_or_nothing=all_or_nothing,
         files_at_once=files_at_once,

@@ -16,8 +16,8 @@ from flows.github_events.activities import (
 from tasks.api import open_api
 from tasks.connections import load_connection
 from tasks.core.connectors.http.client import ApiClient
+from tasks.core.intake.inbox.consumer import ConsumerSettings
 from tasks.core.intake.inbox.delivery import Delivery, Outcome, ignored
-from tasks.core.intake.inbox.draining import DrainSettings
 from tasks.deliveries import handle_deliveries, name_run
 
 
@@ -26,7 +26,7 @@ async def github_events(
     application: str = "http-api/own-app",
     payload: dict[str, Any] | None = None,
     event: str = "push",
-    draining: DrainSettings = DrainSettings(),  # noqa: B008 - immutable, shown in the run form
+    consumer: ConsumerSettings = ConsumerSettings(),  # noqa: B008 - immutable, shown in the run form
 ) -> State[Any]:
     """Take the waiting GitHub deliveries and add an activity for each push, issue and pull request.
 
@@ -37,7 +37,7 @@ async def github_events(
         application: The block of the application that shows activities.
         payload: A sample event to handle in place of what is waiting.
         event: The sample's type, as GitHub sends it in X-GitHub-Event.
-        draining: How the run goes about waiting deliveries.
+        consumer: How the run goes about waiting deliveries.
     """
     block = await load_connection(application, HttpApi)
     # one attempt a call: retries are the delivery's own, so that they are seen
@@ -51,7 +51,7 @@ async def github_events(
             return None
 
         return await handle_deliveries(
-            "github_events", handle, settings=draining, payload=payload, event=event
+            "github_events", handle, settings=consumer, payload=payload, event=event
         )
 
 

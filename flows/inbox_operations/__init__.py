@@ -1,1 +1,1 @@
-"""Operate the inbox from the Prefect UI: replay, purge, show what is parked, ring again."""
+"""Operate the inbox from the Prefect UI: replay, purge, show what is dead-lettered, ring again."""

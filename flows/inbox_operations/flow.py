@@ -1,4 +1,4 @@
-"""Operate the inbox from the Prefect UI: replay, purge, show what is parked, ring again."""
+"""Operate the inbox from the Prefect UI: replay, purge, show what is dead-lettered, ring again."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 from prefect import State, flow
 from prefect.states import Completed
 
-from tasks.core.intake.inbox.operations import Selection
+from tasks.core.intake.inbox.operations import DeliveryFilter
 from tasks.deliveries import name_run
 from tasks.inbox_operations import (
     Status,
     list_deliveries,
+    notify_for_waiting,
     purge_settled,
     replay,
-    ring_for_waiting,
     show_deliveries,
     show_payloads,
 )
@@ -41,7 +41,7 @@ async def replay_deliveries(
         ids: Delivery ids, as task run names show them.
         integration: Whose deliveries, e.g. github_events; empty for all.
         endpoint: Where they came in, as it is declared, e.g. github; empty for all.
-        statuses: What became of them; without ids and statuses: parked.
+        statuses: What became of them; without ids and statuses: dead-lettered.
         received_from: The earliest arrival; empty: as old as there are.
         received_until: The first arrival that is not meant any more.
         limit: At most so many, the oldest.
@@ -49,11 +49,11 @@ async def replay_deliveries(
         force_new_effects: Repeat effects even where they were completed. Without it each
             delivery keeps its idempotency key: what was done is not done twice.
     """
-    selection = Selection(
+    selection = DeliveryFilter(
         ids=tuple(ids or ()),
         integration=integration,
         endpoint=endpoint,
-        statuses=tuple(statuses or (() if ids else ("parked",))),
+        statuses=tuple(statuses or (() if ids else ("dead_letter",))),
         received_from_at=received_from,
         received_until_at=received_until,
         limit=limit,
@@ -62,14 +62,14 @@ async def replay_deliveries(
     await show_deliveries(found, key="replayed-deliveries")
     if dry_run:
         return Completed(message=f"{len(found)} deliveries would be replayed")
-    await ring_for_waiting()
+    await notify_for_waiting()
     return Completed(message=f"{len(found)} deliveries replayed")
 
 
 @flow(name="purge-deliveries")
 async def purge_deliveries(
     older_than_days: float = 30,
-    parked_too: bool = False,
+    include_dead_letters: bool = False,
     dry_run: bool = True,
 ) -> State[Any]:
     """Delete finished deliveries and their content. At first it only counts them.
@@ -78,18 +78,20 @@ async def purge_deliveries(
 
     Args:
         older_than_days: Days since a delivery was finished.
-        parked_too: Give up on parked ones as well.
+        include_dead_letters: Give up on dead-lettered ones as well.
         dry_run: Only count what would be deleted.
     """
-    count = await purge_settled(older_than_days, parked_too=parked_too, dry_run=dry_run)
+    count = await purge_settled(
+        older_than_days, include_dead_letters=include_dead_letters, dry_run=dry_run
+    )
     return Completed(message=f"{count} deliveries {'would be ' if dry_run else ''}deleted")
 
 
-@flow(name="list-parked-deliveries")
-async def list_parked_deliveries(
+@flow(name="list-dead-letters")
+async def list_dead_letters(
     integration: str | None = None, limit: int = 200, show_content: bool = True
 ) -> State[Any]:
-    """Show what is parked and why, in an artifact that links each delivery's payload.
+    """Show what is dead-lettered and why, in an artifact that links each delivery's payload.
 
     Args:
         integration: Whose deliveries; empty for all.
@@ -97,11 +99,11 @@ async def list_parked_deliveries(
         show_content: Copy the payloads into artifacts, where everyone with access to the UI can
             read them.
     """
-    selection = Selection(integration=integration, statuses=("parked",), limit=limit)
-    parked = await list_deliveries(selection)
-    links = await show_payloads(parked) if show_content else {}
-    await show_deliveries(parked, key="parked-deliveries", links=links)
-    return Completed(message=f"{len(parked)} deliveries are parked")
+    selection = DeliveryFilter(integration=integration, statuses=("dead_letter",), limit=limit)
+    dead_lettered = await list_deliveries(selection)
+    links = await show_payloads(dead_lettered) if show_content else {}
+    await show_deliveries(dead_lettered, key="dead-letters", links=links)
+    return Completed(message=f"{len(dead_lettered)} deliveries are dead-lettered")
 
 
 @flow(name="sweep-inbox", flow_run_name=name_run)
@@ -112,5 +114,5 @@ async def sweep_inbox(behind_after_s: float = 60) -> State[Any]:
         behind_after_s: An integration whose oldest delivery has waited for longer gets one more
             run, even if some are at work.
     """
-    rung = await ring_for_waiting(behind_after_s)
-    return Completed(message=f"rung for {', '.join(rung)}" if rung else "nothing waits")
+    notified = await notify_for_waiting(behind_after_s)
+    return Completed(message=f"rung for {', '.join(notified)}" if notified else "nothing waits")

@@ -18,12 +18,12 @@ from tasks.activation import (
     working_on,
 )
 from tasks.core.registry.activation.activating import Registered
-from tasks.core.registry.activation.ledger import ActivationState
-from tasks.core.registry.activation.wanted import (
+from tasks.core.registry.activation.desired import (
     declared_integration,
     declared_integrations,
-    wanted_registrations,
+    desired_registrations,
 )
+from tasks.core.registry.activation.ledger import ActivationState
 from tasks.outcomes import failed
 
 
@@ -43,11 +43,11 @@ async def activate_integration(integration: str, public_url: str | None = None) 
     switched: list[str] = []
     try:
         declared = declared_integration(integration)
-        wanted = wanted_registrations(declared, public_url, os.environ)
+        desired = desired_registrations(declared, public_url, os.environ)
         async with working_on(
-            declared.integration, wanted, is_active=True, public_url=public_url or ""
+            declared.integration, desired, is_active=True, public_url=public_url or ""
         ) as work:
-            done = await register_all(work, declared.integration, wanted)
+            done = await register_all(work, declared.integration, desired)
             if not _problems(done):
                 switched = await switch(work, declared.integration, on=True)
     except IntegrationError as error:
@@ -118,13 +118,13 @@ async def _finished(known: ActivationState) -> tuple[list[Registered], str]:
         What became of its registrations, and "on" or "off" if its deployments were switched.
     """
     declared = declared_integrations().get(known.integration)
-    wanted = []
+    desired = []
     if declared is not None and known.is_active:
-        wanted = wanted_registrations(declared, known.public_url or None, os.environ)
-    async with working_on(known.integration, wanted) as work:
+        desired = desired_registrations(declared, known.public_url or None, os.environ)
+    async with working_on(known.integration, desired) as work:
         if work.state.is_active != known.is_active:
             return [], ""  # somebody decided otherwise meanwhile, and sees to it
-        done = await register_all(work, known.integration, wanted)
+        done = await register_all(work, known.integration, desired)
         on = declared is not None and known.is_active
         if work.state.is_switched_on == on or (on and _problems(done)):
             return done, ""

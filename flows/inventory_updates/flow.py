@@ -10,8 +10,8 @@ from blocks.http_api import HttpApi
 from flows.inventory_updates.updates import EVENT, apply_updates
 from tasks.api import open_api
 from tasks.connections import load_connection
+from tasks.core.intake.inbox.consumer import ConsumerSettings
 from tasks.core.intake.inbox.delivery import Delivery, Outcome
-from tasks.core.intake.inbox.draining import DrainSettings
 from tasks.deliveries import handle_deliveries, name_run
 
 
@@ -19,7 +19,7 @@ from tasks.deliveries import handle_deliveries, name_run
 async def inventory_updates(
     application: str = "http-api/own-app",
     payload: dict[str, Any] | None = None,
-    draining: DrainSettings = DrainSettings(),  # noqa: B008 - immutable, shown in the run form
+    consumer: ConsumerSettings = ConsumerSettings(),  # noqa: B008 - immutable, shown in the run form
 ) -> State[Any]:
     """Take the waiting INVENTORY_UPDATE deliveries and adjust the stock of each item they name.
 
@@ -30,7 +30,7 @@ async def inventory_updates(
     Args:
         application: The block of the application that keeps the inventory.
         payload: A sample INVENTORY_UPDATE to apply in place of what is waiting.
-        draining: How the run goes about waiting deliveries.
+        consumer: How the run goes about waiting deliveries.
     """
     block = await load_connection(application, HttpApi)
     # one attempt a call: retries are the delivery's own, so that they are seen
@@ -40,5 +40,5 @@ async def inventory_updates(
             return apply_updates(api, delivery)
 
         return await handle_deliveries(
-            "inventory_updates", handle, settings=draining, payload=payload, event=EVENT
+            "inventory_updates", handle, settings=consumer, payload=payload, event=EVENT
         )

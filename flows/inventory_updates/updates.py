@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from blocks.errors import UpstreamRejectedError
 from tasks.core.connectors.http.client import ApiClient
-from tasks.core.intake.inbox.delivery import Delivery, Outcome, ignored, parked
+from tasks.core.intake.inbox.delivery import Delivery, Outcome, dead_letter, ignored
 
 EVENT = "INVENTORY_UPDATE"
 
@@ -55,7 +55,7 @@ def apply_updates(api: ApiClient, delivery: Delivery) -> Outcome | None:
     if not refusals:
         return None
     applied = len(updates) - len(refusals)
-    return parked(f"{applied} of {len(updates)} updates applied; {'; '.join(refusals)}")
+    return dead_letter(f"{applied} of {len(updates)} updates applied; {'; '.join(refusals)}")
 
 
 def _apply(api: ApiClient, update: Update, idempotency_key: str) -> str | None:

@@ -10,7 +10,7 @@ from flows.order_events_export.rules import Rules
 from tasks.core.connectors.http.client import ApiClient, path_segment
 from tasks.core.connectors.http.current_records import is_outdated
 from tasks.core.connectors.http.templated_request import send_request
-from tasks.core.intake.inbox.delivery import Delivery, Outcome, done, ignored, parked
+from tasks.core.intake.inbox.delivery import Delivery, Outcome, dead_letter, done, ignored
 from tasks.core.intake.webhooks.published_events import PublishedEvents
 
 SOURCE = "order-events-export"
@@ -62,7 +62,7 @@ class OrderExport:
                 self.destination, request, event, idempotency_key=key, record=order_no
             )
         except UpstreamRejectedError as refusal:
-            return parked(
+            return dead_letter(
                 f"{refusal.explained}; correct the order, whose change is sent then, or replay "
                 "once the other side takes it"
             )

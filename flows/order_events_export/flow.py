@@ -11,7 +11,7 @@ from flows.order_events_export.exporting import OrderExport
 from flows.order_events_export.rules import ExportRule, Rules
 from tasks.api import open_api
 from tasks.connections import load_connection
-from tasks.core.intake.inbox.draining import DrainSettings
+from tasks.core.intake.inbox.consumer import ConsumerSettings
 from tasks.deliveries import handle_deliveries, name_run
 from tasks.exports import published_events
 
@@ -22,13 +22,13 @@ async def order_events_export(
     application: str = "http-api/own-app",
     destination: str = "http-api/fulfilment",
     payload: dict[str, Any] | None = None,
-    draining: DrainSettings = DrainSettings(),  # noqa: B008 - immutable, shown in the run form
+    consumer: ConsumerSettings = ConsumerSettings(),  # noqa: B008 - immutable, shown in the run form
 ) -> State[Any]:
     """Take the waiting order events, and send each that a rule wants as that rule's request.
 
     An event is checked by the schema that the application publishes. One whose order has changed
     since is left to its later event, so a replay never brings back an old state. What the other
-    system refuses is parked with its own words. Retry handles what this run failed to handle.
+    system refuses is dead-lettered with its own words. Retry handles what this run failed to handle.
 
     Args:
         rules: Which events are sent, and how: the first whose `when` holds decides. Its `request`
@@ -37,7 +37,7 @@ async def order_events_export(
         application: The block of the application whose orders they are.
         destination: The block of the system that is told.
         payload: A sample event to export in place of what is waiting.
-        draining: How the run goes about waiting deliveries.
+        consumer: How the run goes about waiting deliveries.
     """
     # one attempt a call: retries are the delivery's own, so that they are seen
     once = {"max_attempts": 1}
@@ -54,7 +54,7 @@ async def order_events_export(
         return await handle_deliveries(
             "order_events_export",
             export.handle,
-            settings=draining,
+            settings=consumer,
             payload=payload,
             event=str((payload or {}).get("type", "")),
         )

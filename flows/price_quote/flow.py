@@ -11,13 +11,13 @@ from prefect import State, flow
 from blocks.http_api import HttpApi
 from flows.price_quote.quotes import QuoteRequest, TaxPolicy, make_quote, priced_lines
 from flows.price_quote.tax import ask_for_tax, in_time
-from tasks.answering import ANSWERING, answer_requests, report_progress
 from tasks.api import open_api
 from tasks.connections import load_connection
-from tasks.core.intake.inbox.answer import Answer
+from tasks.core.intake.inbox.consumer import ConsumerSettings
 from tasks.core.intake.inbox.delivery import Delivery
-from tasks.core.intake.inbox.draining import DrainSettings
+from tasks.core.intake.inbox.reply import Reply
 from tasks.deliveries import name_run
+from tasks.request_reply import REPLYING, reply_to_requests, report_progress
 
 
 @flow(name="price-quote", flow_run_name=name_run)
@@ -28,7 +28,7 @@ async def price_quote(
     when_tax_is_late: TaxPolicy = "leave out",
     estimated_tax_rates: dict[str, Decimal] | None = None,
     payload: dict[str, Any] | None = None,
-    draining: DrainSettings = ANSWERING,
+    consumer: ConsumerSettings = REPLYING,
 ) -> State[Any]:
     """Answer the waiting requests for quotes, each with prices, stock and tax.
 
@@ -43,7 +43,7 @@ async def price_quote(
         estimated_tax_rates: Rate by country for estimates, e.g. {"DE": "0.19"}; the tax is left
             out for other countries.
         payload: A sample request to answer in place of what is waiting.
-        draining: How the run goes about waiting requests.
+        consumer: How the run goes about waiting requests.
     """
     app_block, tax_block = await asyncio.gather(
         load_connection(application, HttpApi), load_connection(tax_service, HttpApi)
@@ -54,16 +54,16 @@ async def price_quote(
         open_api(in_time(tax_block, tax_patience_s)) as tax_api,
     ):
 
-        def respond(delivery: Delivery) -> Answer:
+        def respond(delivery: Delivery) -> Reply:
             wanted = delivery.parse(QuoteRequest)
             report_progress("looking up prices and stock", 20)
             lines = priced_lines(own_app, wanted)
-            if isinstance(lines, Answer):
+            if isinstance(lines, Reply):
                 return lines
             report_progress("asking for the tax", 60)
             tax = ask_for_tax(tax_api, wanted, lines)
             return make_quote(wanted, lines, tax, when_tax_is_late, estimated_tax_rates or {})
 
-        return await answer_requests(
-            "price_quote", respond, settings=draining, payload=payload, event="quote"
+        return await reply_to_requests(
+            "price_quote", respond, settings=consumer, payload=payload, event="quote"
         )

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from blocks.errors import TransientError, UpstreamRejectedError
 from tasks.core.connectors.http.client import ApiClient, path_segment
-from tasks.core.intake.inbox.answer import Answer
+from tasks.core.intake.inbox.reply import Reply
 
 TaxPolicy = Literal["leave out", "estimate", "fail"]
 _CENT = Decimal("0.01")
@@ -81,7 +81,7 @@ class Priced:
         return sum((line.net for line in self.lines), Decimal(0))
 
 
-def priced_lines(own_app: ApiClient, wanted: QuoteRequest) -> Priced | Answer:
+def priced_lines(own_app: ApiClient, wanted: QuoteRequest) -> Priced | Reply:
     """Look up price and stock of each article in the application.
 
     Returns:
@@ -95,7 +95,7 @@ def priced_lines(own_app: ApiClient, wanted: QuoteRequest) -> Priced | Answer:
     for line in wanted.lines:
         product = _look_up(own_app, "products", line.sku)
         if product is None or not product["active"]:
-            return Answer.problem(422, f"there is no article {line.sku!r} for sale", sku=line.sku)
+            return Reply.problem(422, f"there is no article {line.sku!r} for sale", sku=line.sku)
         stock = _look_up(own_app, "inventory", line.sku)
         in_stock = 0 if stock is None else int(stock["quantity"])
         price = Decimal(product["price"])
@@ -111,7 +111,7 @@ def priced_lines(own_app: ApiClient, wanted: QuoteRequest) -> Priced | Answer:
             )
         )
     if len(currencies) > 1:
-        return Answer.problem(422, "the articles have prices in several currencies: ask for each")
+        return Reply.problem(422, "the articles have prices in several currencies: ask for each")
     return Priced(lines, currencies.pop())
 
 
@@ -121,7 +121,7 @@ def make_quote(
     tax: Decimal | TransientError,
     policy: TaxPolicy,
     estimated_rates: Mapping[str, Decimal],
-) -> Answer:
+) -> Reply:
     """Put the answer together.
 
     Args:
@@ -137,7 +137,7 @@ def make_quote(
     if policy == "estimate" and rate is not None:
         return _answer(wanted, priced, Tax(amount=rounded(priced.net * rate), is_estimate=True))
     if policy == "fail":
-        return Answer.problem(
+        return Reply.problem(
             504,
             "the tax could not be had in time; try again later",
             headers=[("Retry-After", str(_RETRY_AFTER_S))],
@@ -150,7 +150,7 @@ def rounded(amount: Decimal) -> Decimal:
     return amount.quantize(_CENT, rounding=ROUND_HALF_UP)
 
 
-def _answer(wanted: QuoteRequest, priced: Priced, tax: Tax | None) -> Answer:
+def _answer(wanted: QuoteRequest, priced: Priced, tax: Tax | None) -> Reply:
     is_complete = tax is not None and not tax.is_estimate
     quote = Quote(
         country=wanted.country,
@@ -162,7 +162,7 @@ def _answer(wanted: QuoteRequest, priced: Priced, tax: Tax | None) -> Answer:
         is_complete=is_complete,
         missing=[] if is_complete else ["tax"],
     )
-    return Answer.json(quote)
+    return Reply.json(quote)
 
 
 def _look_up(own_app: ApiClient, resource: str, sku: str) -> dict[str, str] | None:

@@ -41,14 +41,14 @@ def ask_for_tax(
     return amount
 
 
-def in_time(tax_service: HttpApi, patience_s: float) -> HttpApi:
+def in_time(tax_service: HttpApi, timeout_s: float) -> HttpApi:
     """The third party as it is called while somebody waits: once, and not for longer."""
     return tax_service.model_copy(
         update={
             "max_attempts": 1,
-            "connect_timeout_s": min(tax_service.connect_timeout_s, patience_s),
-            "read_timeout_s": patience_s,
-            "total_timeout_s": patience_s,
+            "connect_timeout_s": min(tax_service.connect_timeout_s, timeout_s),
+            "read_timeout_s": timeout_s,
+            "total_timeout_s": timeout_s,
         }
     )
 

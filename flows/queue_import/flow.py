@@ -37,7 +37,7 @@ async def queue_import(
 ) -> State[Any]:
     """Import what waits in one queue: take it, check it, send it, then acknowledge it.
 
-    A bad message is parked in the inbox with the reason, and the others go in. When it is
+    A bad message is dead-lettered in the inbox with the reason, and the others go in. When it is
     replayed, the next run takes it. Retry takes what is still in the queue.
 
     Args:

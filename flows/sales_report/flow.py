@@ -19,13 +19,13 @@ from tasks.core.formats.reports.packaging import Package
 from tasks.core.formats.reports.period import PeriodRule
 from tasks.core.formats.reports.xlsx_report import XlsxReport
 from tasks.core.sync.report_export.destinations import Destination
-from tasks.core.sync.report_export.story import summarize
+from tasks.core.sync.report_export.summary import summarize
 from tasks.outcomes import failed
 from tasks.reports import (
     build_report_file,
+    cached_built_report,
     deliver_everywhere,
-    forget_built_report,
-    kept_built_report,
+    drop_cached_report_of_run,
     show_report,
 )
 
@@ -75,7 +75,7 @@ async def sales_report(
         delivery_retry_delay_s: Seconds before that.
     """
     covered = period.period_at(scheduled_for or flow_run.scheduled_start_time)
-    built = await kept_built_report()
+    built = await cached_built_report()
     if built is None:
         orders = await fetch_records(
             await load_connection(application, HttpApi),
@@ -106,5 +106,5 @@ async def sales_report(
     good, message = summarize(built, outcomes)
     if not good:
         return failed(message)
-    await forget_built_report()
+    await drop_cached_report_of_run()
     return Completed(message=message)

@@ -9,8 +9,8 @@ from prefect import State, flow
 
 from flows.salesforce_crm.application import put_contact
 from flows.salesforce_crm.notifications import Contact, both_sides
+from tasks.core.intake.inbox.consumer import ConsumerSettings
 from tasks.core.intake.inbox.delivery import Delivery, Outcome, ignored
-from tasks.core.intake.inbox.draining import DrainSettings
 from tasks.deliveries import handle_deliveries, name_run
 
 
@@ -19,7 +19,7 @@ async def contact_created(
     application: str = "http-api/own-app",
     salesforce: str = "http-api/salesforce",
     payload: dict[str, Any] | None = None,
-    draining: DrainSettings = DrainSettings(concurrency=100),  # noqa: B008 - immutable
+    consumer: ConsumerSettings = ConsumerSettings(concurrency=100),  # noqa: B008 - immutable
 ) -> State[Any]:
     """Take the waiting notifications of new contacts, fetch each, and put it into the application.
 
@@ -29,7 +29,7 @@ async def contact_created(
         application: The block of the application that keeps contacts.
         salesforce: The block of Salesforce's REST API.
         payload: A sample notification to handle in place of what is waiting.
-        draining: How the run goes about waiting deliveries.
+        consumer: How the run goes about waiting deliveries.
     """
     async with both_sides(application, salesforce, Contact) as (api, completion):
 
@@ -43,5 +43,5 @@ async def contact_created(
             return None
 
         return await handle_deliveries(
-            "salesforce_contact_created", handle, settings=draining, payload=payload
+            "salesforce_contact_created", handle, settings=consumer, payload=payload
         )

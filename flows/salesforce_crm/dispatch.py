@@ -8,8 +8,8 @@ from prefect import State, flow
 
 from flows.salesforce_crm.notifications import Notification
 from tasks.activation import RegisteredNames
+from tasks.core.intake.inbox.consumer import ConsumerSettings
 from tasks.core.intake.inbox.delivery import Delivery
-from tasks.core.intake.inbox.draining import DrainSettings
 from tasks.deliveries import handing_over_by, handle_deliveries, name_run
 
 SIBLINGS = {
@@ -23,7 +23,7 @@ SIBLINGS = {
 @flow(name="salesforce-crm", flow_run_name=name_run)
 async def salesforce_crm(
     payload: dict[str, Any] | None = None,
-    draining: DrainSettings = DrainSettings(),  # noqa: B008 - immutable, shown in the run form
+    consumer: ConsumerSettings = ConsumerSettings(),  # noqa: B008 - immutable, shown in the run form
 ) -> State[Any]:
     """Hand each waiting notification to the sibling flow that its outbound message belongs to.
 
@@ -33,7 +33,7 @@ async def salesforce_crm(
 
     Args:
         payload: A sample notification to examine in place of what is waiting.
-        draining: How the run goes about waiting deliveries.
+        consumer: How the run goes about waiting deliveries.
     """
     names = RegisteredNames("salesforce_crm")
 
@@ -42,5 +42,5 @@ async def salesforce_crm(
         return SIBLINGS.get(names.name_of(notification.action_id, record=delivery.id))
 
     return await handle_deliveries(
-        "salesforce_crm", handing_over_by(decide), settings=draining, payload=payload
+        "salesforce_crm", handing_over_by(decide), settings=consumer, payload=payload
     )

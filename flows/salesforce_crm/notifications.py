@@ -20,7 +20,7 @@ from tasks.connections import load_connection
 from tasks.core.connectors.http.batch_loading import BatchLoader
 from tasks.core.connectors.http.client import ApiClient
 from tasks.core.connectors.salesforce import MAX_IDS, Fetched, checked_id, fetch_by_id
-from tasks.core.intake.inbox.delivery import Delivery, Outcome, ignored, parked
+from tasks.core.intake.inbox.delivery import Delivery, Outcome, dead_letter, ignored
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=10_000)]
 Currency = Annotated[str, StringConstraints(pattern="^[A-Z]{3}$")]
@@ -107,7 +107,7 @@ class Completion:
         if fetched.is_deleted:
             return ignored(f"{self._object_type} {id_} was deleted in Salesforce meanwhile")
         if fetched.record is None:
-            return parked(
+            return dead_letter(
                 f"{self._object_type} {id_} cannot be seen: it was purged, or the block's user "
                 "lacks the permission; grant it and replay, or purge the delivery"
             )

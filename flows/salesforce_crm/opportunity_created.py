@@ -9,8 +9,8 @@ from prefect import State, flow
 
 from flows.salesforce_crm.application import add_activity
 from flows.salesforce_crm.notifications import CURRENCY_FIELD, Opportunity, both_sides
+from tasks.core.intake.inbox.consumer import ConsumerSettings
 from tasks.core.intake.inbox.delivery import Delivery, Outcome
-from tasks.core.intake.inbox.draining import DrainSettings
 from tasks.deliveries import handle_deliveries, name_run
 
 
@@ -19,7 +19,7 @@ async def opportunity_created(
     application: str = "http-api/own-app",
     salesforce: str = "http-api/salesforce",
     payload: dict[str, Any] | None = None,
-    draining: DrainSettings = DrainSettings(concurrency=100),  # noqa: B008 - immutable
+    consumer: ConsumerSettings = ConsumerSettings(concurrency=100),  # noqa: B008 - immutable
 ) -> State[Any]:
     """Take the waiting notifications of new opportunities, fetch each, and add an activity.
 
@@ -30,7 +30,7 @@ async def opportunity_created(
         application: The block of the application that shows activities.
         salesforce: The block of Salesforce's REST API.
         payload: A sample notification to handle in place of what is waiting.
-        draining: How the run goes about waiting deliveries.
+        consumer: How the run goes about waiting deliveries.
     """
     both = both_sides(application, salesforce, Opportunity, without=[CURRENCY_FIELD])
     async with both as (api, completion):
@@ -44,5 +44,5 @@ async def opportunity_created(
             return None
 
         return await handle_deliveries(
-            "salesforce_opportunity_created", handle, settings=draining, payload=payload
+            "salesforce_opportunity_created", handle, settings=consumer, payload=payload
         )

@@ -14,8 +14,8 @@ from flows.salesforce_crm.notifications import (
     Opportunity,
     both_sides,
 )
+from tasks.core.intake.inbox.consumer import ConsumerSettings
 from tasks.core.intake.inbox.delivery import Delivery, Outcome, done
-from tasks.core.intake.inbox.draining import DrainSettings
 from tasks.deliveries import handle_deliveries, name_run
 
 
@@ -25,7 +25,7 @@ async def opportunity_updated(
     salesforce: str = "http-api/salesforce",
     currency: Currency | None = None,
     payload: dict[str, Any] | None = None,
-    draining: DrainSettings = DrainSettings(concurrency=100),  # noqa: B008 - immutable
+    consumer: ConsumerSettings = ConsumerSettings(concurrency=100),  # noqa: B008 - immutable
 ) -> State[Any]:
     """Take the waiting notifications of changed opportunities, fetch each, and put it as it is now.
 
@@ -38,7 +38,7 @@ async def opportunity_updated(
         currency: The organisation's currency, as EUR; empty if it has several, so that each
             opportunity says its own.
         payload: A sample notification to handle in place of what is waiting.
-        draining: How the run goes about waiting deliveries.
+        consumer: How the run goes about waiting deliveries.
     """
     without = [CURRENCY_FIELD] if currency else []
     both = both_sides(application, salesforce, Opportunity, without=without)
@@ -54,5 +54,5 @@ async def opportunity_updated(
             return done(await asyncio.to_thread(put_opportunity, api, in_currency))
 
         return await handle_deliveries(
-            "salesforce_opportunity_updated", handle, settings=draining, payload=payload
+            "salesforce_opportunity_updated", handle, settings=consumer, payload=payload
         )

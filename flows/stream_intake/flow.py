@@ -10,8 +10,8 @@ from blocks.http_api import HttpApi
 from flows.stream_intake.orders import import_orders
 from tasks.api import open_api
 from tasks.connections import load_connection
+from tasks.core.intake.inbox.consumer import ConsumerSettings
 from tasks.core.intake.inbox.delivery import Delivery, Outcome
-from tasks.core.intake.inbox.draining import DrainSettings
 from tasks.deliveries import handle_deliveries, name_run
 
 
@@ -19,7 +19,7 @@ from tasks.deliveries import handle_deliveries, name_run
 async def stream_intake(
     application: str = "http-api/own-app",
     payload: dict[str, Any] | None = None,
-    draining: DrainSettings = DrainSettings(),  # noqa: B008 - immutable, shown in the run form
+    consumer: ConsumerSettings = ConsumerSettings(),  # noqa: B008 - immutable, shown in the run form
 ) -> State[Any]:
     """Take the waiting order events, of webhooks, queues, topics and mails alike.
 
@@ -29,7 +29,7 @@ async def stream_intake(
     Args:
         application: The block of the application that keeps the orders.
         payload: A sample order event to import in place of what is waiting.
-        draining: How the run goes about waiting deliveries.
+        consumer: How the run goes about waiting deliveries.
     """
     block = await load_connection(application, HttpApi)
     # one attempt a call: retries are the delivery's own, so that they are seen
@@ -39,5 +39,5 @@ async def stream_intake(
             return import_orders(api, delivery)
 
         return await handle_deliveries(
-            "stream_intake", handle, settings=draining, payload=payload, event="order.placed"
+            "stream_intake", handle, settings=consumer, payload=payload, event="order.placed"
         )

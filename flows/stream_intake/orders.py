@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict
 
 from tasks.core.connectors.http.client import ApiClient
 from tasks.core.connectors.messages.received_mail import read_mail
-from tasks.core.intake.inbox.delivery import Delivery, Outcome, done, ignored, parked
+from tasks.core.intake.inbox.delivery import Delivery, Outcome, dead_letter, done, ignored
 from tasks.core.sync.batches.application_records import Order
 from tasks.core.sync.batches.http_sink import HttpSink
-from tasks.core.sync.record_import.importing import Entry, RecordImporter, Taken
+from tasks.core.sync.record_import.importing import BatchResult, ImportItem, RecordImporter
 
 _EVENTS = ("order.placed", "order.changed")
 _MAX_REASONS = 5
@@ -52,8 +52,8 @@ def import_orders(api: ApiClient, delivery: Delivery) -> Outcome | None:
     event = replace(delivery, payload=orjson.dumps(document)).parse(OrderEvent)
     importer = RecordImporter(HttpSink(api, "orders"), Order, system="order event")
     order = event.order.model_dump(mode="json")
-    taken = importer.take([Entry(event.order.order_no, delivery.idempotency_key, order)])
-    return parked(_told(taken)) if taken.bad else None
+    taken = importer.take([ImportItem(event.order.order_no, delivery.idempotency_key, order)])
+    return dead_letter(_told(taken)) if taken.bad else None
 
 
 def _import_mail(api: ApiClient, delivery: Delivery) -> Outcome:
@@ -65,16 +65,16 @@ def _import_mail(api: ApiClient, delivery: Delivery) -> Outcome:
     )
     taken = importer.take(
         [
-            Entry(each.name, f"{delivery.idempotency_key}-{number}", each.content, each.name)
+            ImportItem(each.name, f"{delivery.idempotency_key}-{number}", each.content, each.name)
             for number, each in enumerate(mail.attachments)
         ]
     )
     if taken.bad:
-        return parked(_told(taken))
+        return dead_letter(_told(taken))
     return done(f"{taken.records} orders of {len(mail.attachments)} files")
 
 
-def _told(taken: Taken) -> str:
+def _told(taken: BatchResult) -> str:
     reasons = []
     for reject in taken.rejects[:_MAX_REASONS]:
         line = f" line {reject.line}" if reject.line else ""

@@ -72,7 +72,7 @@ def _row(source: dict[str, Any]) -> dict[str, Any]:
         "Per minute": source.get("per_minute", ""),
         "New": counts.get("new", 0),
         "Duplicate": counts.get("duplicate", 0),
-        "Parked": counts.get("parked", 0),
+        "Dead-lettered": counts.get("dead_letter", 0),
         "Refused": counts.get("refused", 0),
         "Last message": source.get("last_message_at") or "",
         "Last error": source.get("last_error") or "",

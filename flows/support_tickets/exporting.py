@@ -15,9 +15,9 @@ from flows.support_tickets.tickets import (
 )
 from tasks.core.connectors.http.client import ApiClient, path_segment
 from tasks.core.connectors.http.current_records import is_outdated
-from tasks.core.intake.inbox.delivery import Delivery, Outcome, done, ignored, parked
+from tasks.core.intake.inbox.delivery import Delivery, Outcome, dead_letter, done, ignored
 from tasks.core.intake.webhooks.published_events import PublishedEvents
-from tasks.core.sync.two_way.identity_map.pairs import HeldPair, IdentityMap
+from tasks.core.sync.two_way.identity_map.pairs import IdentityMap, LeasedPair
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +52,18 @@ class TicketExport:
         ticket, is_deleted = event["data"], event["type"] == "ticket.deleted"
         if not self.is_sample and self._is_outdated(ticket, is_deleted=is_deleted):
             return ignored("the ticket has changed since: its later event counts")
-        with self.identities.hold(left=ticket["ticket_no"]) as pair:
+        with self.identities.lease(left=ticket["ticket_no"]) as pair:
             try:
                 if is_deleted:
                     return self._delete(pair)
                 return self._bring_in_step(pair, ticket, delivery.idempotency_key)
             except UpstreamRejectedError as refusal:
-                return parked(
+                return dead_letter(
                     f"{refusal.explained}; correct the ticket, whose change is sent then, or "
                     "replay once the helpdesk takes it"
                 )
 
-    def _bring_in_step(self, pair: HeldPair, ticket: dict[str, Any], key: str) -> Outcome:
+    def _bring_in_step(self, pair: LeasedPair, ticket: dict[str, Any], key: str) -> Outcome:
         content = for_helpdesk(ticket)
         digest = digest_of(content)
         id_ = None
@@ -78,7 +78,7 @@ class TicketExport:
         else:
             self._call("PATCH", f"tickets/{path_segment(id_)}", content, ticket, f"{key}-changed")
             outcome = done(f"helpdesk ticket {id_} changed")
-        pair.keep(right=id_, state={**pair.state, "exported": digest}, is_deleted=False)
+        pair.store(right=id_, state={**pair.state, "exported": digest}, is_deleted=False)
         if not self.is_sample and (ticket["external_ids"] or {}).get("helpdesk") != id_:
             self._tell(ticket, id_)
         return outcome
@@ -98,7 +98,7 @@ class TicketExport:
         made = self._call("POST", "tickets", new_for_helpdesk(ticket), ticket, f"{key}-made")
         return str(made["id"])
 
-    def _delete(self, pair: HeldPair) -> Outcome:
+    def _delete(self, pair: LeasedPair) -> Outcome:
         if pair.right is None or pair.pair.deleted_at is not None:
             return ignored("the helpdesk does not have it")
         try:
@@ -106,7 +106,7 @@ class TicketExport:
         except UpstreamRejectedError as error:
             if error.status != 404:
                 raise
-        pair.keep(is_deleted=True)
+        pair.store(is_deleted=True)
         return done(f"helpdesk ticket {pair.right} deleted")
 
     def _call(

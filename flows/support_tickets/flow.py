@@ -17,7 +17,7 @@ from flows.support_tickets.tickets import CHANGED_TICKETS, KIND, HelpdeskTicket,
 from tasks.api import open_api
 from tasks.connections import load_connection
 from tasks.core.connectors.http.client import ApiClient
-from tasks.core.intake.inbox.draining import DrainSettings
+from tasks.core.intake.inbox.consumer import ConsumerSettings
 from tasks.core.state.database import open_database
 from tasks.core.sync.api_import.source import IncrementalList
 from tasks.core.sync.two_way.identity_map.pairs import IdentityMap
@@ -35,19 +35,19 @@ async def support_tickets_export(
     application: str = "http-api/own-app",
     helpdesk: str = "http-api/helpdesk",
     payload: dict[str, Any] | None = None,
-    draining: DrainSettings = DrainSettings(),  # noqa: B008 - immutable, shown in the run form
+    consumer: ConsumerSettings = ConsumerSettings(),  # noqa: B008 - immutable, shown in the run form
 ) -> State[Any]:
     """Take the waiting ticket events and bring the helpdesk's tickets in step with them.
 
     What the application decides of a ticket is sent, if it has changed since it was last sent; a
-    change that came from the helpdesk goes no further. What the helpdesk refuses is parked with
+    change that came from the helpdesk goes no further. What the helpdesk refuses is dead-lettered with
     its own words. Retry handles what this run failed to handle.
 
     Args:
         application: The block of the application whose tickets they are.
         helpdesk: The block of the helpdesk's API.
         payload: A sample event to export in place of what is waiting.
-        draining: How the run goes about waiting deliveries.
+        consumer: How the run goes about waiting deliveries.
     """
     # one attempt a call: retries are the delivery's own, so that they are seen
     once = {"max_attempts": 1}
@@ -66,7 +66,7 @@ async def support_tickets_export(
             return await handle_deliveries(
                 "support_tickets",
                 export.handle,
-                settings=draining,
+                settings=consumer,
                 payload=payload,
                 event=str((payload or {}).get("type", "")),
             )

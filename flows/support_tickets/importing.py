@@ -16,7 +16,7 @@ from flows.support_tickets.tickets import (
 )
 from tasks.core.connectors.http.client import ApiClient, path_segment
 from tasks.core.sync.batches.sink import Sent
-from tasks.core.sync.two_way.identity_map.pairs import HeldPair, IdentityMap
+from tasks.core.sync.two_way.identity_map.pairs import IdentityMap, LeasedPair
 
 _CREATED, _UPDATED, _UNCHANGED = Sent(created=1), Sent(updated=1), Sent(unchanged=1)
 
@@ -62,7 +62,7 @@ class TicketSink:
         known = self._identities.find("right", str(ticket.id))
         if known is not None and known.state.get("imported") == digest:
             return _UNCHANGED
-        with self._identities.hold(right=str(ticket.id)) as pair:
+        with self._identities.lease(right=str(ticket.id)) as pair:
             if pair.pair.deleted_at is not None:
                 return _UNCHANGED
             ticket_no = pair.left or self._exported_as(ticket)
@@ -77,19 +77,21 @@ class TicketSink:
         path = f"tickets/{path_segment(ticket.external_ref)}"
         return ticket.external_ref if self._call("GET", path, ticket) is not None else None
 
-    def _create(self, pair: HeldPair, ticket: HelpdeskTicket, digest: str) -> Sent:
+    def _create(self, pair: LeasedPair, ticket: HelpdeskTicket, digest: str) -> Sent:
         record = new_for_application(ticket)
         ticket_no = record["ticket_no"]
         self._call("PUT", f"tickets/{path_segment(ticket_no)}", ticket, record)
-        pair.keep(left=ticket_no, state={**pair.state, "imported": digest})
+        pair.store(left=ticket_no, state={**pair.state, "imported": digest})
         return _CREATED
 
-    def _update(self, pair: HeldPair, ticket_no: str, ticket: HelpdeskTicket, digest: str) -> Sent:
+    def _update(
+        self, pair: LeasedPair, ticket_no: str, ticket: HelpdeskTicket, digest: str
+    ) -> Sent:
         changes = {**for_application(ticket), "external_ids": {"helpdesk": str(ticket.id)}}
         if self._call("PATCH", f"tickets/{path_segment(ticket_no)}", ticket, changes) is None:
-            pair.keep(left=ticket_no, is_deleted=True)  # a user of the application has deleted it
+            pair.store(left=ticket_no, is_deleted=True)  # a user of the application has deleted it
             return _UNCHANGED
-        pair.keep(left=ticket_no, state={**pair.state, "imported": digest})
+        pair.store(left=ticket_no, state={**pair.state, "imported": digest})
         return _UPDATED
 
     def _call(

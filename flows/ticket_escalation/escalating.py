@@ -9,7 +9,7 @@ from blocks.errors import UpstreamRejectedError
 from flows.ticket_escalation.issues import Repository, issue_of
 from tasks.core.connectors.http.client import ApiClient, path_segment
 from tasks.core.connectors.http.current_records import is_outdated
-from tasks.core.intake.inbox.delivery import Delivery, Outcome, done, ignored, parked
+from tasks.core.intake.inbox.delivery import Delivery, Outcome, dead_letter, done, ignored
 from tasks.core.intake.webhooks.published_events import PublishedEvents
 
 SOURCE = "ticket-escalation"
@@ -64,7 +64,9 @@ class Escalation:
             else:
                 self.repository.change(number, issue)
         except UpstreamRejectedError as refusal:
-            return parked(f"{refusal.explained}; mend it at GitHub or in the ticket, then replay")
+            return dead_letter(
+                f"{refusal.explained}; mend it at GitHub or in the ticket, then replay"
+            )
         if known is None and not is_deleted and not self.is_sample:
             self._tell(ticket_no, number, key=delivery.idempotency_key)
         return done(f"{self.repository.name}#{number} is {'open' if issue.is_open else 'closed'}")

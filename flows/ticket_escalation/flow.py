@@ -12,7 +12,7 @@ from flows.ticket_escalation.escalating import Escalation
 from flows.ticket_escalation.issues import Repository
 from tasks.api import open_api
 from tasks.connections import load_connection
-from tasks.core.intake.inbox.draining import DrainSettings
+from tasks.core.intake.inbox.consumer import ConsumerSettings
 from tasks.deliveries import handle_deliveries, name_run
 from tasks.exports import published_events
 
@@ -27,7 +27,7 @@ async def ticket_escalation(
     application: str = "http-api/own-app",
     github: str = "http-api/github",
     payload: dict[str, Any] | None = None,
-    draining: DrainSettings = DrainSettings(),  # noqa: B008 - immutable, shown in the run form
+    consumer: ConsumerSettings = ConsumerSettings(),  # noqa: B008 - immutable, shown in the run form
 ) -> State[Any]:
     """Take the waiting ticket events; open, change or close the issue of each ticket that is a bug.
 
@@ -41,7 +41,7 @@ async def ticket_escalation(
         application: The block of the application whose tickets they are.
         github: The block of GitHub's API.
         payload: A sample event to export in place of what is waiting.
-        draining: How the run goes about waiting deliveries.
+        consumer: How the run goes about waiting deliveries.
     """
     # one attempt a call: retries are the delivery's own, so that they are seen
     once = {"max_attempts": 1}
@@ -58,7 +58,7 @@ async def ticket_escalation(
         return await handle_deliveries(
             "ticket_escalation",
             escalation.handle,
-            settings=draining,
+            settings=consumer,
             payload=payload,
             event=str((payload or {}).get("type", "")),
         )

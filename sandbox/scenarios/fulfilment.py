@@ -13,7 +13,7 @@ from sandbox.scenarios import Sandbox
 from sandbox.systems import fulfilment_api
 
 _EVERY_S = 60
-_NOT_SHIPPED_EVERY = 5  # one order in so many is refused, and is parked
+_NOT_SHIPPED_EVERY = 5  # one order in so many is refused, and is dead-lettered
 
 
 @contextmanager

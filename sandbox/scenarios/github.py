@@ -17,7 +17,7 @@ _PUSH_EVERY_S = 180
 def run(sandbox: Sandbox) -> Iterator[None]:
     """Serve; whoever has registered a webhook hears of pushes."""
     with github_api.start(port=sandbox.port("github")) as github:
-        github.issues.keep_in(sandbox.data / "github-issues.json")
+        github.issues.cache_in(sandbox.data / "github-issues.json")
         sandbox.blocks["http-api/github"] = github.block()
 
         def push() -> None:

@@ -52,7 +52,7 @@ class GithubIssues:
         self.lose_answers = 0
         self.refuse_with: Literal[403, 410, 422, 500, 503] | None = None
 
-    def keep_in(self, file: Path) -> None:
+    def cache_in(self, file: Path) -> None:
         """Have the issues of earlier times, and keep them in this file from now on."""
         self._kept = KeptRecords(file)
         self.issues = {each["number"]: each for each in self._kept.load()}

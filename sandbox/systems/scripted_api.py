@@ -28,7 +28,7 @@ class Received:
 
 
 @dataclass(frozen=True)
-class Reply:
+class ScriptedReply:
     """One answer.
 
     Attributes:
@@ -60,19 +60,19 @@ class ScriptedApi:
         self.url = url
         self.requests: list[Received] = []
         self.over = threading.Event()
-        self._replies: deque[Reply | Callable[[Received], Reply]] = deque()
+        self._replies: deque[ScriptedReply | Callable[[Received], ScriptedReply]] = deque()
 
-    def answer(self, *replies: Reply | Callable[[Received], Reply]) -> None:
+    def answer(self, *replies: ScriptedReply | Callable[[Received], ScriptedReply]) -> None:
         """Append replies, or functions that make them from the request."""
         self._replies.extend(replies)
 
-    def reply_to(self, request: Received) -> Reply:
+    def reply_to(self, request: Received) -> ScriptedReply:
         """The next reply; a request that no reply is left for gets 500."""
         self.requests.append(request)
         if not self._replies:
-            return Reply({"detail": "the script has no further reply"}, status=500)
+            return ScriptedReply({"detail": "the script has no further reply"}, status=500)
         reply = self._replies.popleft()
-        return reply if isinstance(reply, Reply) else reply(request)
+        return reply if isinstance(reply, ScriptedReply) else reply(request)
 
 
 @contextmanager
@@ -144,7 +144,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_POST = do_PUT = do_PATCH = do_DELETE = do_GET  # noqa: N815 - the names http.server looks for
 
-    def _send(self, reply: Reply) -> None:
+    def _send(self, reply: ScriptedReply) -> None:
         if reply.silent:
             self.server.api.over.wait(_LONGEST_SILENCE_S)
         if reply.silent or reply.closes:

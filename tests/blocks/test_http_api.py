@@ -29,7 +29,7 @@ from blocks.http_api import (
     OAuth2RefreshToken,
 )
 from sandbox.systems import scripted_api as scripted
-from sandbox.systems.scripted_api import Reply
+from sandbox.systems.scripted_api import ScriptedReply
 
 OAUTH = {"token_url": "https://id/token", "client_id": "us", "client_secret": "s3cret"}
 
@@ -133,7 +133,7 @@ def test_credentials_are_told_apart_without_their_kind():
 
 def asked(scripted_api, path="orders?a=1", **fields):
     """What arrives when the block's client asks."""
-    scripted_api.answer(Reply())
+    scripted_api.answer(ScriptedReply())
     api = HttpApi(base_url=f"{scripted_api.url}/v1", **fields)
     with api.get_client() as client:
         client.get(path)
@@ -217,7 +217,7 @@ def tls_api(certificate):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*certificate)
     with scripted.start(context) as running:
-        running.answer(Reply({"a": 1}))
+        running.answer(ScriptedReply({"a": 1}))
         yield running
 
 

@@ -11,7 +11,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from blocks.errors import MisconfiguredError
 from deployments import deploy, register_blocks
 from deployments.deploy import deployments_of
-from sandbox.systems.scripted_api import Reply
+from sandbox.systems.scripted_api import ScriptedReply
 
 # Prefect's own clients leave sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
@@ -20,7 +20,7 @@ PREFECT_YAML = yaml.safe_load((Path(__file__).parents[2] / "prefect.yaml").read_
 OPERATING = {
     "callback-sending",
     "check-registrations",
-    "list-parked-deliveries",
+    "list-dead-letters",
     "purge-deliveries",
     "replay-deliveries",
     "set-import-cursor",
@@ -76,7 +76,7 @@ def test_a_server_that_does_not_answer_is_told(main, capsys):
 @COMMANDS
 def test_a_server_that_refuses_is_told(main, scripted_api, capsys):
     """With what to set."""
-    scripted_api.answer(*[Reply(status=401)] * 3)
+    scripted_api.answer(*[ScriptedReply(status=401)] * 3)
     with temporary_settings(updates={PREFECT_API_URL: f"{scripted_api.url}/api"}):
         assert main([]) == 1
     assert "it answers 401: set PREFECT_API_KEY or PREFECT_API_AUTH_STRING" in (

@@ -12,7 +12,7 @@ import pytest
 
 from deployments.inbox import main
 from tasks.core.intake.inbox.new_delivery import NewDelivery
-from tasks.core.intake.inbox.rows import Claimer
+from tasks.core.intake.inbox.rows import LeaseOwner
 from tasks.core.intake.inbox.settlement import Settlement
 from tasks.core.intake.inbox.store import Inbox
 from tasks.core.intake.inbox.writer import InboxWriter
@@ -21,14 +21,14 @@ from tasks.core.state.database import open_database
 
 @pytest.fixture
 def url(migrated_sqlite, tmp_path):
-    """An inbox in which one delivery is done and one parked; their ids are "done", "parked"."""
+    """An inbox in which one delivery is done and one dead-lettered; their ids are "done", "dead_letter"."""
     url = f"sqlite:///{shutil.copy(migrated_sqlite, tmp_path / 'inbox.db')}"
     engine = open_database(url)
-    asyncio.run(store(engine, "done", "parked"))
+    asyncio.run(store(engine, "done", "dead_letter"))
     inbox = Inbox(engine)
-    for each in inbox.claim("orders", Claimer("run"), limit=9):
+    for each in inbox.lease("orders", LeaseOwner("run"), limit=9):
         status = each.json()["is"]
-        inbox.settle([Settlement(each, status, "unknown \x1b[31mitem" * (status == "parked"))])
+        inbox.settle([Settlement(each, status, "unknown \x1b[31mitem" * (status == "dead_letter"))])
     inbox.close()
     return url
 
@@ -69,10 +69,12 @@ def run(url, capsys):
 
 def test_list(run):
     """Deliveries are listed oldest first, one a line, and can be selected."""
-    done, parked = run("list")
+    done, dead_lettered = run("list")
     assert "2026-03-01 12:00:00Z  done " in done
-    assert parked.endswith("parked     1  orders order.created  unknown ?[31mitem")
-    assert run("list", "--status", "parked", "--from", "2026-03-01T13:01:00+01:00") == [parked]
+    assert dead_lettered.endswith("dead-lettered     1  orders order.created  unknown ?[31mitem")
+    assert run("list", "--status", "dead_letter", "--from", "2026-03-01T13:01:00+01:00") == [
+        dead_lettered
+    ]
     assert run("list", "--until", "2026-03-01T12:00:00+00:00") == []
 
 
@@ -80,16 +82,16 @@ def test_counts(run):
     """Deliveries are counted by integration and status."""
     assert [line.split() for line in run("counts")] == [
         ["orders", "done", "1"],
-        ["orders", "parked", "1"],
+        ["orders", "dead_letter", "1"],
     ]
 
 
 def test_show(run):
     """One delivery is shown with headers and payload."""
-    [parked] = run("list", "--status", "parked")
-    shown = run("show", parked.split()[0])
+    [dead_lettered] = run("list", "--status", "dead_letter")
+    shown = run("show", dead_lettered.split()[0])
     assert shown[0] == "order.created received at /hooks/orders 2026-03-01T12:01:00+00:00"
-    assert shown[1:] == ["X-Key: 1", "", '{"is": "parked"}']
+    assert shown[1:] == ["X-Key: 1", "", '{"is": "dead_letter"}']
 
 
 @pytest.mark.parametrize("options", [[], ["--raw"]])
@@ -124,9 +126,9 @@ def test_show_of_an_unknown_one(run):
 
 
 def test_replay(run):
-    """A replay is dry until it is told otherwise, and means parked ones by default."""
+    """A replay is dry until it is told otherwise, and means dead-lettered ones by default."""
     assert run("replay", "--integration", "orders")[-1].startswith("1 deliveries would be")
-    assert [line.split()[3] for line in run("list")] == ["done", "parked"]
+    assert [line.split()[3] for line in run("list")] == ["done", "dead_letter"]
     assert run("replay", "--integration", "orders", "--yes")[-1].startswith("1 deliveries replayed")
     assert [line.split()[3] for line in run("list")] == ["done", "received"]
 
@@ -159,12 +161,12 @@ def test_replay_by_id(run):
     """A delivery named by its id is replayed whatever became of it."""
     done = run("list", "--status", "done")[0].split()[0]
     run("replay", done, "--yes", "--force-new-effects")
-    assert [line.split()[3] for line in run("list")] == ["received", "parked"]
+    assert [line.split()[3] for line in run("list")] == ["received", "dead_letter"]
 
 
 def test_purge(run):
-    """A purge counts until it is told otherwise; parked ones are kept."""
+    """A purge counts until it is told otherwise; dead-lettered ones are kept."""
     arguments = ("purge", "--older-than-days", "-1")
     assert run(*arguments) == ["1 would go; add --yes"]
     assert run(*arguments, "--yes") == ["1 deliveries deleted"]
-    assert [line.split()[3] for line in run("list")] == ["parked"]
+    assert [line.split()[3] for line in run("list")] == ["dead_letter"]

@@ -27,9 +27,9 @@ from prefect.states import AwaitingRetry, Pending
 from sqlalchemy import Engine
 
 from sandbox.systems.own_app.serving import RunningOwnApp
-from sandbox.systems.scripted_api import Reply, ScriptedApi
+from sandbox.systems.scripted_api import ScriptedApi, ScriptedReply
 from tasks.core.intake.inbox.new_delivery import NewDelivery
-from tasks.core.intake.inbox.operations import InboxOperations, Selection
+from tasks.core.intake.inbox.operations import DeliveryFilter, InboxOperations
 from tasks.core.intake.inbox.writer import InboxWriter
 from tasks.core.state.database import open_database
 
@@ -144,11 +144,11 @@ class FilledInbox:
 
     def statuses(self) -> dict[str, str]:
         """Delivery id to status."""
-        return {each.id: each.status for each in self.operations.select(Selection())}
+        return {each.id: each.status for each in self.operations.select(DeliveryFilter())}
 
     def reason(self, id_: str) -> str | None:
         """Why one delivery has its status."""
-        return self.operations.select(Selection(ids=(id_,)))[0].reason
+        return self.operations.select(DeliveryFilter(ids=(id_,)))[0].reason
 
     async def _store(self, delivery: NewDelivery) -> str:
         writer = InboxWriter(self.engine)
@@ -183,7 +183,7 @@ class OwnAppEvents:
     def subscribe(self, integration: str, resource: str, *, key: str) -> None:
         """Have own app tell all that happens to records, e.g. "order", ordered by their key."""
         self._integration, self._key = integration, key
-        self._subscriber.answer(*[Reply(status=204, body=b"")] * 200)
+        self._subscriber.answer(*[ScriptedReply(status=204, body=b"")] * 200)
         events = [f"{resource}.{what}" for what in ("created", "updated", "deleted")]
         self._own_app.http.post(
             "/api/v1/webhooks", json={"url": self._subscriber.url, "events": events}

@@ -35,7 +35,7 @@ from flows.ticket_escalation.issues import Repository
 from tasks.core.connectors.http.client import ApiClient
 from tasks.core.intake.inbox.delivery import Delivery
 from tasks.core.state.database import open_database
-from tasks.core.sync.two_way.identity_map.pairs import HeldPair, IdentityMap
+from tasks.core.sync.two_way.identity_map.pairs import IdentityMap, LeasedPair
 from tasks.exports import published_events
 
 LEASE_S = 0.3
@@ -44,7 +44,7 @@ switch = KillSwitch()
 
 
 switch.around(ApiClient, "call")
-switch.around(HeldPair, "keep")
+switch.around(LeasedPair, "keep")
 
 
 def api(document: dict[str, Any]) -> ApiClient:

@@ -42,7 +42,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
 FLOW = Path(__file__).parents[2] / "flows" / "crm_contacts"
 SAMPLES = FLOW / "samples"
-QUICK = {"draining": {"linger_s": 0, "retry_delays_s": [0.01], "concurrency": 4}}
+QUICK = {"consumer": {"idle_timeout_s": 0, "retry_delays_s": [0.01], "concurrency": 4}}
 ADA = {"display_name": "Ada Okafor", "email_address": "ada@example.com", "phone_number": "1"}
 BEA = {"name": "Bea Satō", "email": "bea@example.com", "company": "Kestrel"}
 
@@ -206,10 +206,10 @@ def test_the_newest_change_wins_and_the_task_says_so(contacts, both):
 def test_an_event_tells_when_a_field_was_changed(contacts, both):
     """The application knows the instant of its last change only; its events know more."""
     crm_id, own_id = paired(contacts, both)
-    told = both.patch(own_id, phone="own")
+    records = both.patch(own_id, phone="own")
     both.crm.contacts.change(crm_id, {"phone_number": "crm"})
     both.patch(own_id, name="Ada B")  # makes the contact newer, not its phone
-    contacts.handle_own_event(sample(own_event("contact.updated", told)))
+    contacts.handle_own_event(sample(own_event("contact.updated", records)))
     assert both.own(own_id)["phone"] == "crm"
     assert both.are_equal()
 
@@ -220,8 +220,8 @@ def test_an_owned_field_is_set_back(blocks, inbox, both):
     with open_api(blocks[0]) as crm_api, open_api(blocks[1]) as own_api:
         contacts = ContactSync(IdentityMap(inbox.engine, KIND), crm_api, own_api, rule)
         crm_id, own_id = paired(contacts, both, organisation="Kestrel")
-        told = both.patch(own_id, company="Zephyr", phone="9")
-        outcome = contacts.handle_own_event(sample(own_event("contact.updated", told)))
+        records = both.patch(own_id, company="Zephyr", phone="9")
+        outcome = contacts.handle_own_event(sample(own_event("contact.updated", records)))
     assert outcome.message == "CRM updated (phone); own app updated (company)"
     assert both.own(own_id)["company"] == "Kestrel"
     assert both.crm.contacts.get(crm_id)["properties"]["organisation"] == "Kestrel"
@@ -331,7 +331,7 @@ def test_many_runs_at_once_make_each_contact_once(contacts, both):
 
 
 def test_unknown_events_are_refused(contacts):
-    """An event that nobody wrote a rule for is parked; a ping is not."""
+    """An event that nobody wrote a rule for is dead-lettered; a ping is not."""
     ping = sample({"type": "ping"})
     assert contacts.handle_crm_event(ping).status == "ignored"
     assert contacts.handle_own_event(ping).status == "ignored"
@@ -431,12 +431,12 @@ def test_both_sides_call_once_it_is_activated(place, both, runs, inbox, tmp_path
         assert state.message.startswith("2 created"), state.message
         made = both.crm.contacts.add(ADA)
         both.put("K-1", **BEA)
-        _drain_until(runs, inbox, both, contacts=2)
+        _consume_until(runs, inbox, both, contacts=2)
         both.crm.contacts.change(made["id"], {"phone_number": "7"})
         both.patch("K-1", company="Zephyr")
-        _drain_until(runs, inbox, both, contacts=2)
+        _consume_until(runs, inbox, both, contacts=2)
         both.remove("K-1")
-        _drain_until(runs, inbox, both, contacts=1)
+        _consume_until(runs, inbox, both, contacts=1)
     statuses = list(inbox.statuses().values())
     assert set(statuses) <= {"done", "ignored"}
     assert "ignored" in statuses, "echoes and pings"
@@ -444,7 +444,7 @@ def test_both_sides_call_once_it_is_activated(place, both, runs, inbox, tmp_path
     assert both.crm.webhooks.all() == []
 
 
-def _drain_until(runs, inbox, both, *, contacts):
+def _consume_until(runs, inbox, both, *, contacts):
     """Let the flows take what arrives until both sides are in step and all is quiet."""
     deadline = time.monotonic() + 60
     quiet = 0

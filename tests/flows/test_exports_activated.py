@@ -12,7 +12,7 @@ from cryptography.fernet import Fernet
 from blocks.http_api import ApiKeyAuth, HttpApi
 from flows.integration_activation.flow import activate_integration, deactivate_integration
 from sandbox.gateway_process import running_gateway
-from tasks.core.intake.inbox.operations import Selection
+from tasks.core.intake.inbox.operations import DeliveryFilter
 
 # Prefect's own clients leave sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
@@ -56,7 +56,7 @@ def test_activated_export_hears_of_changes(
 
         own_app.http.put(f"/api/v1/{resource}s/X-1", json=record).raise_for_status()
         deadline = time.monotonic() + 20
-        wanted = Selection(integration=integration, statuses=("received", "queued"))
+        wanted = DeliveryFilter(integration=integration, statuses=("received", "queued"))
         while not (waiting := inbox.operations.select(wanted)):
             assert time.monotonic() < deadline, (tmp_path / "access.log").read_text()
             time.sleep(0.05)

@@ -12,7 +12,7 @@ from blocks.local_folder import LocalFolder
 from flows.file_import.flow import file_import
 
 SOURCE = {"source": "local-folder/partner", "record_type": "inventory", "batch_size": 2}
-QUICK = {"pick_up": {"stable_for_s": 0}, "put_away": {"archive_folder": "archive"}}
+QUICK = {"selection": {"stable_for_s": 0}, "after_import": {"archive_folder": "archive"}}
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_an_application_that_fails_leaves_the_file_for_the_next_run(place, runs,
     """The run fails and says so; the next goes on behind the last batch that went through."""
     (place / "incoming" / "a.csv").write_text(stock("1,One,1", "2,Two,2", "3,Three,3"))
     (place / "incoming" / "b.csv").write_text(stock("9,Nine,9"))
-    runs.start(file_import, **SOURCE, **QUICK | {"pick_up": {"include": ["b.csv"]}})
+    runs.start(file_import, **SOURCE, **QUICK | {"selection": {"include": ["b.csv"]}})
     own_app.behave("error", status=503)
     state = runs.start(file_import, **SOURCE, **QUICK, file_retries=0)
     assert state.is_failed()
@@ -176,12 +176,12 @@ def test_a_duplicate_in_the_way_of_another_stops_no_other_file(place, runs, own_
     """It cannot be put away: the run fails and names it, and imports the new files."""
     path = place / "incoming" / "a.csv"
     path.write_text(stock("1,One,1"))
-    runs.start(file_import, **SOURCE, **QUICK | {"put_away": {"on_success": "keep"}})
+    runs.start(file_import, **SOURCE, **QUICK | {"after_import": {"on_success": "keep"}})
     (place / "archive").mkdir()
     (place / "archive" / "a.csv").write_text("another")
     (place / "incoming" / "b.csv").write_text(stock("2,Two,2"))
-    put_away = {"archive_folder": "archive", "on_collision": "fail"}
-    state = runs.start(file_import, **SOURCE, **QUICK | {"put_away": put_away})
+    after_import = {"archive_folder": "archive", "on_collision": "fail"}
+    state = runs.start(file_import, **SOURCE, **QUICK | {"after_import": after_import})
     assert state.is_failed()
     assert "1 of 2 files imported, 1 row; incoming/a.csv: imported before, and" in state.message
     assert sorted(r["sku"] for r in own_app.records("inventory")) == ["1", "2"]
@@ -190,7 +190,7 @@ def test_a_duplicate_in_the_way_of_another_stops_no_other_file(place, runs, own_
 def test_a_duplicate_is_imported_again_when_that_is_asked(place, runs, own_app):
     """Every run sends the file that is kept, and says so."""
     (place / "incoming" / "a.csv").write_text(stock("1,One,1"))
-    again = {"put_away": {"on_success": "keep", "on_duplicate": "import"}}
+    again = {"after_import": {"on_success": "keep", "on_duplicate": "import"}}
     for count in (1, 2):
         state = runs.start(file_import, **SOURCE, **QUICK | again)
         assert state.message == "1 of 1 files imported, 1 row"

@@ -103,7 +103,7 @@ def test_flow(runs, inbox, own_app):
         event: inbox.deliver("github_events", sample(event), event=event)
         for event in ("push", "issues", "pull_request", "ping", "star")
     }
-    state = runs.start(github_events, draining={"linger_s": 0})
+    state = runs.start(github_events, consumer={"idle_timeout_s": 0})
     assert (state.is_completed(), state.message) == (True, "3 done, 2 ignored")
     assert runs.tasks() == {
         f"{event} {id_}": "Ignored" if event in ("ping", "star") else "Completed"

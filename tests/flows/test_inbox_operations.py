@@ -8,13 +8,13 @@ import pytest
 from prefect.client.orchestration import get_client
 
 from flows.inbox_operations.flow import (
-    list_parked_deliveries,
+    list_dead_letters,
     purge_deliveries,
     replay_deliveries,
     sweep_inbox,
 )
-from tasks.core.intake.inbox.doorbell import EVENT_NAME, doorbell_event
-from tasks.core.intake.inbox.rows import Claimer
+from tasks.core.intake.inbox.notification import EVENT_NAME, waiting_event
+from tasks.core.intake.inbox.rows import LeaseOwner
 from tasks.core.intake.inbox.settlement import Settlement
 from tasks.core.intake.inbox.store import Inbox
 
@@ -24,38 +24,38 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
 def settle(inbox, status, reason="", *, clock=lambda: datetime.now(UTC)):
     store = Inbox(inbox.engine, clock=clock)
-    for each in store.claim("orders", Claimer("run"), limit=100):
+    for each in store.lease("orders", LeaseOwner("run"), limit=100):
         store.settle([Settlement(each, status, reason)])
     store.close()
 
 
 def test_replay(runs, inbox):
-    """A replay lists first, and does it when it is told to; parked ones by default."""
+    """A replay lists first, and does it when it is told to; dead-lettered ones by default."""
     done = inbox.deliver("orders", {}, event="created")
     settle(inbox, "done")
-    parked = inbox.deliver("orders", {}, event="created")
-    settle(inbox, "parked", "unknown | item")
+    dead_lettered = inbox.deliver("orders", {}, event="created")
+    settle(inbox, "dead_letter", "unknown | item")
     state = runs.start(replay_deliveries, integration="orders")
     assert state.message == "1 deliveries would be replayed"
-    assert inbox.statuses() == {done: "done", parked: "parked"}
+    assert inbox.statuses() == {done: "done", dead_lettered: "dead_letter"}
     [artifact] = runs.artifacts()
     assert "unknown \\| item" in artifact.data
-    state = runs.start(replay_deliveries, ids=[done, parked], dry_run=False)
+    state = runs.start(replay_deliveries, ids=[done, dead_lettered], dry_run=False)
     assert state.message == "2 deliveries replayed"
-    assert inbox.statuses() == {done: "received", parked: "received"}
+    assert inbox.statuses() == {done: "received", dead_lettered: "received"}
 
 
 def test_list_of_parked(runs, inbox):
-    """The list links each parked delivery to an artifact with its payload."""
-    parked = inbox.deliver("orders", {"note": "```\n# no heading"}, event="created")
-    settle(inbox, "parked", "unknown item")
-    state = runs.start(list_parked_deliveries)
-    assert state.message == "1 deliveries are parked"
+    """The list links each dead-lettered delivery to an artifact with its payload."""
+    dead_lettered = inbox.deliver("orders", {"note": "```\n# no heading"}, event="created")
+    settle(inbox, "dead_letter", "unknown item")
+    state = runs.start(list_dead_letters)
+    assert state.message == "1 deliveries are dead-lettered"
     payload, table = runs.artifacts()
-    assert payload.key == f"delivery-{parked}"
+    assert payload.key == f"delivery-{dead_lettered}"
     assert payload.data.startswith("````json\n{\n")
-    assert f"[{parked}](" in table.data
-    assert f"/artifacts/key/delivery-{parked})" in table.data
+    assert f"[{dead_lettered}](" in table.data
+    assert f"/artifacts/key/delivery-{dead_lettered})" in table.data
     assert "unknown item" in table.data
 
 
@@ -82,7 +82,7 @@ def test_sweeper(runs, inbox):
 async def test_doorbell_event_is_what_triggers_match(prefect_server):
     """The event arrives at the server with the name and resource of the triggers."""
     async with get_client() as client:
-        response = await client.request("POST", "/events", json=[doorbell_event("orders")])
+        response = await client.request("POST", "/events", json=[waiting_event("orders")])
         assert response.status_code == 204
         since = (datetime.now(UTC) - timedelta(minutes=1)).isoformat()
         until = (datetime.now(UTC) + timedelta(minutes=1)).isoformat()

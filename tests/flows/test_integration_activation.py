@@ -23,8 +23,8 @@ from flows.integration_activation.flow import (
     deactivate_integration,
 )
 from sandbox.gateway_process import running_gateway
-from tasks.core.intake.inbox.doorbell import doorbell_event
-from tasks.core.intake.inbox.operations import Selection
+from tasks.core.intake.inbox.notification import waiting_event
+from tasks.core.intake.inbox.operations import DeliveryFilter
 
 # Prefect's own clients leave sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
@@ -92,7 +92,7 @@ def test_github_calls_once_it_is_activated(runs, gateway, github, inbox, deploym
     assert set(inbox.statuses().values()) == {"received"}
     github.hooks.tell("push", {"ref": "refs/heads/main"})
     for _ in range(200):
-        events = [each.event for each in inbox.operations.select(Selection())]
+        events = [each.event for each in inbox.operations.select(DeliveryFilter())]
         if "push" in events:
             break
         asyncio.run(asyncio.sleep(0.05))
@@ -231,7 +231,7 @@ def test_an_integration_s_inbox_events_are_found_by_its_tag(prefect_server):
 
     async def found():
         async with get_client() as client:
-            event = doorbell_event("github_events")
+            event = waiting_event("github_events")
             await client.request("POST", "/events", json=[event])
             related = {"related": {"id": ["prefect.tag.github-events"]}}
             for _ in range(100):  # events are recorded a moment later

@@ -18,7 +18,7 @@ from tasks.core.intake.inbox.delivery import Delivery
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
 SAMPLES = Path(__file__).parents[2] / "flows" / "inventory_updates" / "samples"
-QUICK = {"draining": {"linger_s": 0, "retry_delays_s": [0.01], "concurrency": 4}}
+QUICK = {"consumer": {"idle_timeout_s": 0, "retry_delays_s": [0.01], "concurrency": 4}}
 
 
 @pytest.fixture(autouse=True)
@@ -90,8 +90,10 @@ def test_unknown_item_parks_the_delivery_and_applies_the_rest(place, runs, inbox
     state = runs.start(inventory_updates, **QUICK)
     assert state.is_failed()
     reason = "1 of 2 updates applied; item 'unobtainium' is unknown: create it, then replay"
-    assert state.message == f"1 done, 1 parked: INVENTORY_UPDATE {bad} parked ({reason})"
-    assert inbox.statuses() == {good: "done", bad: "parked"}
+    assert (
+        state.message == f"1 done, 1 dead-lettered: INVENTORY_UPDATE {bad} dead-lettered ({reason})"
+    )
+    assert inbox.statuses() == {good: "done", bad: "dead_letter"}
     assert inbox.reason(bad) == reason
     assert stock(own_app) == {"widgets": 31, "gadgets": 5}
     [artifact] = runs.artifacts()
@@ -112,7 +114,7 @@ def test_whatever_refusal_of_one_update_leaves_the_others_applied(apply, own_app
     own_app.behave("error", status=422, remaining=1)
     updates = [{"item": item, "action": "add", "quantity": 1} for item in ("widgets", "gadgets")]
     outcome = apply({"event": "INVENTORY_UPDATE", "updates": updates})
-    assert outcome.status == "parked"
+    assert outcome.status == "dead_letter"
     assert outcome.message.startswith("1 of 2 updates applied; item 'widgets' is refused: ")
     assert stock(own_app) == {"widgets": 10, "gadgets": 11}
 
@@ -124,7 +126,7 @@ def test_poisonous_delivery_blocks_no_other(place, runs, inbox, own_app):
         inbox.deliver("inventory_updates", ["no object"])
     state = runs.start(inventory_updates, **QUICK)
     assert state.is_failed()
-    assert state.message.startswith("5 done, 5 parked: ")
+    assert state.message.startswith("5 done, 5 dead-lettered: ")
     assert stock(own_app)["widgets"] == 25
 
 
@@ -177,7 +179,7 @@ def test_other_event_is_ignored(place, runs, inbox):
 def test_negative_stock_is_refused(apply, own_app):
     """A removal of more than there is changes nothing and says what to correct."""
     outcome = apply(sample("inventory_update_negative_stock"))
-    assert outcome.status == "parked"
+    assert outcome.status == "dead_letter"
     assert outcome.message == (
         "0 of 1 updates applied; removing 1000000 of 'gadgets' would make the stock negative: "
         "correct the stock, then replay"
@@ -228,7 +230,7 @@ def test_handled_twice_applied_once(apply, own_app):
 def test_item_names_cannot_reach_other_addresses(apply, own_app, item):
     """Whatever an item is called, it is asked for as an item, or refused."""
     try:
-        assert apply(update(item, "add", 1)).status == "parked"
+        assert apply(update(item, "add", 1)).status == "dead_letter"
     except BadPayloadError:
         assert item in (".", "..")
     assert set(own_app.requests()["counts"]) <= {"POST /api/v1/inventory/{key}/adjustments"}

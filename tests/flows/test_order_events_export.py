@@ -11,7 +11,7 @@ import yaml
 from blocks.http_api import ApiKeyAuth, HttpApi
 from flows.order_events_export.flow import order_events_export
 from sandbox.systems import fulfilment_api
-from tasks.core.intake.inbox.operations import Selection
+from tasks.core.intake.inbox.operations import DeliveryFilter
 
 # Prefect's own clients leave sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
@@ -25,7 +25,7 @@ DEPLOYED = next(
 )["parameters"]
 QUICK = {
     **DEPLOYED,
-    "draining": {"linger_s": 0, "retry_delays_s": [0.01], "concurrency": 4},
+    "consumer": {"idle_timeout_s": 0, "retry_delays_s": [0.01], "concurrency": 4},
 }
 ORDER = {
     "order_no": "SO-1",
@@ -230,7 +230,7 @@ def test_redelivery_has_no_second_effect(place, runs, relay, own_app, fulfilment
     runs.start(order_events_export, **QUICK)
     relay(1)
     before = own_app.records("orders")
-    inbox.operations.replay(Selection(ids=(paid,)), dry_run=False)
+    inbox.operations.replay(DeliveryFilter(ids=(paid,)), dry_run=False)
     state = runs.start(order_events_export, **QUICK)
     assert state.message == "1 done, 1 ignored"
     assert [effect.idempotency_key for effect in fulfilment.effects] == [paid]
@@ -246,7 +246,7 @@ def test_late_event_sends_the_order_as_it_is_now(place, runs, relay, own_app, fu
     state = runs.start(order_events_export, **QUICK)
     assert state.message == "1 done, 1 ignored"
     relay(1)
-    inbox.operations.replay(Selection(ids=(old,)), dry_run=False, new_effects=True)
+    inbox.operations.replay(DeliveryFilter(ids=(old,)), dry_run=False, new_effects=True)
     runs.start(order_events_export, **QUICK)
     assert [effect.idempotency_key for effect in fulfilment.effects] == [new]
     assert fulfilment.shipments["SO-1"]["recipient"] == "Bob"

@@ -135,12 +135,12 @@ def test_of_two_runs_at_once_one_says_that_the_other_is_at_it(
 ):
     """The later run completes and asks the marketplace for nothing; the next one imports."""
     marketplace.place(3, at=at(0))
-    hold = cursors.hold("marketplace-orders", owner="another")
+    lease = cursors.lease("marketplace-orders", owner="another")
     state = runs.start(orders_import)
     assert state.is_completed()
     assert state.message.startswith("nothing to do: run another is at it, until ")
     assert marketplace.requests["orders"] == 0
-    cursors.release(hold)
+    cursors.release(lease)
     assert runs.start(orders_import).message == "3 records in 1 page"
 
 

@@ -20,7 +20,7 @@ from flows.price_quote.flow import price_quote
 from sandbox.gateway_process import running_gateway
 from sandbox.systems import tax_api
 from sandbox.systems.callback_receiver import CallbackReceiver
-from tasks.core.intake.inbox.operations import Selection
+from tasks.core.intake.inbox.operations import DeliveryFilter
 
 # Prefect's own clients leave sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 FLOWS = Path(flows.__file__).parent / "price_quote"
 SAMPLE = json.loads((FLOWS / "samples" / "quote.json").read_text())
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-QUICK = {"linger_s": 0, "retry_delays_s": [], "max_attempts": 1, "concurrency": 4}
+QUICK = {"idle_timeout_s": 0, "retry_delays_s": [], "max_attempts": 1, "concurrency": 4}
 EXACT = {
     "country": "DE",
     "currency": "EUR",
@@ -108,7 +108,7 @@ def ask(caller, inbox, runs, body=SAMPLE, *, prefer="wait=300", headers=None, **
         )
         while len(inbox.statuses()) == known:
             time.sleep(0.01)
-        state = runs.start(price_quote, draining=QUICK, **parameters)
+        state = runs.start(price_quote, consumer=QUICK, **parameters)
         return asking.result(), state
 
 
@@ -117,7 +117,7 @@ def test_a_caller_gets_its_quote(caller, place, runs):
     answer, state = ask(caller, place, runs)
     assert (answer.status_code, answer.json()) == (200, EXACT)
     assert (state.is_completed(), state.message) == (True, "1 done")
-    [delivery] = place.operations.select(Selection())
+    [delivery] = place.operations.select(DeliveryFilter())
     assert (delivery.integration, delivery.endpoint) == ("price_quote", "quotes")
     assert delivery.reason.startswith("answered 200 with ")
     assert list(runs.tasks().values()) == ["Completed"]
@@ -151,16 +151,16 @@ def test_partial_answers(tax, place, runs, parameters, expected):
     """When the third party is late, the declared policy decides what the quote says."""
     tax.faults.delay_s = 1
     state = runs.start(
-        price_quote, payload=SAMPLE, draining=QUICK, tax_patience_s=0.1, **parameters
+        price_quote, payload=SAMPLE, consumer=QUICK, tax_patience_s=0.1, **parameters
     )
     assert state.is_completed()
     assert shown(runs) == (200, expected)
 
 
 def test_failing_is_a_policy_too(tax, place, runs):
-    """The caller is told to come back, and nothing is parked: it is the declared answer."""
+    """The caller is told to come back, and nothing is dead-lettered: it is the declared answer."""
     tax.faults.status = 503
-    state = runs.start(price_quote, payload=SAMPLE, draining=QUICK, when_tax_is_late="fail")
+    state = runs.start(price_quote, payload=SAMPLE, consumer=QUICK, when_tax_is_late="fail")
     assert state.is_completed()
     status, document = shown(runs)
     assert (status, document["status"]) == (504, 504)
@@ -176,7 +176,7 @@ def shown(runs):
 def test_asking_for_what_there_is_not(place, runs):
     """An unknown article is the caller's mistake, which it is told."""
     body = {"country": "DE", "lines": [{"sku": "nothing", "quantity": 1}]}
-    state = runs.start(price_quote, payload=body, draining=QUICK)
+    state = runs.start(price_quote, payload=body, consumer=QUICK)
     assert state.is_completed()
     status, document = shown(runs)
     assert (status, document["sku"]) == (422, "nothing")
@@ -193,15 +193,15 @@ def test_a_request_that_breaks_its_contract(caller, place, runs):
 
 
 def test_a_failure_of_ours(caller, own_app, place, runs):
-    """The caller gets a problem with the run's id; the operator finds the request parked."""
+    """The caller gets a problem with the run's id; the operator finds the request dead-lettered."""
     own_app.behave("error", status=500)
     answer, state = ask(caller, place, runs)
     assert (answer.status_code, answer.headers["content-type"]) == (502, "application/problem+json")
     assert answer.json()["run"] == str(runs.last)
     assert own_app.base_url not in answer.text
     assert state.is_failed()
-    [delivery] = place.operations.select(Selection())
-    assert delivery.status == "parked"
+    [delivery] = place.operations.select(DeliveryFilter())
+    assert delivery.status == "dead_letter"
     assert "it answered 500" in delivery.reason
 
 
@@ -229,7 +229,9 @@ def test_hang_up_and_redial(caller, place, runs):
             headers={"X-Callback-Url": f"{receiver.url}/quotes"},
         )
         assert answer.status_code == 202
-        state = runs.start(callback_sending, draining={"linger_s": 0, "retry_delays_s": [0.01]})
+        state = runs.start(
+            callback_sending, consumer={"idle_timeout_s": 0, "retry_delays_s": [0.01]}
+        )
         assert (state.is_completed(), state.message) == (True, "1 done")
         [result] = receiver.received
         assert result["type"] == "request.ended"
@@ -241,7 +243,7 @@ def test_hang_up_and_redial(caller, place, runs):
 
 @pytest.mark.parametrize("status", [404, 307, 410])
 def test_callbacks_that_nobody_takes_are_dead_letters(caller, place, runs, status):
-    """One that is refused, redirected or gone is parked, and replayed once it is mended."""
+    """One that is refused, redirected or gone is dead-lettered, and replayed once it is mended."""
     with CallbackReceiver(SECRET) as receiver:
         receiver.answers = [status]
         ask(
@@ -251,14 +253,14 @@ def test_callbacks_that_nobody_takes_are_dead_letters(caller, place, runs, statu
             prefer="respond-async",
             headers={"X-Callback-Url": f"{receiver.url}/quotes"},
         )
-        state = runs.start(callback_sending, draining=QUICK)
+        state = runs.start(callback_sending, consumer=QUICK)
         assert state.is_failed()
         assert receiver.received == []
-        parked = Selection(integration="callbacks", statuses=("parked",))
-        [callback] = place.operations.select(parked)
+        dead_lettered = DeliveryFilter(integration="callbacks", statuses=("dead_letter",))
+        [callback] = place.operations.select(dead_lettered)
         assert str(status) in callback.reason
-        place.operations.replay(parked, dry_run=False)
-        assert runs.start(callback_sending, draining=QUICK).is_completed()
+        place.operations.replay(dead_lettered, dry_run=False)
+        assert runs.start(callback_sending, consumer=QUICK).is_completed()
         assert receiver.received[0]["data"]["body"] == EXACT
 
 
@@ -271,8 +273,8 @@ def test_the_deadline_turns_waiting_into_redialling(caller, place, runs):
             headers={"Prefer": "wait=1", "X-Callback-Url": f"{receiver.url}/quotes"},
         )
         assert answer.status_code == 202
-        runs.start(price_quote, draining=QUICK)
-        runs.start(callback_sending, draining=QUICK)
+        runs.start(price_quote, consumer=QUICK)
+        runs.start(callback_sending, consumer=QUICK)
         assert receiver.received[0]["data"]["body"] == EXACT
 
 
@@ -286,7 +288,7 @@ def test_steady_callers_meet_a_running_flow(caller, place, runs):
 
     asking = threading.Thread(target=ask_one_after_the_other)
     asking.start()
-    state = runs.start(price_quote, draining={**QUICK, "linger_s": 5})
+    state = runs.start(price_quote, consumer={**QUICK, "idle_timeout_s": 5})
     asking.join()
     assert [each.status_code for each in answers] == [200] * 5
     assert state.message == "5 done"

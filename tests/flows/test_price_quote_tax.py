@@ -10,7 +10,7 @@ from blocks.errors import BadPayloadError
 from blocks.http_api import HttpApi
 from flows.price_quote.quotes import Priced, QuotedLine, QuoteRequest, make_quote
 from flows.price_quote.tax import ask_for_tax, in_time
-from sandbox.systems.scripted_api import Reply
+from sandbox.systems.scripted_api import ScriptedReply
 from tasks.api import open_api
 
 WANTED = QuoteRequest.model_validate(
@@ -36,7 +36,7 @@ def told(scripted_api):
     """What is made of an answer of the third party."""
 
     def ask(answer):
-        scripted_api.answer(Reply(answer))
+        scripted_api.answer(ScriptedReply(answer))
         with open_api(HttpApi(base_url=scripted_api.url, max_attempts=1)) as tax_api:
             return ask_for_tax(tax_api, WANTED, PRICED)
 

@@ -15,7 +15,7 @@ from blocks.sqs_queue import SqsQueue
 from flows.queue_import.flow import queue_import
 from sandbox.systems import s3_server
 from sandbox.systems.message_brokers import RabbitMq, Redis, Sqs
-from tasks.core.intake.inbox.operations import Selection
+from tasks.core.intake.inbox.operations import DeliveryFilter
 
 # Prefect's own clients leave sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
@@ -83,12 +83,12 @@ def test_what_waits_is_imported_and_bad_messages_are_parked(queue, runs, inbox, 
     queue.put(*(item(f"S{n}", n) for n in range(4)), item("bad", -1))
     state = runs.start(queue_import, **queue.parameters)
     assert state.is_failed()
-    assert state.message.startswith("4 messages imported, 1 parked: quantity: ")
+    assert state.message.startswith("4 messages imported, 1 dead-lettered: quantity: ")
     again = runs.start(queue_import, **queue.parameters)
     assert (again.is_completed(), again.message) == (True, "0 messages imported")
     assert stock(own_app) == {f"S{n}": n for n in range(4)}
-    [parked] = inbox.operations.select(Selection(statuses=("parked",)))
-    assert "quantity" in parked.reason
+    [dead_lettered] = inbox.operations.select(DeliveryFilter(statuses=("dead_letter",)))
+    assert "quantity" in dead_lettered.reason
 
 
 def test_files_in_messages_go_through_the_readers(queue, runs, own_app):
@@ -125,17 +125,20 @@ def test_a_limit_leaves_the_rest_for_the_next_run(queue, runs, own_app):
 
 
 def test_a_replayed_message_is_imported_by_the_next_run(queue, runs, inbox, own_app):
-    """What was parked and is replayed goes in with what waits, once; else it is parked again."""
+    """What was dead-lettered and is replayed goes in with what waits, once; else it is dead-lettered again."""
     queue.put(foreign("A", 1), foreign("bad", -1))
     assert runs.start(queue_import, **queue.parameters).is_failed()
-    inbox.operations.replay(Selection(statuses=("parked",)), dry_run=False)
+    inbox.operations.replay(DeliveryFilter(statuses=("dead_letter",)), dry_run=False)
     queue.put(foreign("B", 2))
     mended = {**queue.parameters, "columns": {"item": "sku"}}
     state = runs.start(queue_import, **mended)
     assert state.is_failed()
-    assert state.message.startswith("2 messages imported, 1 parked: quantity: ")
+    assert state.message.startswith("2 messages imported, 1 dead-lettered: quantity: ")
     assert stock(own_app) == {"A": 1, "B": 2}
-    assert {each.status for each in inbox.operations.select(Selection())} == {"done", "parked"}
+    assert {each.status for each in inbox.operations.select(DeliveryFilter())} == {
+        "done",
+        "dead_letter",
+    }
     again = runs.start(queue_import, **mended)
     assert (again.is_completed(), again.message) == (True, "0 messages imported")
 
@@ -145,7 +148,7 @@ def test_an_application_that_fails_leaves_replayed_messages_for_retry(queue, run
     """The run fails and gives back what it took from the inbox; Retry imports it."""
     queue.put(foreign("A", 1))
     assert runs.start(queue_import, **queue.parameters).is_failed()
-    inbox.operations.replay(Selection(statuses=("parked",)), dry_run=False)
+    inbox.operations.replay(DeliveryFilter(statuses=("dead_letter",)), dry_run=False)
     own_app.behave("error", status=503, remaining=1)
     mended = {**queue.parameters, "columns": {"item": "sku"}}
     assert runs.start(queue_import, **mended, retries=0).is_failed()

@@ -28,7 +28,7 @@ from tasks.core.intake.webhooks.verifier import verify
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
 FLOWS = Path(__file__).parents[2] / "flows" / "salesforce_crm"
-DRAINING = {"linger_s": 0, "retry_delays_s": []}
+CONSUMER = {"idle_timeout_s": 0, "retry_delays_s": []}
 OPPORTUNITY = {
     "StageName": "Prospecting",
     "Amount": 1200,
@@ -76,21 +76,21 @@ def wait_until_acknowledged(salesforce, notifications):
 
 
 def test_one_message_of_a_hundred_of_which_one_is_bad(activated, runs, inbox, own_app):
-    """One acknowledgement, 99 effects, one parked with its reason, and few calls to Salesforce."""
+    """One acknowledgement, 99 effects, one dead-lettered with its reason, and few calls to Salesforce."""
     for number in range(100):
         name = "" if number == 41 else f"Deal {number}"
         activated.records.create("Opportunity", Name=name, **OPPORTUNITY)
     (sent,) = wait_until_acknowledged(activated, 100)
     assert (len(sent.notification_ids), sent.status) == (100, 200)
-    assert runs.start(salesforce_crm, draining=DRAINING).message == "100 handed over"
+    assert runs.start(salesforce_crm, consumer=CONSUMER).message == "100 handed over"
     activated.requests.clear()
-    state = runs.start(opportunity_created, draining={**DRAINING, "concurrency": 100})
+    state = runs.start(opportunity_created, consumer={**CONSUMER, "concurrency": 100})
     assert state.is_failed()
-    assert state.message.startswith("99 done, 1 parked: Opportunity ")
+    assert state.message.startswith("99 done, 1 dead-lettered: Opportunity ")
     assert "Name: String should have at least 1 character" in state.message
     titles = {each["title"] for each in own_app.records("activities")}
     assert titles == {f"Deal {number}" for number in range(100) if number != 41}
-    assert Counter(inbox.statuses().values()) == {"done": 99, "parked": 1}
+    assert Counter(inbox.statuses().values()) == {"done": 99, "dead_letter": 1}
     assert len(activated.requests) < 10
     assert set(activated.requests) == {"POST /composite/sobjects/Opportunity"}
 
@@ -103,10 +103,10 @@ def test_each_kind_goes_to_its_own_sibling(activated, runs, own_app):
     activated.records.update("Opportunity", won, StageName="Closed Won", IsWon=True)
     activated.records.update("Opportunity", lost, StageName="Closed Lost")
     wait_until_acknowledged(activated, 5)
-    assert runs.start(salesforce_crm, draining=DRAINING).message == "5 handed over"
-    assert runs.start(contact_created, draining=DRAINING).message == "1 done"
-    assert runs.start(opportunity_created, draining=DRAINING).message == "2 done"
-    assert runs.start(opportunity_updated, draining=DRAINING).message == "2 done"
+    assert runs.start(salesforce_crm, consumer=CONSUMER).message == "5 handed over"
+    assert runs.start(contact_created, consumer=CONSUMER).message == "1 done"
+    assert runs.start(opportunity_created, consumer=CONSUMER).message == "2 done"
+    assert runs.start(opportunity_updated, consumer=CONSUMER).message == "2 done"
     (contact,) = own_app.records("contacts")
     assert (contact["name"], contact["email"]) == ("Ada Okafor", "a@example.com")
     (order,) = own_app.records("orders")
@@ -136,15 +136,15 @@ def test_an_organisation_with_one_currency_has_no_field_of_it(runs, inbox, sales
             inbox.deliver(to, notification)
 
     announce(to="salesforce_opportunity_created")
-    assert runs.start(opportunity_created, draining=DRAINING).message == "8 done"
+    assert runs.start(opportunity_created, consumer=CONSUMER).message == "8 done"
     announce(to="salesforce_opportunity_updated")
     salesforce.requests.clear()
-    state = runs.start(opportunity_updated, draining={**DRAINING, "concurrency": 8})
-    assert state.message.startswith("8 parked: ")
+    state = runs.start(opportunity_updated, consumer={**CONSUMER, "concurrency": 8})
+    assert state.message.startswith("8 dead-lettered: ")
     assert "No such column 'CurrencyIsoCode'" in state.message
     assert len(salesforce.requests) < 3
     announce(to="salesforce_opportunity_updated")
-    state = runs.start(opportunity_updated, currency="CHF", draining=DRAINING)
+    state = runs.start(opportunity_updated, currency="CHF", consumer=CONSUMER)
     assert {(order["total"], order["currency"]) for order in own_app.records("orders")} == {
         ("1200", "CHF")
     }
@@ -156,34 +156,34 @@ def test_a_message_sent_again_has_no_second_effect(activated, runs, inbox, own_a
     activated.records.create("Opportunity", Name="Deal", **OPPORTUNITY)
     wait_until_acknowledged(activated, 1)
     assert len(activated.messages.sent) == 3
-    assert runs.start(salesforce_crm, draining=DRAINING).message == "1 handed over"
-    assert runs.start(opportunity_created, draining=DRAINING).message == "1 done"
+    assert runs.start(salesforce_crm, consumer=CONSUMER).message == "1 handed over"
+    assert runs.start(opportunity_created, consumer=CONSUMER).message == "1 done"
     assert len(own_app.records("activities")) == 1
 
 
 def test_deleted_and_purged_records_are_told_apart(activated, runs, inbox):
-    """What was deleted meanwhile is ignored; what cannot be seen is parked, and both say so."""
+    """What was deleted meanwhile is ignored; what cannot be seen is dead-lettered, and both say so."""
     ids = [
         activated.records.create("Opportunity", Name=f"Deal {n}", **OPPORTUNITY) for n in range(3)
     ]
     wait_until_acknowledged(activated, 3)
     activated.records.delete("Opportunity", ids[1])
     activated.records.delete("Opportunity", ids[2], purge=True)
-    runs.start(salesforce_crm, draining=DRAINING)
-    state = runs.start(opportunity_created, draining=DRAINING)
-    assert state.message.startswith("1 done, 1 ignored, 1 parked: Opportunity ")
+    runs.start(salesforce_crm, consumer=CONSUMER)
+    state = runs.start(opportunity_created, consumer=CONSUMER)
+    assert state.message.startswith("1 done, 1 ignored, 1 dead-lettered: Opportunity ")
     assert "was purged, or the block's user lacks the permission" in state.message
     reasons = {inbox.reason(id_) for id_, status in inbox.statuses().items() if status == "ignored"}
     assert reasons == {f"Opportunity {ids[1]} was deleted in Salesforce meanwhile"}
 
 
 def test_a_spent_allowance_is_waited_for(activated, runs, inbox, own_app):
-    """When the day's calls are used up, notifications stay and are handled later, not parked."""
+    """When the day's calls are used up, notifications stay and are handled later, not dead-lettered."""
     activated.records.create("Opportunity", Name="Deal", **OPPORTUNITY)
     wait_until_acknowledged(activated, 1)
-    runs.start(salesforce_crm, draining=DRAINING)
+    runs.start(salesforce_crm, consumer=CONSUMER)
     activated.max_api_calls = activated.api_calls
-    state = runs.start(opportunity_created, draining=DRAINING)
+    state = runs.start(opportunity_created, consumer=CONSUMER)
     assert state.is_failed()
     assert list(inbox.statuses().values()) == ["failed"]
     activated.max_api_calls += 10
@@ -213,7 +213,7 @@ def test_what_nobody_registered_is_tried_again_later(activated, runs, inbox):
     id_ = activated.records.create("Contact", LastName="Okafor")
     activated.records.update("Contact", id_, LastName="Marques")
     wait_until_acknowledged(activated, 2)
-    state = runs.start(salesforce_crm, draining=DRAINING)
+    state = runs.start(salesforce_crm, consumer=CONSUMER)
     assert "none of our registrations has the id" in state.message
     assert Counter(inbox.statuses().values()) == {"failed": 1, "received": 1}
 

@@ -13,7 +13,7 @@ import yaml
 from blocks.errors import BadPayloadError
 from blocks.http_api import ApiKeyAuth, HttpApi
 from deployments.services.listeners.declarations import declaration_files, read_declarations
-from deployments.services.listeners.listening import Pace
+from deployments.services.listeners.listener import Pace
 from deployments.services.listeners.service import Listeners
 from flows.stream_intake.flow import stream_intake
 from flows.stream_intake.orders import import_orders
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
 FLOW = Path(__file__).parents[2] / "flows" / "stream_intake"
 EVENT = json.loads((FLOW / "samples" / "order-events" / "order-placed.json").read_text())
-QUICK = {"draining": {"linger_s": 0, "retry_delays_s": [0.01], "concurrency": 4}}
+QUICK = {"consumer": {"idle_timeout_s": 0, "retry_delays_s": [0.01], "concurrency": 4}}
 
 
 @pytest.fixture
@@ -80,22 +80,22 @@ def test_other_events_are_ignored_and_broken_ones_refused(take, own_app):
 
 
 def test_the_good_orders_of_a_mail_are_imported_and_the_bad_ones_named(take, own_app):
-    """An attached file goes through the file readers; the delivery is parked for its bad row."""
+    """An attached file goes through the file readers; the delivery is dead-lettered for its bad row."""
     good, bad = EVENT["order"], {**EVENT["order"], "order_no": "S-1002", "total": "much"}
     mail = order_mail(json.dumps([good, bad]).encode(), file_name="orders.json")
     outcome = take({}, body=mail, content_type="message/rfc822")
-    assert outcome.status == "parked"
+    assert outcome.status == "dead_letter"
     assert outcome.message.startswith("1 orders imported, 1 not: orders.json line")
     assert order_numbers(own_app) == ["S-1001"]
 
 
 def test_an_order_that_the_application_refuses_holds_up_no_other_of_its_mail(take, own_app):
-    """The delivery is parked with the reason, and the orders around it are in."""
+    """The delivery is dead-lettered with the reason, and the orders around it are in."""
     orders = [{**EVENT["order"], "order_no": f"S-{n}"} for n in range(3)]
     orders[1]["customer"] = "far too long" * 2000
     mail = order_mail(json.dumps(orders).encode(), file_name="orders.json")
     outcome = take({}, body=mail, content_type="message/rfc822")
-    assert outcome.status == "parked"
+    assert outcome.status == "dead_letter"
     assert outcome.message.startswith("2 orders imported, 1 not: orders.json line 1 customer: ")
     assert order_numbers(own_app) == ["S-0", "S-2"]
 
@@ -103,7 +103,7 @@ def test_an_order_that_the_application_refuses_holds_up_no_other_of_its_mail(tak
 def test_a_mail_whose_rest_is_read_differently_when_it_is_replayed_goes_in(take, own_app):
     """Other orders than the first time have another key, so that the application takes them."""
     good, bad = EVENT["order"], {**EVENT["order"], "order_no": "S-1002", "total": "much"}
-    for total, status in (("much", "parked"), ("12.00", "done")):
+    for total, status in (("much", "dead_letter"), ("12.00", "done")):
         mail = order_mail(
             json.dumps([good, {**bad, "total": total}]).encode(), file_name="orders.json"
         )
@@ -112,7 +112,7 @@ def test_a_mail_whose_rest_is_read_differently_when_it_is_replayed_goes_in(take,
 
 
 def test_an_attachment_that_is_no_file_of_orders_holds_up_no_other(take, own_app):
-    """The delivery is parked for it, with what was imported."""
+    """The delivery is dead-lettered for it, with what was imported."""
     mail = order_mail(json.dumps([EVENT["order"]]).encode())
     logo = order_mail(b"pixels", file_name="logo.png")
     [attached] = [part for part in message_from_bytes(logo).walk() if part.get_filename()]
@@ -157,7 +157,7 @@ def test_a_mail_travels_from_the_mailbox_into_the_application(
 async def listen_until_stored(declared, runs):
     """Listen until one message is stored and one refused; returns the table in the UI."""
     engine = open_database()
-    listeners = Listeners(engine, declared, ring=lambda _: None, pace=Pace(poll_s=0.1))
+    listeners = Listeners(engine, declared, notify=lambda _: None, pace=Pace(poll_s=0.1))
     web = WebServer(listeners.web_app(), port=0, name="listeners")
     until = asyncio.Event()
     running = asyncio.create_task(listeners.run(until))
@@ -195,7 +195,7 @@ async def test_the_demos_partners_reach_the_inbox_over_kafka_sqs_and_mail(inbox)
     engine = open_database()
     with s3_server.start() as aws, order_events.start(aws.endpoint_url) as partners:
         declared = read_declarations([FLOW / "sources.yaml"], partners.environment())
-        listeners = Listeners(engine, declared, ring=lambda _: None, pace=Pace(poll_s=0.1))
+        listeners = Listeners(engine, declared, notify=lambda _: None, pace=Pace(poll_s=0.1))
         until = asyncio.Event()
         running = asyncio.create_task(listeners.run(until))
         assert len(await asyncio.to_thread(partners.send)) == 3

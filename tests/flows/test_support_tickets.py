@@ -12,7 +12,7 @@ from blocks.http_api import ApiKeyAuth, HttpApi
 from flows.support_tickets.flow import support_tickets_export, support_tickets_import
 from flows.support_tickets.tickets import KIND
 from sandbox.systems import helpdesk_api
-from tasks.core.intake.inbox.operations import Selection
+from tasks.core.intake.inbox.operations import DeliveryFilter
 from tasks.core.sync.api_import.cursors import Cursors
 from tasks.core.sync.two_way.identity_map.pairs import IdentityMap
 
@@ -20,7 +20,7 @@ from tasks.core.sync.two_way.identity_map.pairs import IdentityMap
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
 SAMPLES = Path(__file__).parents[2] / "flows" / "support_tickets" / "samples"
-QUICK = {"draining": {"linger_s": 0, "retry_delays_s": [0.01], "concurrency": 4}}
+QUICK = {"consumer": {"idle_timeout_s": 0, "retry_delays_s": [0.01], "concurrency": 4}}
 TICKET = {
     "ticket_no": "T-1",
     "title": "Where is my parcel?",
@@ -208,7 +208,7 @@ def test_redelivery_changes_nothing(place, export, own_app, helpdesk, inbox, run
     export(1)
     before = helpdesk.tickets[7001]
     inbox.operations.replay(
-        Selection(integration="support_tickets"), dry_run=False, new_effects=True
+        DeliveryFilter(integration="support_tickets"), dry_run=False, new_effects=True
     )
     assert runs.start(support_tickets_export, **QUICK).message == "1 ignored"
     assert helpdesk.tickets == {7001: before}
@@ -271,7 +271,7 @@ def test_import_goes_on_where_it_failed(place, import_, own_app, helpdesk, runs)
 def test_second_import_at_the_same_time_leaves_it_to_the_first(place, import_, inbox, helpdesk):
     """While another run is at the stream, a run ends well and says so."""
     helpdesk.add(subject="A")
-    Cursors(inbox.engine).hold("helpdesk-tickets", owner="another")
+    Cursors(inbox.engine).lease("helpdesk-tickets", owner="another")
     state = import_()
     assert state.is_completed()
     assert "run another is at it" in state.message

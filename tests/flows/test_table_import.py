@@ -141,7 +141,7 @@ def test_a_short_failure_is_retried_within_the_run(erp, runs, own_app):
 def test_two_runs_are_never_at_the_same_cursor(erp, runs, inbox, own_app):
     """A run that finds another at it ends well and leaves the rows to that one."""
     erp.put(("A", 1))
-    Cursors(inbox.engine).hold("erp-stock", owner="another")
+    Cursors(inbox.engine).lease("erp-stock", owner="another")
     state = runs.start(table_import, **parameters(erp, "changed"))
     assert (state.is_completed(), state.message) == (
         True,

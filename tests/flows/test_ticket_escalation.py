@@ -14,7 +14,7 @@ from flows.ticket_escalation.flow import ticket_escalation
 from flows.ticket_escalation.issues import Repository, issue_of
 from sandbox.systems import github_api
 from tasks.api import open_api
-from tasks.core.intake.inbox.operations import Selection
+from tasks.core.intake.inbox.operations import DeliveryFilter
 
 # Prefect's own clients leave sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 SAMPLES = Path(__file__).parents[2] / "flows" / "ticket_escalation" / "samples"
 QUICK = {
     "repository": "example-shop/storefront",
-    "draining": {"linger_s": 0, "retry_delays_s": [0.01], "concurrency": 4},
+    "consumer": {"idle_timeout_s": 0, "retry_delays_s": [0.01], "concurrency": 4},
 }
 TICKET = {
     "ticket_no": "T-1",
@@ -115,7 +115,7 @@ def test_redelivery_opens_no_second_issue(place, step, github, own_app, inbox, r
     step()
     own_app.http.patch("/api/v1/tickets/T-1", json={"external_ids": {"github": None}})
     inbox.operations.replay(
-        Selection(integration="ticket_escalation"), dry_run=False, new_effects=True
+        DeliveryFilter(integration="ticket_escalation"), dry_run=False, new_effects=True
     )
     assert runs.start(ticket_escalation, **QUICK).message == "1 done"
     assert list(github.issues.issues) == [1]

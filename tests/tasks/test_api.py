@@ -15,7 +15,7 @@ from blocks.errors import (
     UpstreamRejectedError,
 )
 from blocks.http_api import ApiKeyAuth, HttpApi, OAuth2Client
-from sandbox.systems.scripted_api import Reply
+from sandbox.systems.scripted_api import ScriptedReply
 from tasks.api import call_api, fetch_page, fetch_records, is_transient, send_batch
 from tasks.core.connectors.http.errors import OutcomeUnknownError
 from tasks.core.connectors.http.pagination import BodyCursor
@@ -137,7 +137,7 @@ async def test_calls_leave_the_event_loop_free(api, own_app):
 
 async def test_tokens_of_a_client_are_fetched(scripted_api):
     """A block with OAuth 2 client credentials fetches a token and sends it."""
-    scripted_api.answer(Reply({"access_token": "t1"}), Reply({"a": 1}))
+    scripted_api.answer(ScriptedReply({"access_token": "t1"}), ScriptedReply({"a": 1}))
     api = HttpApi(
         base_url=scripted_api.url,
         auth=OAuth2Client(
@@ -158,7 +158,7 @@ async def test_tokens_of_a_client_are_fetched(scripted_api):
 
 async def test_calls_of_a_process_share_a_token(scripted_api):
     """Each call has a client of its own, but a token is fetched only once."""
-    scripted_api.answer(Reply({"access_token": "t1"}), Reply(), Reply())
+    scripted_api.answer(ScriptedReply({"access_token": "t1"}), ScriptedReply(), ScriptedReply())
     auth = {"token_url": f"{scripted_api.url}/token", "client_id": "us", "client_secret": "x"}
     for _ in range(2):
         # each run loads the block anew
@@ -168,8 +168,8 @@ async def test_calls_of_a_process_share_a_token(scripted_api):
 
 async def test_rotated_refresh_token_is_used_from_then_on(scripted_api):
     """Whoever holds the old refresh token gets the new one used for it, in this process."""
-    rotated = Reply({"access_token": "t", "refresh_token": "new", "expires_in": 0})
-    scripted_api.answer(*[rotated, Reply()] * 3)
+    rotated = ScriptedReply({"access_token": "t", "refresh_token": "new", "expires_in": 0})
+    scripted_api.answer(*[rotated, ScriptedReply()] * 3)
     auth = {
         "token_url": f"{scripted_api.url}/token",
         "client_id": "us",

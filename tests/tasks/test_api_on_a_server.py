@@ -11,7 +11,7 @@ from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 
 from blocks.errors import MisconfiguredError, UpstreamBusyError, UpstreamFailedError
 from blocks.http_api import ApiKeyAuth, HttpApi, OAuth2RefreshToken
-from sandbox.systems.scripted_api import Reply
+from sandbox.systems.scripted_api import ScriptedReply
 from tasks.api import call_api, fetch_page, open_api
 from tasks.core.connectors.http.pagination import BodyCursor
 
@@ -70,7 +70,9 @@ def test_retries_within_a_call_show_in_the_log_of_the_run(prefect_server, api, o
 
 def test_rotated_refresh_token_is_saved_in_the_block(prefect_server, scripted_api):
     """The refresh token that the endpoint gave last is what the next run loads."""
-    scripted_api.answer(Reply({"access_token": "t", "refresh_token": "new"}), Reply())
+    scripted_api.answer(
+        ScriptedReply({"access_token": "t", "refresh_token": "new"}), ScriptedReply()
+    )
     auth = OAuth2RefreshToken(
         token_url=f"{scripted_api.url}/token",
         client_id="us",

@@ -10,7 +10,7 @@ Environment:
     INTEGRATIONS_PUBLIC_URL       how senders reach the gateway, e.g. https://hooks.example
     INTEGRATIONS_TRUSTED_PROXIES  whose X-Forwarded-* headers are believed, CIDR, by comma
     INTEGRATIONS_CALLBACK_NETWORKS  private networks that results may go to, CIDR, by comma
-    PREFECT_API_URL               which server the doorbell rings at
+    PREFECT_API_URL               which server the notifier rings at
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from sqlalchemy import Engine
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from blocks.errors import IntegrationError, MisconfiguredError
-from deployments.services.gateway import replies
+from deployments.services.gateway import responses
 from deployments.services.gateway.access_log import AccessLog
-from deployments.services.gateway.answering import Answering
 from deployments.services.gateway.app import Gateway
 from deployments.services.gateway.bounded_http import BoundedHttp
 from deployments.services.gateway.endpoints import Endpoint, UnusableEndpoint
 from deployments.services.gateway.forwarding import Forwarding
-from deployments.services.gateway.renewal import StoredSecretsWatch
-from deployments.services.gateway.run_starting import PrefectRuns, answering_deployments
+from deployments.services.gateway.request_reply import RequestReply
+from deployments.services.gateway.run_starting import PrefectRuns, replying_deployments
+from deployments.services.gateway.secret_renewal import StoredSecretsWatch
 from deployments.state_commands import tell_default_database
-from tasks.core.intake.inbox.drains import Drains
+from tasks.core.intake.inbox.consumer_registry import ConsumerRegistry
 from tasks.core.intake.inbox.writer import InboxWriter
 from tasks.core.registry.declarations import (
     IntegrationDeclaration,
@@ -93,7 +93,7 @@ def _serve(
     watch: StoredSecretsWatch,
     environment: Mapping[str, str],
 ) -> int:
-    answering = Answering(engine, callback_networks=_callback_networks(environment))
+    request_reply = RequestReply(engine, callback_networks=_callback_networks(environment))
     forwarding = _forwarding(environment)
     listeners = [_listen(options.host, options.port)]
     operation_port = None
@@ -103,12 +103,12 @@ def _serve(
     gateway = Gateway(
         endpoints,
         writer=InboxWriter(engine, in_own_process=True),
-        post_doorbell=PrefectRuns(environment, answering_deployments(declared)).post,
-        count_runs=Drains(engine).at_work,
+        post_event=PrefectRuns(environment, replying_deployments(declared)).post,
+        count_runs=ConsumerRegistry(engine).at_work,
         forwarding=forwarding,
         access_log=AccessLog(sys.stdout.buffer),
         changed_endpoints=watch.changed,
-        answering=answering,
+        request_reply=request_reply,
         operation_port=operation_port,
     )
     server = _AnnouncedServer(
@@ -126,7 +126,7 @@ def _serve(
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=_SHUTDOWN_S,
         ),
-        at_stop=answering.stop_waiting,
+        at_stop=request_reply.stop_waiting,
     )
     # uvicorn ends the process by the signal that stopped it, which Python would turn into an
     # exception for SIGINT: then threads are waited for that may wait for a silent database.
@@ -144,7 +144,7 @@ def _with_cut_off_answered(app: ASGIApp) -> ASGIApp:
         except asyncio.CancelledError:
             if scope["type"] != "http":
                 raise
-            await replies.not_stored().send(send)
+            await responses.not_stored().send(send)
 
     return serve
 

@@ -16,16 +16,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from deployments.services.gateway import replies
+from deployments.services.gateway import responses
 from deployments.services.gateway.access_log import AccessLog
-from deployments.services.gateway.answering import Answering
 from deployments.services.gateway.declared_paths import LoggedPaths
-from deployments.services.gateway.doorbell import CountRuns, Doorbell, Post
 from deployments.services.gateway.endpoints import Endpoint, UnusableEndpoint
 from deployments.services.gateway.forwarding import Forwarding
 from deployments.services.gateway.metrics import Metrics
-from deployments.services.gateway.receiving import Confirm, Limits, Receiver
-from deployments.services.gateway.renewal import Made, Renewal
+from deployments.services.gateway.notifier import CountRuns, Notifier, Post
+from deployments.services.gateway.receiver import Confirm, Limits, Receiver
+from deployments.services.gateway.request_reply import RequestReply
+from deployments.services.gateway.secret_renewal import Made, Renewal
 from deployments.services.gateway.status_resources import StatusResources
 from tasks.core.intake.inbox.writer import InboxWriter
 from tasks.core.registry.declarations import REQUESTS_PATH, RESERVED_PATHS
@@ -41,14 +41,14 @@ class Gateway:
     Args:
         endpoints: From `make_endpoints`.
         writer: Where deliveries are stored; started and closed with the application.
-        post_doorbell: Tells Prefect that something waits.
+        post_event: Tells Prefect that something waits.
         count_runs: How many runs take an integration's deliveries.
         forwarding: What is known about proxies and public URLs.
         access_log: Where requests are told.
         confirm: Confirms subscriptions.
         limits: What bounds memory and patience.
         changed_endpoints: As `StoredSecretsWatch.changed`.
-        answering: Has the requests answered whose callers wait; without it, synchronous
+        request_reply: Has the requests answered whose callers wait; without it, synchronous
             endpoints cannot be served. Started and closed with the application.
         operation_port: The port that health, readiness and metrics are served on, and nothing
             else; without it, they are served wherever the endpoints are.
@@ -59,34 +59,34 @@ class Gateway:
         endpoints: Sequence[Endpoint | UnusableEndpoint],
         *,
         writer: InboxWriter,
-        post_doorbell: Post,
+        post_event: Post,
         count_runs: CountRuns,
         forwarding: Forwarding,
         access_log: AccessLog,
         confirm: Confirm | None = None,
         limits: Limits = Limits(),  # noqa: B008 - frozen
         changed_endpoints: Callable[[], Made | None] = lambda: None,
-        answering: Answering | None = None,
+        request_reply: RequestReply | None = None,
         operation_port: int | None = None,
     ) -> None:
         self._operation_port = operation_port
         self._access_log = access_log
         self._metrics = Metrics()
         self._writer = writer
-        self._doorbell = Doorbell(post_doorbell, count_runs, self._metrics)
+        self._notifier = Notifier(post_event, count_runs, self._metrics)
         self._receiver = Receiver(
             writer=writer,
-            doorbell=self._doorbell,
+            notifier=self._notifier,
             forwarding=forwarding,
             metrics=self._metrics,
             access_log=access_log,
             confirm=confirm or confirm_subscription,
             limits=limits,
             renewed=self._renewed,
-            answering=answering,
+            request_reply=request_reply,
         )
-        self._answering = answering
-        self._statuses = None if answering is None else StatusResources(answering)
+        self._request_reply = request_reply
+        self._statuses = None if request_reply is None else StatusResources(request_reply)
         self._use(endpoints)
         self._renewal = Renewal(changed_endpoints, self._use)
         self._is_serving = False
@@ -127,7 +127,7 @@ class Gateway:
             if endpoint is not None:
                 await self._receiver.serve(endpoint, scope, receive, send)
                 return
-        reply = replies.NOT_FOUND if unusable is None else replies.NOT_SET_UP
+        reply = responses.NOT_FOUND if unusable is None else responses.NOT_SET_UP
         await reply.send(send)
         name = "" if unusable is None else unusable.name
         outcome = "not found" if unusable is None else "not set up"
@@ -161,18 +161,18 @@ class Gateway:
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
         await self._writer.start()
         self._renewal.start()
-        if self._answering is not None:
-            await self._answering.start()
+        if self._request_reply is not None:
+            await self._request_reply.start()
         self._is_serving = True
         try:
             yield
         finally:
             self._is_serving = False
             await self._renewal.close()
-            if self._answering is not None:
-                await self._answering.close()
+            if self._request_reply is not None:
+                await self._request_reply.close()
             await self._writer.close()
-            await self._doorbell.close()
+            await self._notifier.close()
             self._receiver.close()
             self._access_log.flush()
 

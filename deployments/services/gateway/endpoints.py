@@ -16,7 +16,7 @@ from tasks.core.registry.declarations import (
     IntegrationDeclaration,
     SecretSources,
 )
-from tasks.core.registry.synchronous import SynchronousDeclaration
+from tasks.core.registry.request_reply import RequestReplyDeclaration
 from tasks.core.registry.variables import fill_in
 
 ReadStored = Callable[[Sequence[str]], list[str]]
@@ -41,7 +41,7 @@ class Endpoint:
         public_url: Where the sender sees this endpoint; None for the gateway's own.
         has_stored_secrets: Activation may change its secrets while it is served.
         feeds: The deployment that handles the deliveries; may be empty.
-        synchronous: How callers wait for the flow's answer; None if they do not.
+        request_reply: How callers wait for the flow's answer; None if they do not.
         knows_repetitions: It was declared where an id stands that repetitions share.
     """
 
@@ -58,7 +58,7 @@ class Endpoint:
     public_url: str | None
     has_stored_secrets: bool = False
     feeds: str = ""
-    synchronous: SynchronousDeclaration | None = None
+    request_reply: RequestReplyDeclaration | None = None
     knows_repetitions: bool = False
 
 
@@ -164,7 +164,7 @@ def _endpoint(
         public_url=declared.public_url,
         has_stored_secrets=bool(declared.secrets.stored),
         feeds=declared.feeds,
-        synchronous=declared.synchronous,
+        request_reply=declared.request_reply,
         knows_repetitions=declared.dedup is not None,
     )
 

@@ -24,7 +24,7 @@ class Metrics:
         requests: By endpoint and outcome, as the access log names it.
         deliveries: By endpoint, "new" or "duplicate".
         seconds: From the request's first byte to its answer, by endpoint.
-        rings: Doorbell events, by integration and "rung" or "failed".
+        notifications: Doorbell events, by integration and "rung" or "failed".
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class Metrics:
             buckets=_BUCKETS_S,
             registry=self._registry,
         )
-        self.rings = Counter(
+        self.notifications = Counter(
             "gateway_doorbell_rings",
             "Doorbell events sent to Prefect.",
             ("integration", "outcome"),

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 
-from deployments.services.gateway.doorbell import PrefectEvents
+from deployments.services.gateway.notifier import PrefectEvents
 from tasks.core.registry.declarations import IntegrationDeclaration
 
 _LOG = logging.getLogger(__name__)
@@ -95,11 +95,11 @@ class PrefectRuns(PrefectEvents):
         return id_
 
 
-def answering_deployments(declared: Iterable[IntegrationDeclaration]) -> dict[str, str]:
+def replying_deployments(declared: Iterable[IntegrationDeclaration]) -> dict[str, str]:
     """Where requests wait to the deployment that answers them, of endpoints that say which."""
     return {
         endpoint.queue or each.integration: endpoint.feeds
         for each in declared
         for endpoint in each.endpoints.values()
-        if endpoint.synchronous is not None and endpoint.feeds
+        if endpoint.request_reply is not None and endpoint.feeds
     }

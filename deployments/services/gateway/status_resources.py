@@ -18,13 +18,13 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from blocks.errors import IntegrationError
-from deployments.services.gateway import replies
-from deployments.services.gateway.answering import Answering, answer_reply
-from deployments.services.gateway.replies import Reply
-from tasks.core.intake.inbox.answer import Answer
-from tasks.core.intake.replies.callback_sending import shown_answer
-from tasks.core.intake.replies.preferences import Preference, read_preference
-from tasks.core.intake.replies.requests import RequestView
+from deployments.services.gateway import responses
+from deployments.services.gateway.request_reply import RequestReply, answer_reply
+from deployments.services.gateway.responses import HttpResponse
+from tasks.core.intake.inbox.reply import Reply
+from tasks.core.intake.request_reply.callbacks import shown_answer
+from tasks.core.intake.request_reply.preferences import Preference, read_preference
+from tasks.core.intake.request_reply.requests import RequestView
 from tasks.core.registry.declarations import REQUESTS_PATH
 
 _ID = re.compile(r"[A-Za-z0-9_-]{32}", re.ASCII)
@@ -38,13 +38,13 @@ class StatusResources:
     """Answers what callers ask about their requests.
 
     Args:
-        answering: Knows the requests, and when they end.
+        request_reply: Knows the requests, and when they end.
     """
 
-    def __init__(self, answering: Answering) -> None:
-        self._requests = answering.requests
-        self._waiters = answering.waiters
-        self._closing = answering.closing
+    def __init__(self, request_reply: RequestReply) -> None:
+        self._requests = request_reply.requests
+        self._waiters = request_reply.waiters
+        self._closing = request_reply.closing
         self._waiting = 0
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> tuple[int, str]:
@@ -57,16 +57,16 @@ class StatusResources:
         try:
             reply, outcome = await self._reply(scope, request_id, rest)
         except IntegrationError:
-            reply, outcome = replies.not_stored(), "failed"
+            reply, outcome = responses.not_stored(), "failed"
         await reply.send(send)
         return reply.status, outcome
 
-    async def _reply(self, scope: Scope, request_id: str, rest: str) -> tuple[Reply, str]:
+    async def _reply(self, scope: Scope, request_id: str, rest: str) -> tuple[HttpResponse, str]:
         if not _ID.fullmatch(request_id) or rest not in ("", "result"):
             return _problem(404, "there is no such request"), "not found"
         methods = ("GET",) if rest else ("GET", "DELETE")
         if scope["method"] not in methods:
-            return replies.wrong_method(methods), "wrong method"
+            return responses.wrong_method(methods), "wrong method"
         if scope["method"] == "DELETE":
             await asyncio.to_thread(self._requests.cancel, request_id, even_if_shared=True)
         preference = _preference(scope)
@@ -91,8 +91,8 @@ class StatusResources:
         closing = asyncio.ensure_future(self._closing.wait())
         try:
             ends: set[asyncio.Future[Any]] = {ended, closing}
-            patience_s = min(preference.wait_s, _LONGEST_WAIT_S)
-            await asyncio.wait(ends, timeout=patience_s, return_when=asyncio.FIRST_COMPLETED)
+            timeout_s = min(preference.wait_s, _LONGEST_WAIT_S)
+            await asyncio.wait(ends, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             closing.cancel()
             self._waiting -= 1
@@ -105,7 +105,7 @@ def _preference(scope: Scope) -> Preference:
     )
 
 
-def _status(view: RequestView, preference: Preference, status: int) -> Reply:
+def _status(view: RequestView, preference: Preference, status: int) -> HttpResponse:
     document: dict[str, Any] = {
         "request": view.id,
         "state": view.state,
@@ -123,8 +123,8 @@ def _status(view: RequestView, preference: Preference, status: int) -> Reply:
     if applied := Preference(preference.wait_s).applied(_LONGEST_WAIT_S):
         headers.append(("Preference-Applied", applied))
     given = {name: value for name, value in document.items() if value is not None}
-    return replies.reply(status, orjson.dumps(given), "application/json", *headers)
+    return responses.respond(status, orjson.dumps(given), "application/json", *headers)
 
 
-def _problem(status: int, detail: str) -> Reply:
-    return answer_reply(Answer.problem(status, detail), _NOT_KEPT)
+def _problem(status: int, detail: str) -> HttpResponse:
+    return answer_reply(Reply.problem(status, detail), _NOT_KEPT)

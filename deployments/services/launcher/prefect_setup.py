@@ -14,7 +14,7 @@ from prefect.settings import (
     get_current_settings,
 )
 
-# With the doorbell, polls serve runs scheduled ahead: often enough that the worker's prefetch
+# With the notifier, polls serve runs scheduled ahead: often enough that the worker's prefetch
 # (10 s) is never missed by the poll's 30 % jitter.
 _POLL_EVERY_S = 5
 # Where Prefect looks for settings in the working directory.

@@ -1,6 +1,6 @@
 """Prefect's own process worker, woken by the server's events between its polls.
 
-The worker is the stock class with its stock loop; the doorbell only calls the method that the
+The worker is the stock class with its stock loop; the notifier only calls the method that the
 loop calls, so a lost event costs no more than waiting for the next poll.
 """
 
@@ -69,7 +69,7 @@ async def _run(options: argparse.Namespace) -> None:
     )
     async with anyio.create_task_group() as group:
         group.start_soon(_end_with_launcher)
-        group.start_soon(_answer_doorbell, worker, options.pool)
+        group.start_soon(_answer_notifications, worker, options.pool)
         await worker.start()
         group.cancel_scope.cancel()
 
@@ -123,18 +123,18 @@ def _with_command(template: dict[str, Any]) -> dict[str, Any]:
     return template
 
 
-async def _answer_doorbell(worker: ProcessWorker, pool_name: str) -> None:
+async def _answer_notifications(worker: ProcessWorker, pool_name: str) -> None:
     # Room for one ring: whatever rings during a poll needs one more poll, not many.
-    ring, rung = anyio.create_memory_object_stream[None](1)
+    notify, notifications = anyio.create_memory_object_stream[None](1)
     async with anyio.create_task_group() as group:
-        group.start_soon(_listen, ring, pool_name)
-        async for _ in rung:
+        group.start_soon(_listen, notify, pool_name)
+        async for _ in notifications:
             with contextlib.suppress(httpx.HTTPError):  # the next poll tries again
                 await worker.get_and_submit_flow_runs()
             await anyio.sleep(_QUIET_S)
 
 
-async def _listen(ring: MemoryObjectSendStream[None], pool_name: str) -> None:
+async def _listen(notify: MemoryObjectSendStream[None], pool_name: str) -> None:
     pool = {"prefect.resource.role": "work-pool", "prefect.resource.name": pool_name}
     waiting = EventFilter(
         event=EventNameFilter(name=[f"prefect.flow-run.{state}" for state in _WAITING]),
@@ -145,8 +145,8 @@ async def _listen(ring: MemoryObjectSendStream[None], pool_name: str) -> None:
             async with get_events_subscriber(filter=waiting) as events:
                 async for _ in events:
                     with contextlib.suppress(anyio.WouldBlock):
-                        ring.send_nowait(None)
-        except Exception as exc:  # noqa: BLE001 - polls go on whatever the doorbell suffers
+                        notify.send_nowait(None)
+        except Exception as exc:  # noqa: BLE001 - polls go on whatever the notifier suffers
             _log.debug("Doorbell lost: %r", exc)
         await anyio.sleep(_RETRY_EVERY_S)
 

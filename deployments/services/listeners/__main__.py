@@ -3,7 +3,7 @@
 Environment:
     INTEGRATIONS_SOURCES          files and folders with source declarations; else flows/
     INTEGRATIONS_DATABASE_URL     where the inbox is; else a SQLite file in the user's home
-    PREFECT_API_URL               which server the doorbell rings at
+    PREFECT_API_URL               which server the notifier rings at
 and whatever the declarations name.
 """
 
@@ -23,19 +23,19 @@ from contextlib import contextmanager
 import uvicorn
 
 from blocks.errors import IntegrationError, MisconfiguredError
-from deployments.services.gateway.doorbell import Doorbell, PrefectEvents
 from deployments.services.gateway.metrics import Metrics
+from deployments.services.gateway.notifier import Notifier, PrefectEvents
 from deployments.services.listeners.declarations import (
     DeclaredSource,
     UnusableSource,
     declaration_files,
     read_declarations,
 )
-from deployments.services.listeners.insisting import insist
+from deployments.services.listeners.retrying import retry
 from deployments.services.listeners.service import Listeners
 from deployments.state_commands import tell_default_database
 from tasks.core.cancellation import in_daemon_thread
-from tasks.core.intake.inbox.drains import Drains
+from tasks.core.intake.inbox.consumer_registry import ConsumerRegistry
 from tasks.core.state.database import open_database
 
 _LOG = logging.getLogger("deployments.services.listeners")
@@ -73,12 +73,12 @@ async def _serve(declared: Sequence[DeclaredSource | UnusableSource], host: str,
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    engine = await insist(lambda: in_daemon_thread(open_database), until=until)
+    engine = await retry(lambda: in_daemon_thread(open_database), until=until)
     if engine is None:
         return
     prefect = PrefectEvents(os.environ)
-    doorbell = Doorbell(prefect.post, Drains(engine).at_work, Metrics())
-    listeners = Listeners(engine, declared, ring=doorbell.ring)
+    notifier = Notifier(prefect.post, ConsumerRegistry(engine).at_work, Metrics())
+    listeners = Listeners(engine, declared, notify=notifier.notify)
     server = _Server(
         uvicorn.Config(
             listeners.web_app(),
@@ -96,7 +96,7 @@ async def _serve(declared: Sequence[DeclaredSource | UnusableSource], host: str,
     finally:
         server.should_exit = True
         await serving
-        await doorbell.close()
+        await notifier.close()
         await prefect.close()
 
 

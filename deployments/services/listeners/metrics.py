@@ -9,7 +9,7 @@ class ListenerMetrics:
     """Counters and gauges of all sources of this process.
 
     Attributes:
-        messages: By source and what became of them: "new", "duplicate", "parked" (kept, but
+        messages: By source and what became of them: "new", "duplicate", "dead_letter" (kept, but
             nobody can read it) or "refused" (not kept).
         errors: By source and stage: "connect", "receive", "store" or "acknowledge".
         lag: Messages that wait at the source, where it tells.

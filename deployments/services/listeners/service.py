@@ -15,9 +15,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from deployments.services.listeners.declarations import DeclaredSource, UnusableSource
-from deployments.services.listeners.insisting import insist
-from deployments.services.listeners.listening import Listener, Pace
+from deployments.services.listeners.listener import Listener, Pace
 from deployments.services.listeners.metrics import ListenerMetrics
+from deployments.services.listeners.retrying import retry
 from deployments.services.listeners.status import SourceStatus
 from tasks.core.intake.inbox.writer import InboxWriter
 
@@ -33,7 +33,7 @@ class Listeners:
     Args:
         engine: The state database, with its tables.
         declared: From `read_declarations`.
-        ring: Called with an integration's name when something new is stored.
+        notify: Called with an integration's name when something new is stored.
         pace: How long to wait for what.
     """
 
@@ -42,7 +42,7 @@ class Listeners:
         engine: Engine,
         declared: Sequence[DeclaredSource | UnusableSource],
         *,
-        ring: Callable[[str], None],
+        notify: Callable[[str], None],
         pace: Pace = Pace(),  # noqa: B008 - immutable
     ) -> None:
         self.metrics = ListenerMetrics()
@@ -55,7 +55,7 @@ class Listeners:
         self._finish_s = pace.finish_s
         self._unusable = [each for each in declared if isinstance(each, UnusableSource)]
         self._listeners = [
-            self._listener(each, ring, pace)
+            self._listener(each, notify, pace)
             for each in declared
             if isinstance(each, DeclaredSource)
         ]
@@ -72,7 +72,7 @@ class Listeners:
         While the database does not answer at the start, nothing is subscribed to.
         """
         try:
-            await insist(self._writer.start, until=until)
+            await retry(self._writer.start, until=until)
             async with asyncio.TaskGroup() as group:
                 listening = [
                     group.create_task(listener.run(), name=listener.status.name)
@@ -106,14 +106,14 @@ class Listeners:
         )
 
     def _listener(
-        self, declared: DeclaredSource, ring: Callable[[str], None], pace: Pace
+        self, declared: DeclaredSource, notify: Callable[[str], None], pace: Pace
     ) -> Listener:
         source = declared.declaration.make_source(declared.name)
         return Listener(
             source,
             declared.reader,
             store=self._writer.store,
-            ring=ring,
+            notify=notify,
             status=SourceStatus(declared.name, declared.integration, source.system, self.metrics),
             pace=replace(pace, batch=declared.declaration.batch),
         )

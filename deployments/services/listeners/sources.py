@@ -62,9 +62,9 @@ class SourceDeclaration(BaseModel):
     )
     ordering_key: Places = Field(["source"], description="Where the thing to order by stands.")
     content: Literal["json", "anything"] | SchemaRegistry = Field(
-        "json", description="How bodies are written; others are parked."
+        "json", description="How bodies are written; others are dead-lettered."
     )
-    max_body_bytes: int = Field(1024 * 1024, gt=0, description="Larger messages are parked.")
+    max_body_bytes: int = Field(1024 * 1024, gt=0, description="Larger messages are dead-lettered.")
     batch: int = Field(500, ge=1, le=5000, description="Messages taken at once.")
     feeds: str = Field("", description="The deployment that handles the messages, for people.")
 
@@ -134,7 +134,9 @@ class ImapDeclaration(SourceDeclaration):
     error_folder: str = Field("Unreadable", description="For mails that nobody can read.")
     refused_folder: str = Field("Refused", description="For mails of others.")
     poll_s: float = Field(60, gt=0, description="How often to ask a server without IDLE.")
-    max_body_bytes: int = Field(25 * 1024 * 1024, gt=0, description="Larger mails are parked.")
+    max_body_bytes: int = Field(
+        25 * 1024 * 1024, gt=0, description="Larger mails are dead-lettered."
+    )
     event: Places = Field(["text:mail"], description="Where the event's name stands.")
     batch: int = Field(20, ge=1, le=500, description="Mails taken at once.")
 

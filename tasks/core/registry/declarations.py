@@ -38,8 +38,8 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 from blocks.errors import MisconfiguredError
 from tasks.core.intake.webhooks.verifier import SCHEMES
 from tasks.core.registry.registrations import AnyRegistration
+from tasks.core.registry.request_reply import RequestReplyDeclaration
 from tasks.core.registry.strict import Declaration
-from tasks.core.registry.synchronous import SynchronousDeclaration
 
 ENDPOINTS_VARIABLE = "INTEGRATIONS_ENDPOINTS"
 RESERVED_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -102,7 +102,7 @@ class EndpointDeclaration(Declaration):
     public_url: str | None = Field(
         None, pattern=r"^https?://[^/?#]+[^?#]*$", description="Of this endpoint, if others differ."
     )
-    synchronous: SynchronousDeclaration | None = Field(
+    request_reply: RequestReplyDeclaration | None = Field(
         None, description="Callers wait for the flow's answer; {} for the usual limits."
     )
 
@@ -126,7 +126,7 @@ class EndpointDeclaration(Declaration):
 
     @model_validator(mode="after")
     def _one_request_has_one_answer(self) -> Self:
-        if self.synchronous is not None and (self.is_batch or self.events is not None):
+        if self.request_reply is not None and (self.is_batch or self.events is not None):
             raise ValueError("every request is answered by itself: leave out is_batch and events")
         return self
 

@@ -10,7 +10,7 @@ from standardwebhooks import Webhook
 from blocks.errors import MisconfiguredError
 from blocks.http_api import NoAuth
 from sandbox.systems import crm_api
-from sandbox.systems.scripted_api import Reply
+from sandbox.systems.scripted_api import ScriptedReply
 from tasks.api import open_api
 
 ADA = {"display_name": "Ada Okafor", "email_address": "Ada@Example.com"}
@@ -102,7 +102,9 @@ def test_what_is_not_understood_is_refused(http, body, status):
 def test_webhooks_are_called_signed_until_they_are_taken(crm, http, scripted_api):
     """A refused event is sent again under the same id; its secret was told at the creation."""
     taken = threading.Event()
-    scripted_api.answer(Reply(status=503), lambda _: taken.set() or Reply(status=204))
+    scripted_api.answer(
+        ScriptedReply(status=503), lambda _: taken.set() or ScriptedReply(status=204)
+    )
     hook = {"url": f"{scripted_api.url}/crm", "events": ["contact.created"], "description": "me"}
     made = http.post("webhooks", json=hook).json()
     assert made["secret"].startswith("whsec_")

@@ -19,8 +19,8 @@ def test_helpdesk_goes_on_with_its_tickets(tmp_path):
 def test_github_goes_on_with_its_issues(tmp_path):
     """Issues are there again."""
     issues = GithubIssues("a/b")
-    issues.keep_in(tmp_path / "issues.json")
+    issues.cache_in(tmp_path / "issues.json")
     issues._write(issues._created, {"title": "A"})
     again = GithubIssues("a/b")
-    again.keep_in(tmp_path / "issues.json")
+    again.cache_in(tmp_path / "issues.json")
     assert again.issues == issues.issues

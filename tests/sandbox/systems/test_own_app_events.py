@@ -12,10 +12,10 @@ from referencing.jsonschema import DRAFT202012
 from standardwebhooks import Webhook
 
 from sandbox.systems.own_app.serving import running_own_app
-from sandbox.systems.scripted_api import Reply
+from sandbox.systems.scripted_api import ScriptedReply
 
 CONTACT = {"contact_id": "C-1", "name": "Ann", "email": "ann@example.com"}
-OK = Reply(status=204, body=b"")
+OK = ScriptedReply(status=204, body=b"")
 
 
 def put_contact(own_app, number=1, **changes):
@@ -93,7 +93,7 @@ def test_events_leave_with_the_change_or_not_at_all(own_app, scripted_api):
 def test_event_is_sent_again_until_it_is_acknowledged(own_app, scripted_api):
     """A refusal and a cut connection are met with the same event, signed afresh."""
     webhook = subscribe(own_app, scripted_api.url, "contact.created")
-    scripted_api.answer(Reply(status=503), Reply(closes=True), OK)
+    scripted_api.answer(ScriptedReply(status=503), ScriptedReply(closes=True), OK)
     put_contact(own_app)
     events = received(scripted_api, 3)
     assert len({event["id"] for event in events}) == 1
@@ -110,7 +110,7 @@ def test_later_events_of_a_record_wait_for_its_earlier_ones(own_app, scripted_ap
         contact = json.loads(request.body)["data"]
         if contact["contact_id"] == "C-1" and len(refused) < 2:
             refused.append(contact["name"])
-            return Reply(status=500)
+            return ScriptedReply(status=500)
         return OK
 
     scripted_api.answer(*[refuse_first] * 8)
@@ -193,7 +193,7 @@ def test_secret_of_the_subscriber_is_used(own_app, scripted_api):
 def test_ping_tells_how_it_was_answered(own_app, scripted_api):
     """A ping is one signed attempt, whose answer the caller is told."""
     webhook = subscribe(own_app, scripted_api.url, "contact.created")
-    scripted_api.answer(OK, Reply(status=401), Reply(closes=True))
+    scripted_api.answer(OK, ScriptedReply(status=401), ScriptedReply(closes=True))
     ping = f"/api/v1/webhooks/{webhook['id']}/ping"
     answers = [own_app.http.post(ping).json() for _ in range(3)]
     assert answers == [

@@ -17,8 +17,8 @@ from blocks.errors import MisconfiguredError, PermanentError, UpstreamFailedErro
 from tasks.core.connectors.folders.azure_files_errors import EXISTS, azure_errors, code_of
 from tasks.core.connectors.folders.moves import leads_nowhere
 from tasks.core.connectors.folders.paths import clean_path, join, listed_path, parent, part_path
-from tasks.core.connectors.folders.pieces import Pieces
 from tasks.core.connectors.folders.protocol import FileChangedError, RemoteFile, TargetExistsError
+from tasks.core.connectors.folders.ranges import RangedReader
 from tasks.core.connectors.folders.streams import ExactContent, Watched, buffered
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class AzureFiles:
             count += len(piece)
 
         reads = Watched(
-            Pieces(found.chunks()),
+            RangedReader(found.chunks()),
             errors=lambda: azure_errors(self._system, "read", path),
             seen=add,
             at_end=check_size,

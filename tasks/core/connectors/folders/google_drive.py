@@ -27,8 +27,8 @@ from tasks.core.connectors.folders.google_drive_errors import drive_errors, driv
 from tasks.core.connectors.folders.google_drive_upload import ResumableUpload
 from tasks.core.connectors.folders.moves import leads_nowhere
 from tasks.core.connectors.folders.paths import clean_path, listed_path, parent
-from tasks.core.connectors.folders.pieces import Pieces
 from tasks.core.connectors.folders.protocol import FileChangedError, RemoteFile, TargetExistsError
+from tasks.core.connectors.folders.ranges import RangedReader
 from tasks.core.connectors.folders.streams import ExactContent, Watched, buffered
 from tasks.core.connectors.http.redaction import redact_httpx_log
 
@@ -137,7 +137,7 @@ class DriveFiles:
                 answer.read()
                 self._raise_for(answer, "read", path)
             reads = Watched(
-                Pieces(answer.iter_bytes()),
+                RangedReader(answer.iter_bytes()),
                 errors=lambda: drive_errors(self._system, "read", path),
                 seen=digest.update,
                 at_end=check_content,

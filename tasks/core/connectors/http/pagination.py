@@ -15,17 +15,17 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from blocks.errors import BadPayloadError
-from tasks.core.connectors.http.answers import count_of, flag_of, optional_field
-from tasks.core.connectors.http.answers import field as field_of
 from tasks.core.connectors.http.errors import Where
 from tasks.core.connectors.http.links import parse_links
+from tasks.core.connectors.http.response_fields import count_of, flag_of, optional_field
+from tasks.core.connectors.http.response_fields import field as field_of
 
 # None is the first page. Numbers, cursors and addresses depend on the style.
 Position = int | str | None
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class PageResponse:
     """One page as it came.
 
     Attributes:
@@ -46,7 +46,7 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class PageRequest:
     """How to ask for a page: parameters added to the first request, or another address."""
 
     parameters: dict[str, Any] = field(default_factory=dict)
@@ -69,11 +69,11 @@ class PaginationStyle(BaseModel):
         default="query", description="Where the API wants the parameters that choose a page."
     )
 
-    def ask(self, position: Position) -> Ask:
+    def ask(self, position: Position) -> PageRequest:
         """How to ask for the page at a position."""
         raise NotImplementedError
 
-    def following(self, page: Answered) -> Position:
+    def following(self, page: PageResponse) -> Position:
         """The position after a page; None if it was the last one."""
         raise NotImplementedError
 
@@ -83,11 +83,11 @@ class SinglePage(PaginationStyle):
 
     kind: Literal["single"] = "single"
 
-    def ask(self, position: Position) -> Ask:
+    def ask(self, position: Position) -> PageRequest:
         """The request as it is."""
-        return Ask()
+        return PageRequest()
 
-    def following(self, page: Answered) -> Position:
+    def following(self, page: PageResponse) -> Position:
         """None."""
         return None
 
@@ -113,17 +113,17 @@ class CountedStyle(PaginationStyle):
         default="continue", description="What to do when the number of all records changes."
     )
 
-    def total(self, page: Answered) -> int | None:
+    def total(self, page: PageResponse) -> int | None:
         """How many pages or records there are by this page, if it tells."""
         if self.total_records_path is None:
             return None
         return count_of(page.body, self.total_records_path, page.where)
 
-    def expected(self, page: Answered) -> Sequence[int] | None:
+    def expected(self, page: PageResponse) -> Sequence[int] | None:
         """The positions after the first page, if it tells how many there are."""
         raise NotImplementedError
 
-    def _may_go_on(self, page: Answered, size: int | None) -> bool:
+    def _may_go_on(self, page: PageResponse, size: int | None) -> bool:
         if not page.records:
             return False
         if self.short_page_is_last and size is not None and len(page.records) < size:
@@ -145,14 +145,14 @@ class PageNumber(CountedStyle):
         default=None, description="Where the number of all pages is, if the API tells it."
     )
 
-    def ask(self, position: Position) -> Ask:
+    def ask(self, position: Position) -> PageRequest:
         """Page and size as parameters."""
         parameters: dict[str, Any] = {self.page_param: self._number(position)}
         if self.size_param is not None:
             parameters[self.size_param] = self.page_size
-        return Ask(parameters)
+        return PageRequest(parameters)
 
-    def following(self, page: Answered) -> Position:
+    def following(self, page: PageResponse) -> Position:
         """The next number, unless this was the last page."""
         pages = self._pages(page)
         number = self._number(page.position) + 1
@@ -160,19 +160,19 @@ class PageNumber(CountedStyle):
             return None
         return number if self._may_go_on(page, self.page_size) else None
 
-    def total(self, page: Answered) -> int | None:
+    def total(self, page: PageResponse) -> int | None:
         """As in `CountedStyle`."""
         if self.total_pages_path is not None:
             return count_of(page.body, self.total_pages_path, page.where)
         return super().total(page)
 
-    def expected(self, page: Answered) -> Sequence[int] | None:
+    def expected(self, page: PageResponse) -> Sequence[int] | None:
         """As in `CountedStyle`."""
         pages = self._pages(page)
         first = self._number(page.position) + 1
         return None if pages is None else range(first, max(first, self.first_page + pages))
 
-    def _pages(self, page: Answered) -> int | None:
+    def _pages(self, page: PageResponse) -> int | None:
         total = self.total(page)
         if total is None or self.total_pages_path is not None:
             return total
@@ -192,11 +192,11 @@ class OffsetLimit(CountedStyle):
     )
     limit: PositiveInt = Field(default=100, description="Records to ask for in a page.")
 
-    def ask(self, position: Position) -> Ask:
+    def ask(self, position: Position) -> PageRequest:
         """Offset and limit as parameters."""
-        return Ask({self.offset_param: int(position or 0), self.limit_param: self.limit})
+        return PageRequest({self.offset_param: int(position or 0), self.limit_param: self.limit})
 
-    def following(self, page: Answered) -> Position:
+    def following(self, page: PageResponse) -> Position:
         """The offset after the records that came, unless these were the last."""
         offset = int(page.position or 0) + len(page.records)
         total = self.total(page)
@@ -204,7 +204,7 @@ class OffsetLimit(CountedStyle):
             return None
         return offset if self._may_go_on(page, self.limit) else None
 
-    def expected(self, page: Answered) -> Sequence[int] | None:
+    def expected(self, page: PageResponse) -> Sequence[int] | None:
         """As in `CountedStyle`; a first page that is short shows the API's own limit."""
         total = self.total(page)
         if total is None or not page.records:
@@ -220,11 +220,11 @@ class BodyCursor(PaginationStyle):
     cursor_path: str = Field(default="next_cursor", description="Where the next cursor is.")
     cursor_param: str = Field(default="cursor", description="Parameter that takes the cursor.")
 
-    def ask(self, position: Position) -> Ask:
+    def ask(self, position: Position) -> PageRequest:
         """The cursor as parameter."""
-        return Ask() if position is None else Ask({self.cursor_param: position})
+        return PageRequest() if position is None else PageRequest({self.cursor_param: position})
 
-    def following(self, page: Answered) -> Position:
+    def following(self, page: PageResponse) -> Position:
         """The cursor in the body; missing, null and empty are the end."""
         cursor = optional_field(page.body, self.cursor_path)
         return _position(cursor, self.cursor_path, page)
@@ -237,11 +237,11 @@ class HeaderCursor(PaginationStyle):
     cursor_header: str = Field(description="Header with the next cursor, e.g. X-Next-Cursor.")
     cursor_param: str = Field(default="cursor", description="Parameter that takes the cursor.")
 
-    def ask(self, position: Position) -> Ask:
+    def ask(self, position: Position) -> PageRequest:
         """The cursor as parameter."""
-        return Ask() if position is None else Ask({self.cursor_param: position})
+        return PageRequest() if position is None else PageRequest({self.cursor_param: position})
 
-    def following(self, page: Answered) -> Position:
+    def following(self, page: PageResponse) -> Position:
         """The cursor in the header."""
         return page.headers.get(self.cursor_header) or None
 
@@ -259,11 +259,11 @@ class LastRecord(PaginationStyle):
         description="Where it says whether there are more; else an empty page is the last one.",
     )
 
-    def ask(self, position: Position) -> Ask:
+    def ask(self, position: Position) -> PageRequest:
         """The last identity as parameter."""
-        return Ask() if position is None else Ask({self.after_param: position})
+        return PageRequest() if position is None else PageRequest({self.after_param: position})
 
-    def following(self, page: Answered) -> Position:
+    def following(self, page: PageResponse) -> Position:
         """The identity of the last record, if there may be more."""
         if not page.records:
             return None
@@ -280,11 +280,11 @@ class LinkHeader(PaginationStyle):
     kind: Literal["link_header"] = "link_header"
     relation: str = Field(default="next", description="Relation of the link to follow.")
 
-    def ask(self, position: Position) -> Ask:
+    def ask(self, position: Position) -> PageRequest:
         """The address of the link."""
-        return Ask(url=None if position is None else str(position))
+        return PageRequest(url=None if position is None else str(position))
 
-    def following(self, page: Answered) -> Position:
+    def following(self, page: PageResponse) -> Position:
         """The address of the link, made absolute."""
         links = parse_links(page.headers.get("link", ""))
         return _address(links.get(self.relation.lower()), page)
@@ -296,11 +296,11 @@ class NextUrl(PaginationStyle):
     kind: Literal["next_url"] = "next_url"
     next_path: str = Field(default="next", description="Where the next address is.")
 
-    def ask(self, position: Position) -> Ask:
+    def ask(self, position: Position) -> PageRequest:
         """The address."""
-        return Ask(url=None if position is None else str(position))
+        return PageRequest(url=None if position is None else str(position))
 
-    def following(self, page: Answered) -> Position:
+    def following(self, page: PageResponse) -> Position:
         """The address in the body, made absolute; missing, null and empty are the end."""
         address = _position(optional_field(page.body, self.next_path), self.next_path, page)
         return _address(address, page)
@@ -319,7 +319,7 @@ Pagination = Annotated[
 ]
 
 
-def _position(value: Any, path: str, page: Answered) -> Position:
+def _position(value: Any, path: str, page: PageResponse) -> Position:
     if value is None or value == "":
         return None
     if isinstance(value, (str, int)) and not isinstance(value, bool):
@@ -327,7 +327,7 @@ def _position(value: Any, path: str, page: Answered) -> Position:
     raise BadPayloadError(f"{path} is a {type(value).__name__}, not text or a number", **page.where)
 
 
-def _address(target: Position, page: Answered) -> Position:
+def _address(target: Position, page: PageResponse) -> Position:
     if target is None or target == "":
         return None
     try:

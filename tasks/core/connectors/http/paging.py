@@ -11,10 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from blocks.errors import BadPayloadError, MisconfiguredError, TransientError
-from tasks.core.connectors.http.answers import records_of
 from tasks.core.connectors.http.client import ApiClient
 from tasks.core.connectors.http.errors import Where
-from tasks.core.connectors.http.pagination import Answered, CountedStyle, PaginationStyle, Position
+from tasks.core.connectors.http.pagination import (
+    CountedStyle,
+    PageResponse,
+    PaginationStyle,
+    Position,
+)
+from tasks.core.connectors.http.response_fields import records_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,13 +164,13 @@ class _Source:
     def page(self, position: Position) -> Page:
         return self.page_of(self.answered(position))
 
-    def page_of(self, answered: Answered) -> Page:
+    def page_of(self, answered: PageResponse) -> Page:
         style = self.pagination
         total = style.total(answered) if isinstance(style, CountedStyle) else None
         following = style.following(answered)
         return Page(answered.position, following, answered.records, total)
 
-    def answered(self, position: Position) -> Answered:
+    def answered(self, position: Position) -> PageResponse:
         ask = self.pagination.ask(position)
         params, json = self.params, self.json
         if self.pagination.send_in == "query":
@@ -183,7 +188,7 @@ class _Source:
         )
         body = response.json()
         records = records_of(body, self.pagination.records_path, self.where)
-        return Answered(position, body, records, response.headers, response.url, self.where)
+        return PageResponse(position, body, records, response.headers, response.url, self.where)
 
 
 class _Guard:

@@ -30,7 +30,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from blocks.errors import BadPayloadError, PermanentError, UpstreamRejectedError
-from tasks.core.connectors.http import answers
+from tasks.core.connectors.http import response_fields
 from tasks.core.connectors.http.client import ApiClient, path_segment
 from tasks.core.connectors.http.errors import Where
 
@@ -201,7 +201,8 @@ def send_request(
         return {}
     body = answer.json()
     return {
-        name: answers.field(body, path, answer.where) for name, path in template.response.items()
+        name: response_fields.field(body, path, answer.where)
+        for name, path in template.response.items()
     }
 
 

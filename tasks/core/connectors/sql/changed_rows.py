@@ -45,7 +45,7 @@ class ChangedRowsSettings(BaseModel):
         return self
 
 
-class Page(NamedTuple):
+class RowPage(NamedTuple):
     """Some rows.
 
     Attributes:
@@ -78,7 +78,7 @@ class ChangedRows:
         else:
             self._origin = table(str(settings.table), *columns, schema=settings.schema_name)
 
-    def first_page(self, cursor: str | None, *, limit: int) -> Page:
+    def first_page(self, cursor: str | None, *, limit: int) -> RowPage:
         """The first page of a run: begins `overlap` before the cursor.
 
         Args:
@@ -93,9 +93,9 @@ class ChangedRows:
         version, _ = _read_cursor(cursor)
         earlier = _earlier(version, self._settings.overlap)
         page = self._page(self._origin.c[self._settings.version] >= earlier, limit)
-        return page if page.rows else Page([], cursor)
+        return page if page.rows else RowPage([], cursor)
 
-    def next_page(self, cursor: str | None, *, limit: int) -> Page:
+    def next_page(self, cursor: str | None, *, limit: int) -> RowPage:
         """The page behind the cursor that the page before gave."""
         if cursor is None:
             return self._page(None, limit)
@@ -103,9 +103,9 @@ class ChangedRows:
         at = self._origin.c[self._settings.version]
         behind = or_(at > version, and_(at == version, self._origin.c[self._settings.key] > key))
         page = self._page(behind, limit)
-        return page if page.rows else Page([], cursor)
+        return page if page.rows else RowPage([], cursor)
 
-    def _page(self, condition: Any, limit: int) -> Page:
+    def _page(self, condition: Any, limit: int) -> RowPage:
         settings = self._settings
         statement: Select[Any] = select(*self._origin.c).limit(limit)
         statement = statement.order_by(
@@ -116,8 +116,8 @@ class ChangedRows:
         with sql_errors(self._system, "read rows"), self._engine.connect() as connection:
             rows = [dict(row) for row in connection.execute(statement).mappings()]
         if not rows:
-            return Page([], None)
-        return Page(rows, _cursor(rows[-1][settings.version], rows[-1][settings.key]))
+            return RowPage([], None)
+        return RowPage(rows, _cursor(rows[-1][settings.version], rows[-1][settings.key]))
 
 
 def stopped_at(cursor: str) -> str:

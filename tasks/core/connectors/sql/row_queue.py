@@ -60,7 +60,7 @@ class RowQueueSettings(BaseModel):
         return self
 
 
-class ClaimedRows:
+class LockedRows:
     """Rows that nobody else gets until the claim ends.
 
     Attributes:
@@ -110,7 +110,7 @@ class RowQueue:
         )
 
     @contextmanager
-    def claim(self, limit: int) -> Iterator[ClaimedRows]:
+    def lock(self, limit: int) -> Iterator[LockedRows]:
         """Take up to so many rows; they are marked or deleted when the block ends well.
 
         When the block raises, the rows are free again and as they were. Nobody waits for rows
@@ -125,12 +125,12 @@ class RowQueue:
         try:
             with sql_errors(self._system, "claim rows", record=settings.table):
                 transaction = connection.begin()
-                found = connection.execute(self.claim_statement(limit)).mappings()
+                found = connection.execute(self.lock_statement(limit)).mappings()
                 rows = [dict(row) for row in found]
-            claimed = ClaimedRows(rows, settings.key, can_fail=settings.status_column is not None)
-            yield claimed
+            locked = LockedRows(rows, settings.key, can_fail=settings.status_column is not None)
+            yield locked
             with sql_errors(self._system, "mark rows", record=settings.table):
-                self._settle(connection, claimed)
+                self._settle(connection, locked)
                 transaction.commit()
         finally:
             connection.close()  # rolls back what was not committed
@@ -143,7 +143,7 @@ class RowQueue:
             statement = select(func.count()).select_from(self._table).where(*self._is_ready())
             return connection.execute(statement).scalar_one()
 
-    def claim_statement(self, limit: int) -> Select[Any]:
+    def lock_statement(self, limit: int) -> Select[Any]:
         """What finds and locks the rows; public so that it can be looked at per dialect."""
         names = dict.fromkeys([self._settings.key, *self._settings.columns])
         return (
@@ -155,11 +155,9 @@ class RowQueue:
             .with_hint(self._table, _MSSQL_SKIP_LOCKED, "mssql")
         )
 
-    def _settle(self, connection: Connection, claimed: ClaimedRows) -> None:
+    def _settle(self, connection: Connection, locked: LockedRows) -> None:
         settings, target = self._settings, self._table
-        keys = [
-            row[settings.key] for row in claimed.rows if row[settings.key] not in claimed.failed
-        ]
+        keys = [row[settings.key] for row in locked.rows if row[settings.key] not in locked.failed]
         for at in range(0, len(keys), 500):
             chosen = target.c[settings.key].in_(keys[at : at + 500])
             if settings.after == "delete":
@@ -170,7 +168,7 @@ class RowQueue:
                     .where(chosen)
                     .values({str(settings.status_column): settings.done})
                 )
-        for key, reason in claimed.failed.items():
+        for key, reason in locked.failed.items():
             values: dict[str, Any] = {str(settings.status_column): settings.failed}
             if settings.reason_column is not None:
                 values[settings.reason_column] = reason

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from blocks.errors import BadPayloadError
-from tasks.core.intake.inbox.answer import Answer
+from tasks.core.intake.inbox.reply import Reply
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 _NAMED_FAULTS = 5
@@ -33,7 +33,7 @@ class Delivery:
         attempt: 1 for the first; a replay counts from 1 again.
         ordering_key: Deliveries with the same one are handled in order of arrival.
         generation: Grows when a replay shall have its effects once more.
-        fence: Proves the claim to the inbox.
+        lease_token: Proves the claim to the inbox.
         lapsed: The last claim ended without an outcome: it may have killed its process.
     """
 
@@ -49,7 +49,7 @@ class Delivery:
     attempt: int = 1
     ordering_key: str | None = None
     generation: int = 0
-    fence: int = 0
+    lease_token: int = 0
     lapsed: bool = False
 
     @classmethod
@@ -129,7 +129,7 @@ class Outcome:
     """What a handler says became of a delivery; errors it raises, returning nothing is done.
 
     Attributes:
-        status: "done", "ignored", "parked", "cancelled" or "handed over".
+        status: "done", "ignored", "dead_letter", "cancelled" or "handed over".
         message: What the operator reads.
         integration: Who takes it on, when it is handed over.
         answer: What the caller gets who waits for it.
@@ -138,15 +138,15 @@ class Outcome:
     status: str
     message: str = ""
     integration: str | None = None
-    answer: Answer | None = None
+    answer: Reply | None = None
 
 
-def done(message: str = "", *, answer: Answer | None = None) -> Outcome:
+def done(message: str = "", *, answer: Reply | None = None) -> Outcome:
     """It had its effects."""
     return Outcome("done", message, answer=answer)
 
 
-def ignored(reason: str, *, answer: Answer | None = None) -> Outcome:
+def ignored(reason: str, *, answer: Reply | None = None) -> Outcome:
     """It was understood and needs nothing done."""
     return Outcome("ignored", reason, answer=answer)
 
@@ -156,9 +156,9 @@ def cancelled(reason: str) -> Outcome:
     return Outcome("cancelled", reason)
 
 
-def parked(reason: str) -> Outcome:
+def dead_letter(reason: str) -> Outcome:
     """It cannot be handled until somebody does something; the run fails and says so."""
-    return Outcome("parked", reason)
+    return Outcome("dead_letter", reason)
 
 
 def handed_to(integration: str) -> Outcome:

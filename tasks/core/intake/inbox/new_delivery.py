@@ -28,9 +28,9 @@ class NewDelivery:
         payload: JSON of the single event; None where the body is the payload.
         content_type: Of the body.
         received_at: Aware UTC instant.
-        park_reason: Store it as parked for this reason, so that it is kept, seen and can be
+        dead_letter_reason: Store it as dead-lettered for this reason, so that it is kept, seen and can be
             replayed, but not handled; None for the usual way.
-        ignore_reason: As `park_reason`, but stored as ignored: nobody has to look at it.
+        ignore_reason: As `dead_letter_reason`, but stored as ignored: nobody has to look at it.
         beside: A table and a row of it to insert with the delivery if that is new.
     """
 
@@ -44,7 +44,7 @@ class NewDelivery:
     payload: bytes | None
     content_type: str
     received_at: datetime
-    park_reason: str | None = None
+    dead_letter_reason: str | None = None
     ignore_reason: str | None = None
     beside: tuple[Table, Mapping[str, Any]] | None = None
 
@@ -54,10 +54,10 @@ class NewDelivery:
         return len(self.body) + len(self.payload or b"")
 
     @property
-    def status(self) -> Literal["received", "queued", "parked", "ignored"]:
-        """What it is stored as; nobody handles what is parked or ignored."""
-        if self.park_reason is not None:
-            return "parked"
+    def status(self) -> Literal["received", "queued", "dead_letter", "ignored"]:
+        """What it is stored as; nobody handles what is dead-lettered or ignored."""
+        if self.dead_letter_reason is not None:
+            return "dead_letter"
         if self.ignore_reason is not None:
             return "ignored"
         return "received" if self.ordering_key is None else "queued"

@@ -12,22 +12,22 @@ from sqlalchemy import ColumnElement, Engine, Row, delete, func, select
 from blocks.errors import MisconfiguredError, PermanentError
 from tasks.core.intake.inbox.delivery import Delivery
 from tasks.core.intake.inbox.ordering import take_turns
-from tasks.core.intake.inbox.reply_tables import SYNCHRONOUS_REQUESTS
+from tasks.core.intake.inbox.reply_tables import AWAITED_REQUESTS
 from tasks.core.intake.inbox.rows import reopen, with_content
 from tasks.core.intake.inbox.storage_errors import storage_errors
 from tasks.core.intake.inbox.store import utc_now
 from tasks.core.intake.inbox.tables import DELIVERIES, PAYLOADS, REQUESTS
-from tasks.core.intake.replies.requests import REMEMBERED_S
+from tasks.core.intake.request_reply.requests import REMEMBERED_S
 from tasks.core.state.database import reading, writing
 
-STATUSES = ("queued", "received", "claimed", "failed", "parked", "done", "ignored", "cancelled")
+STATUSES = ("queued", "received", "leased", "failed", "dead_letter", "done", "ignored", "cancelled")
 UNEVENTFUL = ("done", "ignored", "cancelled")
 _CHUNK = 500  # rows a transaction, so that the gateway never waits long for the write lock
 _COLUMNS = DELIVERIES.c
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class DeliveryFilter:
     """Which deliveries are meant; every criterion that is given must hold.
 
     Attributes:
@@ -85,7 +85,7 @@ class DeliverySummary:
     reason: str | None
     size_bytes: int
     received_at: datetime
-    claimed_by: str | None
+    leased_by: str | None
 
 
 class InboxOperations:
@@ -95,7 +95,7 @@ class InboxOperations:
         self._engine = engine
         self._clock = clock
 
-    def select(self, selection: Selection) -> list[DeliverySummary]:
+    def select(self, selection: DeliveryFilter) -> list[DeliverySummary]:
         """The selected deliveries, oldest first."""
         with storage_errors("list"), reading(self._engine) as connection:
             statement = (
@@ -134,7 +134,7 @@ class InboxOperations:
         return found[0]
 
     def replay(
-        self, selection: Selection, *, dry_run: bool, new_effects: bool = False
+        self, selection: DeliveryFilter, *, dry_run: bool, new_effects: bool = False
     ) -> list[DeliverySummary]:
         """Have deliveries handled again; what a run holds right now is left alone.
 
@@ -159,7 +159,7 @@ class InboxOperations:
                 operation="replay",
             )
         now = self._clock()
-        not_held = (_COLUMNS.status != "claimed") | (_COLUMNS.due_at <= now)
+        not_held = (_COLUMNS.status != "leased") | (_COLUMNS.due_at <= now)
         with storage_errors("replay"), reading(self._engine) as connection:
             rows = connection.execute(
                 select(DELIVERIES)
@@ -194,7 +194,7 @@ class InboxOperations:
 
         Args:
             settled_before_at: Aware instant.
-            statuses: Of done, ignored, cancelled, parked.
+            statuses: Of done, ignored, cancelled, dead-lettered.
             dry_run: Only count.
 
         Returns:
@@ -203,9 +203,9 @@ class InboxOperations:
         Raises:
             MisconfiguredError: A status that is not final.
         """
-        if not set(statuses) <= {*UNEVENTFUL, "parked"}:
+        if not set(statuses) <= {*UNEVENTFUL, "dead_letter"}:
             raise MisconfiguredError(
-                "only done, ignored, cancelled and parked deliveries can be purged",
+                "only done, ignored, cancelled and dead-lettered deliveries can be purged",
                 system="inbox",
                 operation="purge",
             )
@@ -215,8 +215,8 @@ class InboxOperations:
             & _COLUMNS.status.in_(statuses)
             & ~select(1)
             .where(
-                SYNCHRONOUS_REQUESTS.c.delivery_id == _COLUMNS.id,
-                SYNCHRONOUS_REQUESTS.c.expires_at > remembered_from,
+                AWAITED_REQUESTS.c.delivery_id == _COLUMNS.id,
+                AWAITED_REQUESTS.c.expires_at > remembered_from,
             )
             .exists()
         )
@@ -242,8 +242,8 @@ class InboxOperations:
             ).all()
             ids = [row.id for row in rows]
             connection.execute(delete(PAYLOADS).where(PAYLOADS.c.delivery_id.in_(ids)))
-            asked = SYNCHRONOUS_REQUESTS.c.delivery_id
-            connection.execute(delete(SYNCHRONOUS_REQUESTS).where(asked.in_(ids)))
+            asked = AWAITED_REQUESTS.c.delivery_id
+            connection.execute(delete(AWAITED_REQUESTS).where(asked.in_(ids)))
             connection.execute(
                 delete(DELIVERIES).where(_COLUMNS.seq.in_([row.seq for row in rows]))
             )
@@ -256,7 +256,7 @@ class InboxOperations:
             return len(rows)
 
 
-def _criteria(selection: Selection) -> list[ColumnElement[bool]]:
+def _criteria(selection: DeliveryFilter) -> list[ColumnElement[bool]]:
     criteria: list[ColumnElement[bool]] = []
     if selection.ids:
         criteria.append(_COLUMNS.id.in_(selection.ids))
@@ -289,5 +289,5 @@ def _summary(row: Row[Any]) -> DeliverySummary:
         reason=row.reason,
         size_bytes=row.size_bytes,
         received_at=row.received_at,
-        claimed_by=row.claimed_by,
+        leased_by=row.leased_by,
     )

@@ -6,8 +6,8 @@ from sqlalchemy import Boolean, Column, Index, Integer, LargeBinary, String, Tab
 
 from tasks.core.state.tables import METADATA, Instant
 
-SYNCHRONOUS_REQUESTS = Table(
-    "synchronous_requests",
+AWAITED_REQUESTS = Table(
+    "awaited_requests",
     METADATA,
     # cannot be guessed: whoever knows it may read the result
     Column("id", String(32), primary_key=True),

@@ -28,7 +28,7 @@ _WITH_CONTENT = (
 
 
 @dataclass(frozen=True, slots=True)
-class Claimer:
+class LeaseOwner:
     """Who claims, and for how long at a time.
 
     Attributes:
@@ -41,29 +41,29 @@ class Claimer:
 
 
 def take(
-    connection: Connection, rows: Sequence[Row[Any]], claimer: Claimer, now: datetime
+    connection: Connection, rows: Sequence[Row[Any]], owner: LeaseOwner, now: datetime
 ) -> list[Delivery]:
     """Claim these rows, in a transaction that has locked them.
 
     Args:
         connection: In that transaction.
         rows: With `seq` and `status` as they are.
-        claimer: Who claims, and for how long.
+        owner: Who claims, and for how long.
         now: From when the lease counts.
     """
     if not rows:
         return []
-    lapsed = {row.seq for row in rows if row.status == "claimed"}
+    lapsed = {row.seq for row in rows if row.status == "leased"}
     seqs = [row.seq for row in rows]
     connection.execute(
         update(DELIVERIES)
         .where(_COLUMNS.seq.in_(seqs))
         .values(
-            status="claimed",
-            due_at=now + timedelta(seconds=claimer.lease_s),
+            status="leased",
+            due_at=now + timedelta(seconds=owner.lease_s),
             attempts=_COLUMNS.attempts + 1,
-            fence=_COLUMNS.fence + 1,
-            claimed_by=claimer.run_id,
+            lease_token=_COLUMNS.lease_token + 1,
+            leased_by=owner.run_id,
         )
     )
     found = {
@@ -118,6 +118,6 @@ def _delivery(row: Row[Any], *, lapsed: bool) -> Delivery:
         attempt=row.attempts,
         ordering_key=row.ordering_key,
         generation=row.generation,
-        fence=row.fence,
+        lease_token=row.lease_token,
         lapsed=lapsed,
     )

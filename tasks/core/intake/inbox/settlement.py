@@ -1,4 +1,4 @@
-"""Decides what an outcome or an error means for a delivery: done, retried when, or parked."""
+"""Decides what an outcome or an error means for a delivery: done, retried when, or dead-lettered."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from blocks.errors import IntegrationError, TransientError
-from tasks.core.intake.inbox.answer import Answer
 from tasks.core.intake.inbox.delivery import Delivery, Outcome
+from tasks.core.intake.inbox.reply import Reply
 
 _MAX_REASON_CHARS = 2000
 
-Status = Literal["done", "ignored", "failed", "parked", "cancelled", "handed over"]
+Status = Literal["done", "ignored", "failed", "dead_letter", "cancelled", "handed over"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +23,12 @@ class Settlement:
 
     Attributes:
         delivery: As it was claimed.
-        status: "failed" will be tried again at `retry_at`; "parked" only when somebody replays.
+        status: "failed" will be tried again at `retry_at`; "dead_letter" only when somebody replays.
         reason: What the operator reads.
         retry_at: Aware UTC instant; only of a failed one.
         integration: Who takes it on; only of one that is handed over.
         answer: What the caller gets who waits for it.
-        error: Why it failed or is parked, if an error is the reason.
+        error: Why it failed or is dead-lettered, if an error is the reason.
     """
 
     delivery: Delivery
@@ -36,7 +36,7 @@ class Settlement:
     reason: str = ""
     retry_at: datetime | None = None
     integration: str | None = None
-    answer: Answer | None = None
+    answer: Reply | None = None
     error: IntegrationError | None = None
 
     def __post_init__(self) -> None:
@@ -47,7 +47,7 @@ class Settlement:
     @property
     def is_failure(self) -> bool:
         """The run that handled it has to say so."""
-        return self.status in ("failed", "parked")
+        return self.status in ("failed", "dead_letter")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class RetryPolicy:
     """When a delivery that failed transiently is tried again.
 
     Attributes:
-        max_attempts: After this many it is parked.
+        max_attempts: After this many it is dead-lettered.
         first_delay_s: Before the second attempt; doubles with each further one.
         max_delay_s: The longest wait, unless the other side asked for a longer one.
     """
@@ -99,14 +99,14 @@ def settle_error(
 ) -> Settlement:
     """What an error of the handler means.
 
-    A transient one is tried again until the attempts are used up; any other is parked at once,
+    A transient one is tried again until the attempts are used up; any other is dead-lettered at once,
     since the same call would fail again.
     """
     if not isinstance(error, TransientError):
-        return Settlement(delivery, "parked", str(error), error=error)
+        return Settlement(delivery, "dead_letter", str(error), error=error)
     if delivery.attempt >= policy.max_attempts:
         reason = f"gave up after {delivery.attempt} attempts: {error}"
-        return Settlement(delivery, "parked", reason, error=error)
+        return Settlement(delivery, "dead_letter", reason, error=error)
     delay_s = max(policy.delay_s(delivery.attempt, jitter=jitter()), error.retry_after_s or 0.0)
     retry_at = now + timedelta(seconds=delay_s)
     return Settlement(delivery, "failed", str(error), retry_at=retry_at, error=error)
@@ -118,7 +118,7 @@ def settle_crashes(delivery: Delivery, policy: RetryPolicy) -> Settlement | None
         return None
     return Settlement(
         delivery,
-        "parked",
+        "dead_letter",
         f"{policy.max_attempts} attempts ended without an outcome: each time the process that "
         "handled it died (out of memory?); look at its payload before a replay",
     )

@@ -1,6 +1,6 @@
 """Hands deliveries out and takes their outcomes: each is in one claimer's hands at a time.
 
-    queued ──► received ──► claimed ──► done | ignored | parked | cancelled
+    queued ──► received ──► claimed ──► done | ignored | dead-lettered | cancelled
                   ▲            ├──────► failed ──► claimed …   (from retry_at on)
                   └────────────┴── handed over to another integration; released
 
@@ -18,9 +18,9 @@ from sqlalchemy import Connection, Engine, Row, Select, bindparam, select, updat
 
 from blocks.errors import PermanentError
 from tasks.core.intake.inbox.delivery import Delivery
-from tasks.core.intake.inbox.ending import Ending, end_requests
 from tasks.core.intake.inbox.ordering import promote_heads, take_turns
-from tasks.core.intake.inbox.rows import Claimer, reopen, take
+from tasks.core.intake.inbox.request_ending import Ending, end_requests
+from tasks.core.intake.inbox.rows import LeaseOwner, reopen, take
 from tasks.core.intake.inbox.settlement import Settlement
 from tasks.core.intake.inbox.storage_errors import storage_errors
 from tasks.core.intake.inbox.tables import DELIVERIES
@@ -29,7 +29,7 @@ from tasks.core.state.database import reading, writing
 _COLUMNS = DELIVERIES.c
 
 
-class ClaimLostError(PermanentError):
+class LeasesLostError(PermanentError):
     """The lease had run out: somebody else decides what becomes of these deliveries.
 
     Attributes:
@@ -59,7 +59,7 @@ class Inbox:
 
     Example:
         >>> inbox = Inbox(open_database())
-        >>> for delivery in inbox.claim("orders", Claimer("run 1"), limit=10):
+        >>> for delivery in inbox.lease("orders", LeaseOwner("run 1"), limit=10):
         ...     inbox.settle([Settlement(delivery, "done")])
 
     Args:
@@ -89,10 +89,10 @@ class Inbox:
         with storage_errors("look"), reading(self._engine) as connection:
             return connection.execute(_due(integration, self._clock(), 1)).first() is not None
 
-    def claim(
+    def lease(
         self,
         integration: str,
-        claimer: Claimer,
+        owner: LeaseOwner,
         *,
         limit: int,
         max_bytes: int = 32 * 1024 * 1024,
@@ -106,7 +106,7 @@ class Inbox:
 
         Args:
             integration: Whose deliveries.
-            claimer: Who claims, and for how long.
+            owner: Who claims, and for how long.
             limit: At most so many, 1 to 500.
             max_bytes: Stop before the payloads together exceed this; the first always goes.
             may_be_lapsed: The caller holds no other delivery.
@@ -115,14 +115,14 @@ class Inbox:
         if not self.has_due(integration):
             return []
         now = self._clock()
-        with storage_errors("claim"), writing(self._engine) as connection:
+        with storage_errors("lease"), writing(self._engine) as connection:
             statement = _due(integration, now, limit).with_for_update(skip_locked=True)
             if endpoint is not None:
                 statement = statement.where(_COLUMNS.endpoint == endpoint)
             chosen: list[Row[Any]] = []
             size_bytes = 0
             for row in connection.execute(statement):
-                is_lapsed = row.status == "claimed"
+                is_lapsed = row.status == "leased"
                 size_bytes += row.size_bytes
                 if chosen and (is_lapsed or size_bytes > max_bytes):
                     break
@@ -131,9 +131,9 @@ class Inbox:
                 chosen.append(row)
                 if is_lapsed:
                     break
-            return take(connection, chosen, claimer, now)
+            return take(connection, chosen, owner, now)
 
-    def extend(self, deliveries: Sequence[Delivery], claimer: Claimer) -> list[Delivery]:
+    def extend(self, deliveries: Sequence[Delivery], owner: LeaseOwner) -> list[Delivery]:
         """Renew the lease.
 
         Returns:
@@ -145,7 +145,7 @@ class Inbox:
             connection.execute(
                 update(DELIVERIES)
                 .where(_COLUMNS.id.in_(held))
-                .values(due_at=now + timedelta(seconds=claimer.lease_s))
+                .values(due_at=now + timedelta(seconds=owner.lease_s))
             )
         return [each for each in deliveries if each.id not in held]
 
@@ -167,7 +167,7 @@ class Inbox:
             self.has_results_to_send |= bool(endings) and end_requests(connection, endings, now)
         lost = tuple(each.delivery.id for each in settlements if each.delivery.id not in held)
         if lost:
-            raise ClaimLostError(
+            raise LeasesLostError(
                 f"the lease of {len(lost)} deliveries had run out; their outcomes were not "
                 "stored, another run decides about them",
                 system="inbox",
@@ -193,14 +193,14 @@ class Inbox:
             found = connection.execute(
                 select(_COLUMNS.id)
                 .where(
-                    _COLUMNS.claimed_by == run_id,
-                    _COLUMNS.status.in_(["claimed", "failed", "parked"]),
+                    _COLUMNS.leased_by == run_id,
+                    _COLUMNS.status.in_(["leased", "failed", "dead_letter"]),
                 )
                 .order_by(_COLUMNS.seq)
             )
             return list(found.scalars())
 
-    def claim_again(self, ids: Sequence[str], claimer: Claimer) -> list[Delivery]:
+    def lease_again(self, ids: Sequence[str], owner: LeaseOwner) -> list[Delivery]:
         """Claim what this run failed to handle, whatever its retry time; attempts start anew.
 
         One that may not overtake another of its ordering key is queued behind it instead.
@@ -208,8 +208,8 @@ class Inbox:
         now = self._clock()
         mine = select(DELIVERIES).where(
             _COLUMNS.id.in_(ids),
-            _COLUMNS.claimed_by == claimer.run_id,
-            _COLUMNS.status.in_(["claimed", "failed", "parked", "received"]),
+            _COLUMNS.leased_by == owner.run_id,
+            _COLUMNS.status.in_(["leased", "failed", "dead_letter", "received"]),
         )
         with storage_errors("claim again"), writing(self._engine) as connection:
             keyed = connection.execute(mine.where(_COLUMNS.ordering_key.is_not(None))).all()
@@ -217,7 +217,7 @@ class Inbox:
             seqs = [row.seq for row in connection.execute(mine.with_for_update())]
             reopen(connection, seqs, now)
             ready = connection.execute(mine.where(_COLUMNS.due_at <= now)).all()
-            return take(connection, ready, claimer, now)
+            return take(connection, ready, owner, now)
 
 
 _SETTLE = (
@@ -260,7 +260,7 @@ def _settled_values(settlement: Settlement, now: datetime) -> dict[str, Any]:
 def _ending(settlement: Settlement) -> Ending | None:
     if settlement.answer is None:
         return None
-    states = {"parked": "failed", "cancelled": "cancelled"}
+    states = {"dead_letter": "failed", "cancelled": "cancelled"}
     state = states.get(settlement.status, "done")
     return Ending(settlement.delivery.id, state, settlement.answer)
 
@@ -295,10 +295,10 @@ def _due(integration: str, now: datetime, limit: int) -> Select[Any]:
 
 
 def _still_held(connection: Connection, deliveries: Sequence[Delivery], now: datetime) -> set[str]:
-    fences = {each.id: each.fence for each in deliveries}
+    lease_tokens = {each.id: each.lease_token for each in deliveries}
     rows = connection.execute(
-        select(_COLUMNS.id, _COLUMNS.fence)
-        .where(_COLUMNS.id.in_(fences), _COLUMNS.status == "claimed", _COLUMNS.due_at > now)
+        select(_COLUMNS.id, _COLUMNS.lease_token)
+        .where(_COLUMNS.id.in_(lease_tokens), _COLUMNS.status == "leased", _COLUMNS.due_at > now)
         .with_for_update()
     )
-    return {row.id for row in rows if row.fence == fences[row.id]}
+    return {row.id for row in rows if row.lease_token == lease_tokens[row.id]}

@@ -58,10 +58,10 @@ DELIVERIES = Table(
     Column("due_at", Instant),
     Column("attempts", Integer, nullable=False),
     # grows with each claim: what a claimer must show to say how it went
-    Column("fence", Integer, nullable=False),
+    Column("lease_token", Integer, nullable=False),
     # grows when a replay shall have its effects once more
     Column("generation", Integer, nullable=False),
-    Column("claimed_by", Text),
+    Column("leased_by", Text),
     Column("reason", Text),
     Column("received_at", Instant, nullable=False),
     Column("settled_at", Instant),
@@ -92,9 +92,9 @@ DELIVERIES = Table(
     ),
     Index(
         "inbox_deliveries_of_run",
-        "claimed_by",
-        sqlite_where=text("claimed_by IS NOT NULL"),
-        postgresql_where=text("claimed_by IS NOT NULL"),
+        "leased_by",
+        sqlite_where=text("leased_by IS NOT NULL"),
+        postgresql_where=text("leased_by IS NOT NULL"),
     ),
     Index(
         "inbox_deliveries_settled",
@@ -104,9 +104,9 @@ DELIVERIES = Table(
     ),
 )
 
-# Which drain runs are at work, so that nobody needs to start another.
-DRAINS = Table(
-    "inbox_drains",
+# Which consumer runs are at work, so that nobody needs to start another.
+CONSUMERS = Table(
+    "inbox_consumers",
     METADATA,
     Column("run_id", String(64), primary_key=True),
     Column("integration", Text, nullable=False),

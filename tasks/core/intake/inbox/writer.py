@@ -16,8 +16,8 @@ from typing import Any, cast
 from sqlalchemy import Engine
 
 from blocks.errors import BadPayloadError, IntegrationError, UnreachableError, UpstreamBusyError
-from tasks.core.intake.inbox import committing_line
-from tasks.core.intake.inbox.committing import Committer, Outcome
+from tasks.core.intake.inbox import committer_ipc
+from tasks.core.intake.inbox.committer import CommitResult, Committer
 from tasks.core.intake.inbox.new_delivery import NewDelivery, StoredDelivery
 
 _LOG = logging.getLogger(__name__)
@@ -110,13 +110,13 @@ class InboxWriter:
     async def _start_other_end(self, theirs: socket.socket) -> None:
         if self._in_own_process:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", committing_line.__name__), stdin=theirs.fileno()
+                *(sys.executable, "-m", committer_ipc.__name__), stdin=theirs.fileno()
             )
             return
         committer = Committer(self._engine, busy_timeout_s=self._busy_timeout_s)
         # A daemon: a gateway that dies without closing must not hang on its writer.
         Thread(
-            target=committing_line.serve,
+            target=committer_ipc.serve,
             args=(theirs.dup(), committer),
             name="inbox-writer",
             daemon=True,
@@ -177,7 +177,7 @@ class InboxWriter:
         if self._waiting_bytes and self._waiting_bytes + size > self._max_waiting_bytes:
             raise _busy("too many deliveries wait for the disk")
         loop = asyncio.get_running_loop()
-        call = _Call(committing_line.packed(deliveries), size, loop.create_future())
+        call = _Call(committer_ipc.packed(deliveries), size, loop.create_future())
         self._waiting_bytes += size
         self._unsent.append(call)
         if len(self._unsent) == _CALLS_AT_ONCE:
@@ -196,7 +196,7 @@ class InboxWriter:
             self._line.send([call.packed for call in self._unsent])
             self._unsent = []
 
-    def _answered(self, outcomes: Sequence[Outcome]) -> None:
+    def _answered(self, outcomes: Sequence[CommitResult]) -> None:
         for outcome in outcomes:
             call = self._in_flight.popleft()
             self._waiting_bytes -= call.size
@@ -264,7 +264,7 @@ class _Line(asyncio.Protocol):
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, received: Callable[[Sequence[Outcome]], None]
+        self, loop: asyncio.AbstractEventLoop, received: Callable[[Sequence[CommitResult]], None]
     ) -> None:
         self.connected: asyncio.Future[None] = loop.create_future()
         self.ended: asyncio.Future[None] = loop.create_future()
@@ -277,7 +277,7 @@ class _Line(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
-        for content in committing_line.take_messages(self._buffer):
+        for content in committer_ipc.take_messages(self._buffer):
             if self.connected.done():
                 self._received(content)
             elif content is None:
@@ -303,7 +303,7 @@ class _Line(asyncio.Protocol):
 
     def send(self, content: Any) -> None:
         assert self._transport is not None  # noqa: S101 - connected
-        self._transport.write(committing_line.message(content))
+        self._transport.write(committer_ipc.message(content))
 
     def abort(self) -> None:
         """Give up; nobody waits for the other end any more."""
@@ -323,7 +323,7 @@ class _Call:
     size: int
     result: asyncio.Future[list[StoredDelivery]]
 
-    def resolve(self, outcome: Outcome) -> None:
+    def resolve(self, outcome: CommitResult) -> None:
         if self.result.done():  # the caller went away
             return
         if isinstance(outcome, Exception):

@@ -40,7 +40,7 @@ class MessageReading:
             each handover an event of its own.
         ordering_key: Where the thing stands whose events are to be handled in order.
         decoder: How bodies are written.
-        max_body_bytes: Larger messages are parked.
+        max_body_bytes: Larger messages are dead-lettered.
         keep_bytes: Of a message larger than this only the head is kept.
     """
 
@@ -73,7 +73,7 @@ class MessageReader:
         self._needs_document = any(text.startswith("field:") for text in texts)
 
     async def delivery(self, message: Message, *, received_at: datetime) -> NewDelivery:
-        """What is to be stored; one that nobody can read is parked with its raw bytes.
+        """What is to be stored; one that nobody can read is dead-lettered with its raw bytes.
 
         Raises:
             TransientError: Something that is needed to decode it cannot be had right now.
@@ -91,7 +91,7 @@ class MessageReader:
                 defect = error.message
         document = self._document(payload or body) if defect is None else None
         key = _first(self._dedup, message, document)
-        if key is None and defect is not None:  # one that comes again is not parked again
+        if key is None and defect is not None:  # one that comes again is not dead-lettered again
             key = message.identity or _digest(message)
         order = _first(self._ordering_key, message, document)
         if len(body) > reading.keep_bytes:
@@ -107,7 +107,7 @@ class MessageReader:
             payload=payload if defect is None else message.content,
             content_type=_storable(message.content_type),
             received_at=received_at,
-            park_reason=None if defect is None else _UNSTORABLE.sub("?", defect),
+            dead_letter_reason=None if defect is None else _UNSTORABLE.sub("?", defect),
         )
 
     def _document(self, content: bytes) -> Any:

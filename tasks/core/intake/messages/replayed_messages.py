@@ -1,4 +1,4 @@
-"""Messages that were parked in the inbox and are replayed, as a source like any other."""
+"""Messages that were dead-lettered in the inbox and are replayed, as a source like any other."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import orjson
 
 from tasks.core.connectors.messages.message import Message
 from tasks.core.intake.inbox.delivery import Delivery
-from tasks.core.intake.inbox.rows import Claimer
+from tasks.core.intake.inbox.rows import LeaseOwner
 from tasks.core.intake.inbox.settlement import RetryPolicy, Settlement, settle_crashes
 from tasks.core.intake.inbox.store import Inbox
 
@@ -20,19 +20,19 @@ _CRASHES = RetryPolicy()
 class ReplayedMessages:
     """What came from one endpoint and waits in the inbox; its errors are those of `Inbox`.
 
-    A message is known by its delivery's idempotency key. What `park` names goes back to be parked
+    A message is known by its delivery's idempotency key. What `dead_letter` names goes back to be dead-lettered
     when it is acknowledged. What was taken is leased: `hold` extends that.
 
     Args:
         inbox: Where they wait.
-        claimer: Who takes them, and for how long at a time.
+        owner: Who takes them, and for how long at a time.
         integration: Whose.
         endpoint: The source that they came from at first.
     """
 
-    def __init__(self, inbox: Inbox, claimer: Claimer, *, integration: str, endpoint: str) -> None:
+    def __init__(self, inbox: Inbox, owner: LeaseOwner, *, integration: str, endpoint: str) -> None:
         self._inbox = inbox
-        self._claimer = claimer
+        self._owner = owner
         self._integration = integration
         self._endpoint = endpoint
         self._bad: dict[str, str] = {}
@@ -52,20 +52,20 @@ class ReplayedMessages:
 
     async def receive(self, limit: int, *, wait_s: float) -> list[Message]:
         """Claim what is due; never waits. What has killed its process comes alone."""
-        return await asyncio.to_thread(self._claim, min(limit, _MOST_AT_ONCE))
+        return await asyncio.to_thread(self._lease, min(limit, _MOST_AT_ONCE))
 
-    async def park(self, message: Message, reason: str) -> None:
-        """Have it parked again for this reason."""
+    async def dead_letter(self, message: Message, reason: str) -> None:
+        """Have it dead-lettered again for this reason."""
         self._bad[message.receipt.id] = reason
 
     async def acknowledge(self, messages: Sequence[Message]) -> None:
-        """Store that they are done, or parked again."""
+        """Store that they are done, or dead-lettered again."""
         settlements = [self._settlement(message.receipt) for message in messages]
         await asyncio.to_thread(self._inbox.settle, settlements)
 
     async def hold(self, messages: Sequence[Message]) -> None:
         """Extend the leases."""
-        await asyncio.to_thread(self._inbox.extend, _deliveries(messages), self._claimer)
+        await asyncio.to_thread(self._inbox.extend, _deliveries(messages), self._owner)
 
     async def give_back(self, messages: Sequence[Message]) -> None:
         """Leave them to the next run."""
@@ -78,21 +78,19 @@ class ReplayedMessages:
     async def close(self) -> None:
         """Nothing: whoever opened the inbox closes it."""
 
-    def _claim(self, limit: int) -> list[Message]:
+    def _lease(self, limit: int) -> list[Message]:
         while True:
-            claimed = self._inbox.claim(
-                self._integration, self._claimer, limit=limit, endpoint=self._endpoint
+            leased = self._inbox.lease(
+                self._integration, self._owner, limit=limit, endpoint=self._endpoint
             )
-            given_up = [
-                each for delivery in claimed if (each := settle_crashes(delivery, _CRASHES))
-            ]
+            given_up = [each for delivery in leased if (each := settle_crashes(delivery, _CRASHES))]
             if not given_up:
-                return [_message(each) for each in claimed]
+                return [_message(each) for each in leased]
             self._inbox.settle(given_up)  # one alone, since its last claim lapsed
 
     def _settlement(self, delivery: Delivery) -> Settlement:
         reason = self._bad.pop(delivery.id, None)
-        return Settlement(delivery, "done" if reason is None else "parked", reason or "")
+        return Settlement(delivery, "done" if reason is None else "dead_letter", reason or "")
 
 
 def _deliveries(messages: Sequence[Message]) -> list[Delivery]:

@@ -49,7 +49,7 @@ Authenticate = Callable[[WebhookRequest], Proof]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Acknowledgement:
     """A 200 that a sender insists on, and what it wants to read there."""
 
     body: bytes = b""
@@ -65,7 +65,7 @@ class Handshake:
         confirm_url: What to GET before answering, of senders that want that.
     """
 
-    answer: Answer
+    answer: Acknowledgement
     confirm_url: str | None = None
 
 
@@ -105,7 +105,7 @@ class VerifiedRequest:
     scheme: str
     signed_id: str | None
     handshake: Handshake | None
-    answer: Answer | None
+    answer: Acknowledgement | None
     body: bytes
     read_events: Callable[[], tuple[ReceivedEvent, ...]]
 

@@ -9,7 +9,7 @@ from typing import Any
 from lxml import etree
 
 from tasks.core.intake.webhooks.request import (
-    Answer,
+    Acknowledgement,
     Proof,
     ReceivedEvent,
     WebhookRequest,
@@ -23,7 +23,7 @@ _OUTBOUND = "{http://soap.sforce.com/2005/09/outbound}"
 _XSI = "{http://www.w3.org/2001/XMLSchema-instance}"
 _SHORT_ID_LENGTH = 15
 
-ACKNOWLEDGED = Answer(
+ACKNOWLEDGED = Acknowledgement(
     body=(
         b'<?xml version="1.0" encoding="UTF-8"?>'
         b'<soapenv:Envelope xmlns:soapenv="http://schemas.xmlsoap.org/soap/envelope/">'

@@ -21,7 +21,7 @@ from tasks.core.intake.webhooks.options import (
 )
 from tasks.core.intake.webhooks.reading import SIGNED_ID, ReadEvents, Reading, dropbox_events
 from tasks.core.intake.webhooks.request import (
-    Answer,
+    Acknowledgement,
     Authenticate,
     Handshake,
     Proof,
@@ -38,8 +38,8 @@ from tasks.core.intake.webhooks.signature_spec import (
 from tasks.core.intake.webhooks.signed_urls import as_hubspot_signs_it, with_and_without_port
 
 _MAX_CHALLENGE_LENGTH = 1000
-_OK = Answer()
-_NO_MESSAGES = Answer(b"<Response/>", "text/xml; charset=utf-8")
+_OK = Acknowledgement()
+_NO_MESSAGES = Acknowledgement(b"<Response/>", "text/xml; charset=utf-8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +62,7 @@ class Scheme:
     authenticator: Callable[[str, Sequence[str], Any], Authenticate]
     reading: Reading | ReadEvents
     needs_secrets: bool = True
-    answer: Answer | None = None
+    answer: Acknowledgement | None = None
     handshake: Callable[[WebhookRequest, Proof], Handshake | None] | None = None
     kept_body: Callable[[WebhookRequest, Proof], bytes] | None = None
     methods: tuple[str, ...] = ("POST",)
@@ -207,7 +207,7 @@ def _dropbox(scheme: str, secrets: Sequence[str], options: NoOptions) -> Authent
 def _dropbox_handshake(_request: WebhookRequest, proof: Proof) -> Handshake | None:
     if proof.document is None:
         return None
-    return Handshake(Answer(proof.document.encode("utf-8", "replace")))
+    return Handshake(Acknowledgement(proof.document.encode("utf-8", "replace")))
 
 
 def _slack_handshake(request: WebhookRequest, _proof: Proof) -> Handshake | None:
@@ -219,7 +219,7 @@ def _slack_handshake(request: WebhookRequest, _proof: Proof) -> Handshake | None
         return None
     if not isinstance(document, dict) or document.get("type") != "url_verification":
         return None
-    return Handshake(Answer(str(document.get("challenge", "")).encode()))
+    return Handshake(Acknowledgement(str(document.get("challenge", "")).encode()))
 
 
 def _allowed(scheme: str, listed: Sequence[str], option: str) -> Sequence[str]:

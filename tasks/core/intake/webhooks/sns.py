@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.hashes import SHA1, SHA256
 
 from blocks.errors import UnreachableError, UpstreamFailedError
 from tasks.core.intake.webhooks.request import (
-    Answer,
+    Acknowledgement,
     Handshake,
     Proof,
     ReceivedEvent,
@@ -152,7 +152,7 @@ def handshake(_request: WebhookRequest, proof: Proof) -> Handshake | None:
         return None
     if not _CONFIRM_URL.fullmatch(message["SubscribeURL"]):
         raise unauthentic("sns", "the SubscribeURL is not on a host of Amazon SNS")
-    return Handshake(Answer(), confirm_url=message["SubscribeURL"])
+    return Handshake(Acknowledgement(), confirm_url=message["SubscribeURL"])
 
 
 def events(_request: WebhookRequest, proof: Proof) -> tuple[ReceivedEvent, ...]:

@@ -16,8 +16,12 @@ from typing import Literal
 
 from blocks.errors import IntegrationError, MisconfiguredError
 from tasks.core.connectors.http.errors import OutcomeUnknownError
-from tasks.core.registry.activation.ledger import Entry, Ledger
-from tasks.core.registry.activation.registrar import Found, Registrar, Wanted
+from tasks.core.registry.activation.ledger import ActivationLedger, RegistrationEntry
+from tasks.core.registry.activation.registrar import (
+    DesiredRegistration,
+    FoundRegistration,
+    Registrar,
+)
 from tasks.core.registry.registrations import AnyRegistration, RegistrationSecret
 from tasks.core.registry.secrets.store import StoredSecret, StoredSecrets
 
@@ -62,22 +66,24 @@ class Registering:
     """
 
     def __init__(
-        self, ledger: Ledger, secrets: StoredSecrets, open_registrar: OpenRegistrar
+        self, ledger: ActivationLedger, secrets: StoredSecrets, open_registrar: OpenRegistrar
     ) -> None:
         self._ledger = ledger
         self._secrets = secrets
         self._open = open_registrar
 
-    def obsolete(self, integration: str, wanted: Sequence[Wanted]) -> list[Entry]:
+    def obsolete(
+        self, integration: str, desired: Sequence[DesiredRegistration]
+    ) -> list[RegistrationEntry]:
         """What we have registered and is not wanted any more, or not there any more.
 
         Args:
             integration: Whose.
-            wanted: All that is wanted.
+            desired: All that is wanted.
         """
         kept = set()
         unknown = set()
-        for each in wanted:
+        for each in desired:
             try:
                 with self._open(each.registration) as registrar:
                     kept.add((each.name, registrar.place))
@@ -89,21 +95,21 @@ class Registering:
             if (entry.name, entry.place) not in kept and entry.name not in unknown
         ]
 
-    def ensure(self, wanted: Wanted) -> Registered:
+    def ensure(self, desired: DesiredRegistration) -> Registered:
         """Let it be registered as wanted, once.
 
         Raises:
             IntegrationError: It could not be; the ledger says so, too.
         """
-        with self._open(wanted.registration) as registrar:
-            entry = self._ledger.intend(wanted, registrar.place)
+        with self._open(desired.registration) as registrar:
+            entry = self._ledger.intend(desired, registrar.place)
             try:
-                return self._ensured(registrar, wanted, entry)
+                return self._ensured(registrar, desired, entry)
             except IntegrationError as exc:
                 self._ledger.record_problem(entry, str(exc))
                 raise
 
-    def remove(self, entry: Entry) -> Registered:
+    def remove(self, entry: RegistrationEntry) -> Registered:
         """Take it away where it is registered.
 
         Raises:
@@ -117,20 +123,22 @@ class Registering:
                         f"{registrar.place} now; remove it there by hand, or lead the block back",
                         system="activation",
                         operation="remove registration",
-                        record=entry.wanted.marker,
+                        record=entry.desired.marker,
                     )
-                for found in self._ours(registrar, entry.wanted, entry):
+                for found in self._ours(registrar, entry.desired, entry):
                     registrar.delete(found.remote_id)
             except IntegrationError as exc:
                 self._ledger.record_problem(entry, str(exc))
                 raise
         self._ledger.forget(entry)
-        return _registered(entry.wanted, entry.place, "removed", remote_id=entry.remote_id)
+        return _registered(entry.desired, entry.place, "removed", remote_id=entry.remote_id)
 
-    def _ensured(self, registrar: Registrar, wanted: Wanted, entry: Entry) -> Registered:
-        declared = getattr(wanted.registration, "secret", None)
+    def _ensured(
+        self, registrar: Registrar, desired: DesiredRegistration, entry: RegistrationEntry
+    ) -> Registered:
+        declared = getattr(desired.registration, "secret", None)
         secret = self._secret(declared)
-        ours = self._ours(registrar, wanted, entry)
+        ours = self._ours(registrar, desired, entry)
         found = ours[0] if ours else None
         for repeated in ours[1:]:
             registrar.delete(repeated.remote_id)
@@ -146,7 +154,7 @@ class Registering:
         sent = secret if declared is not None and declared.made_by == "us" else None
         told = ""
         if found is None:
-            remote_id, secret = self._created(registrar, wanted, entry, declared, sent, secret)
+            remote_id, secret = self._created(registrar, desired, entry, declared, sent, secret)
             became: Literal["created", "changed", "kept"] = "created"
         else:
             remote_id = found.remote_id
@@ -155,12 +163,12 @@ class Registering:
                 differences.append("secret")
             became = "changed" if differences else "kept"
             if differences:
-                registrar.update(wanted, found, sent.value if sent else None)
+                registrar.update(desired, found, sent.value if sent else None)
                 told = f"differed: {', '.join(differences)}"
         self._ledger.record(entry, remote_id, secret_digest=sent.digest if sent else None)
         heard = registrar.ping(remote_id)
         return _registered(
-            wanted,
+            desired,
             registrar.place,
             became,
             told="; ".join(text for text in (told, heard) if text),
@@ -170,23 +178,23 @@ class Registering:
     def _created(
         self,
         registrar: Registrar,
-        wanted: Wanted,
-        entry: Entry,
+        desired: DesiredRegistration,
+        entry: RegistrationEntry,
         declared: RegistrationSecret | None,
         sent: StoredSecret | None,
         secret: StoredSecret | None,
     ) -> tuple[str, StoredSecret | None]:
         try:
-            created = registrar.create(wanted, sent.value if sent else None)
+            created = registrar.create(desired, sent.value if sent else None)
         except OutcomeUnknownError:
-            found = self._ours(registrar, wanted, entry)
+            found = self._ours(registrar, desired, entry)
             if not found:
                 raise
             if declared is None or declared.made_by == "us":
                 return found[0].remote_id, secret
             for each in found:
                 registrar.delete(each.remote_id)
-            created = registrar.create(wanted, None)
+            created = registrar.create(desired, None)
         if declared is None or declared.made_by == "us":
             return created.remote_id, secret
         if created.secret is None:
@@ -196,7 +204,7 @@ class Registering:
                 "the secret (made_by: us)",
                 system=registrar.place,
                 operation="register",
-                record=wanted.marker,
+                record=desired.marker,
             )
         return created.remote_id, self._secrets.put(declared.name, created.secret)
 
@@ -207,25 +215,29 @@ class Registering:
             return self._secrets.newest(declared.name)
         return self._secrets.ensure(declared.name, _new_secret)
 
-    def _ours(self, registrar: Registrar, wanted: Wanted, entry: Entry) -> list[Found]:
+    def _ours(
+        self, registrar: Registrar, desired: DesiredRegistration, entry: RegistrationEntry
+    ) -> list[FoundRegistration]:
         # Two registrations of ours may call the same URL: each has its own entry.
         recorded = self._ledger.registered_at(registrar.place)
         return [
             found
             for found in registrar.find(
-                wanted, remote_id=entry.remote_id, url_digests=entry.url_digests
+                desired, remote_id=entry.remote_id, url_digests=entry.url_digests
             )
             if recorded.get(found.remote_id, entry.id) == entry.id
         ]
 
 
-def failed_registration(wanted: Wanted, place: str, error: IntegrationError) -> Registered:
+def failed_registration(
+    desired: DesiredRegistration, place: str, error: IntegrationError
+) -> Registered:
     """What became of a registration that failed."""
-    return _registered(wanted, place, "failed", told=str(error))
+    return _registered(desired, place, "failed", told=str(error))
 
 
 def _registered(
-    wanted: Wanted,
+    desired: DesiredRegistration,
     place: str,
     became: Literal["created", "changed", "kept", "removed", "failed"],
     *,
@@ -233,11 +245,11 @@ def _registered(
     remote_id: str | None = None,
 ) -> Registered:
     return Registered(
-        integration=wanted.integration,
-        name=wanted.name,
+        integration=desired.integration,
+        name=desired.name,
         place=place,
-        calls=wanted.shown_url,
-        events=tuple(wanted.registration.events),
+        calls=desired.shown_url,
+        events=tuple(desired.registration.events),
         became=became,
         told=told,
         remote_id=remote_id,

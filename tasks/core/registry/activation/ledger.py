@@ -23,7 +23,7 @@ from pydantic import TypeAdapter
 from sqlalchemy import Connection, Engine, Row, Update, delete, insert, select, update
 
 from blocks.errors import LeaseLostError, UpstreamBusyError
-from tasks.core.registry.activation.registrar import Wanted
+from tasks.core.registry.activation.registrar import DesiredRegistration
 from tasks.core.registry.activation.tables import ACTIVATIONS, REGISTRATIONS
 from tasks.core.registry.registrations import AnyRegistration
 from tasks.core.state.database import reading, writing
@@ -32,7 +32,7 @@ _DECLARATION: TypeAdapter[AnyRegistration] = TypeAdapter(AnyRegistration)
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class RegistrationEntry:
     """One registration that is, or may be, at a third party.
 
     Attributes:
@@ -64,9 +64,11 @@ class Entry:
     updated_at: datetime
 
     @property
-    def wanted(self) -> Wanted:
+    def desired(self) -> DesiredRegistration:
         """What it was made for; the URL itself is known no more."""
-        return Wanted(self.integration, self.name, "", self.shown_url, self.registration)
+        return DesiredRegistration(
+            self.integration, self.name, "", self.shown_url, self.registration
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ class ActivationState:
     public_url: str
 
 
-class Ledger:
+class ActivationLedger:
     """The ledger as one activation sees it.
 
     Args:
@@ -170,7 +172,7 @@ class Ledger:
         with reading(self._engine) as connection:
             return [_state(row) for row in connection.execute(query)]
 
-    def entries(self, integration: str | None = None) -> list[Entry]:
+    def entries(self, integration: str | None = None) -> list[RegistrationEntry]:
         """What is, or may be, registered; of all integrations or of one."""
         query = select(REGISTRATIONS).order_by(
             REGISTRATIONS.c.integration, REGISTRATIONS.c.name, REGISTRATIONS.c.created_at
@@ -188,33 +190,33 @@ class Ledger:
         with reading(self._engine) as connection:
             return {row.remote_id: row.id for row in connection.execute(query)}
 
-    def intend(self, wanted: Wanted, place: str) -> Entry:
+    def intend(self, desired: DesiredRegistration, place: str) -> RegistrationEntry:
         """Write down that it shall be registered there, before that is done.
 
         Raises:
             LeaseLostError: Another activation took over.
         """
         now = self._clock()
-        with self._working(wanted.integration, now) as connection:
+        with self._working(desired.integration, now) as connection:
             row = connection.execute(
                 select(REGISTRATIONS).where(
-                    REGISTRATIONS.c.integration == wanted.integration,
-                    REGISTRATIONS.c.name == wanted.name,
+                    REGISTRATIONS.c.integration == desired.integration,
+                    REGISTRATIONS.c.name == desired.name,
                     REGISTRATIONS.c.place == place,
                 )
             ).one_or_none()
-            declaration = wanted.registration.model_dump_json()
+            declaration = desired.registration.model_dump_json()
             if row is None:
                 id_ = uuid.uuid4().hex
                 connection.execute(
                     insert(REGISTRATIONS).values(
                         id=id_,
-                        integration=wanted.integration,
-                        name=wanted.name,
+                        integration=desired.integration,
+                        name=desired.name,
                         place=place,
                         declaration=declaration,
-                        shown_url=wanted.shown_url,
-                        url_digests=orjson.dumps([wanted.url_digest]).decode(),
+                        shown_url=desired.shown_url,
+                        url_digests=orjson.dumps([desired.url_digest]).decode(),
                         state="intended",
                         created_at=now,
                         updated_at=now,
@@ -222,19 +224,23 @@ class Ledger:
                 )
             else:
                 id_ = row.id
-                digests = [one for one in orjson.loads(row.url_digests) if one != wanted.url_digest]
+                digests = [
+                    one for one in orjson.loads(row.url_digests) if one != desired.url_digest
+                ]
                 connection.execute(
                     _entry_of(id_).values(
                         declaration=declaration,
-                        shown_url=wanted.shown_url,
-                        url_digests=orjson.dumps([*digests, wanted.url_digest]).decode(),
+                        shown_url=desired.shown_url,
+                        url_digests=orjson.dumps([*digests, desired.url_digest]).decode(),
                     )
                 )
             return _entry(
                 connection.execute(select(REGISTRATIONS).where(REGISTRATIONS.c.id == id_)).one()
             )
 
-    def record(self, entry: Entry, remote_id: str, *, secret_digest: str | None) -> None:
+    def record(
+        self, entry: RegistrationEntry, remote_id: str, *, secret_digest: str | None
+    ) -> None:
         """It is there, as wanted, and calls nothing but the last of its URLs.
 
         Raises:
@@ -253,7 +259,7 @@ class Ledger:
                 )
             )
 
-    def record_problem(self, entry: Entry, problem: str) -> None:
+    def record_problem(self, entry: RegistrationEntry, problem: str) -> None:
         """It could not be registered or removed.
 
         Raises:
@@ -263,7 +269,7 @@ class Ledger:
         with self._working(entry.integration, now) as connection:
             connection.execute(_entry_of(entry.id).values(problem=problem, updated_at=now))
 
-    def forget(self, entry: Entry) -> None:
+    def forget(self, entry: RegistrationEntry) -> None:
         """It is not there any more.
 
         Raises:
@@ -344,8 +350,8 @@ def _state(row: Row[Any]) -> ActivationState:
     return ActivationState(row.integration, row.is_active, row.is_switched_on, row.public_url)
 
 
-def _entry(row: Row[Any]) -> Entry:
-    return Entry(
+def _entry(row: Row[Any]) -> RegistrationEntry:
+    return RegistrationEntry(
         id=row.id,
         integration=row.integration,
         name=row.name,

@@ -11,7 +11,7 @@ from tasks.core.registry.registrations import AnyRegistration
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class DesiredRegistration:
     """A registration as it shall be.
 
     Attributes:
@@ -45,7 +45,7 @@ def url_digest(url: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundRegistration:
     """A registration of ours as it is.
 
     Attributes:
@@ -58,7 +58,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Created:
+class CreatedRegistration:
     """A registration that was just made.
 
     Attributes:
@@ -80,28 +80,30 @@ class Registrar(Protocol):
     place: str
 
     def find(
-        self, wanted: Wanted, *, remote_id: str | None, url_digests: Collection[str]
-    ) -> list[Found]:
+        self, desired: DesiredRegistration, *, remote_id: str | None, url_digests: Collection[str]
+    ) -> list[FoundRegistration]:
         """Those that are this one: the one with the id first, then those that call our URL.
 
         More than one is found where an attempt made it and died before it could record it.
 
         Args:
-            wanted: What it shall be like.
+            desired: What it shall be like.
             remote_id: Its id, if that is known.
             url_digests: Of every URL that it may call; where the third party keeps a marker,
                 that must be right, too.
         """
 
-    def create(self, wanted: Wanted, secret: str | None) -> Created:
+    def create(self, desired: DesiredRegistration, secret: str | None) -> CreatedRegistration:
         """Make it.
 
         Args:
-            wanted: What it shall be like.
+            desired: What it shall be like.
             secret: What the third party shall sign with, if we decide that.
         """
 
-    def update(self, wanted: Wanted, found: Found, secret: str | None) -> None:
+    def update(
+        self, desired: DesiredRegistration, found: FoundRegistration, secret: str | None
+    ) -> None:
         """Make it as wanted; arguments as for `create`."""
 
     def delete(self, remote_id: str) -> None:

@@ -7,10 +7,15 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from blocks.errors import BadPayloadError, UpstreamRejectedError
-from tasks.core.connectors.http.answers import optional_field
 from tasks.core.connectors.http.client import ApiClient, path_segment
 from tasks.core.connectors.http.paging import fetch_records
-from tasks.core.registry.activation.registrar import Created, Found, Wanted, url_digest
+from tasks.core.connectors.http.response_fields import optional_field
+from tasks.core.registry.activation.registrar import (
+    CreatedRegistration,
+    DesiredRegistration,
+    FoundRegistration,
+    url_digest,
+)
 from tasks.core.registry.registrations import RestRegistration
 
 _PINGS = 3
@@ -44,40 +49,42 @@ class RestRegistrar:
         self._sleep = sleep
 
     def find(
-        self, wanted: Wanted, *, remote_id: str | None, url_digests: Collection[str]
-    ) -> list[Found]:
+        self, desired: DesiredRegistration, *, remote_id: str | None, url_digests: Collection[str]
+    ) -> list[FoundRegistration]:
         """As `Registrar.find`."""
         found = [
             each
             for item in fetch_records(self._api, self._path, self._it.pagination)
-            if (each := self._found(item, wanted, remote_id, url_digests)) is not None
+            if (each := self._found(item, desired, remote_id, url_digests)) is not None
         ]
         return sorted(found, key=lambda each: each.remote_id != remote_id)
 
-    def create(self, wanted: Wanted, secret: str | None) -> Created:
+    def create(self, desired: DesiredRegistration, secret: str | None) -> CreatedRegistration:
         """As `Registrar.create`."""
         answer = self._api.call(
             "POST",
             self._path,
-            json=self._body(wanted, secret),
+            json=self._body(desired, secret),
             operation="register",
-            record=wanted.marker,
+            record=desired.marker,
         ).json()
         made = optional_field(answer, self._it.secret_field)
-        return Created(
+        return CreatedRegistration(
             remote_id=self._id(answer),
             secret=made if secret is None and isinstance(made, str) else None,
         )
 
-    def update(self, wanted: Wanted, found: Found, secret: str | None) -> None:
+    def update(
+        self, desired: DesiredRegistration, found: FoundRegistration, secret: str | None
+    ) -> None:
         """As `Registrar.update`."""
         self._api.call(
             self._it.update_method,
             self._item(found.remote_id),
-            json=self._body(wanted, secret),
+            json=self._body(desired, secret),
             repeatable=True,
             operation="change registration",
-            record=wanted.marker,
+            record=desired.marker,
         )
 
     def delete(self, remote_id: str) -> None:
@@ -129,31 +136,35 @@ class RestRegistrar:
         return heard
 
     def _found(
-        self, item: Any, wanted: Wanted, remote_id: str | None, url_digests: Collection[str]
-    ) -> Found | None:
+        self,
+        item: Any,
+        desired: DesiredRegistration,
+        remote_id: str | None,
+        url_digests: Collection[str],
+    ) -> FoundRegistration | None:
         url = str(optional_field(item, self._it.url_field))
         id_ = self._id(item)
         marked = self._it.marker_field is None or (
-            optional_field(item, self._it.marker_field) == wanted.marker
+            optional_field(item, self._it.marker_field) == desired.marker
         )
         if id_ != remote_id and not (marked and url_digest(url) in url_digests):
             return None
-        return Found(id_, tuple(sorted(set(self._differences(item, wanted)))))
+        return FoundRegistration(id_, tuple(sorted(set(self._differences(item, desired)))))
 
-    def _differences(self, item: Any, wanted: Wanted) -> Iterator[str]:
-        for path, value in _leaves(self._body(wanted, None)):
+    def _differences(self, item: Any, desired: DesiredRegistration) -> Iterator[str]:
+        for path, value in _leaves(self._body(desired, None)):
             is_there = optional_field(item, path, _MISSING)
             # what the list does not show cannot differ visibly, or every check would change it
             if is_there is not _MISSING and _unordered(is_there) != _unordered(value):
                 yield path
 
-    def _body(self, wanted: Wanted, secret: str | None) -> dict[str, Any]:
+    def _body(self, desired: DesiredRegistration, secret: str | None) -> dict[str, Any]:
         body: dict[str, Any] = _copied(self._it.body)
-        _put(body, self._it.url_field, wanted.url)
+        _put(body, self._it.url_field, desired.url)
         if self._it.events_field is not None:
             _put(body, self._it.events_field, list(self._it.events))
         if self._it.marker_field is not None:
-            _put(body, self._it.marker_field, wanted.marker)
+            _put(body, self._it.marker_field, desired.marker)
         if secret is not None:
             _put(body, self._it.secret_field, secret)
         return body

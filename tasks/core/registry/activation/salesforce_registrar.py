@@ -13,10 +13,15 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from blocks.errors import MisconfiguredError, UpstreamRejectedError
-from tasks.core.connectors.http.answers import field
 from tasks.core.connectors.http.client import ApiClient, path_segment
 from tasks.core.connectors.http.errors import Where
-from tasks.core.registry.activation.registrar import Created, Found, Wanted, url_digest
+from tasks.core.connectors.http.response_fields import field
+from tasks.core.registry.activation.registrar import (
+    CreatedRegistration,
+    DesiredRegistration,
+    FoundRegistration,
+    url_digest,
+)
 from tasks.core.registry.registrations import SalesforceRegistration
 
 _MESSAGE = "WorkflowOutboundMessage"
@@ -46,45 +51,47 @@ class SalesforceRegistrar:
         self._it = registration
 
     def find(
-        self, wanted: Wanted, *, remote_id: str | None, url_digests: Collection[str]
-    ) -> list[Found]:
+        self, desired: DesiredRegistration, *, remote_id: str | None, url_digests: Collection[str]
+    ) -> list[FoundRegistration]:
         """As `Registrar.find`; there is one at most, since names are unique."""
-        id_ = self._id_of(_MESSAGE, _developer_name(wanted))
+        id_ = self._id_of(_MESSAGE, _developer_name(desired))
         message = None if id_ is None else self._read(_MESSAGE, id_)
         if id_ is None or message is None:
             return []
         metadata = message["Metadata"]
         if id_ != remote_id and url_digest(str(metadata.get("endpointUrl"))) not in url_digests:
             return []  # another installation's, perhaps
-        return [Found(id_, tuple(self._differences(wanted, metadata)))]
+        return [FoundRegistration(id_, tuple(self._differences(desired, metadata)))]
 
-    def create(self, wanted: Wanted, secret: str | None) -> Created:
+    def create(self, desired: DesiredRegistration, secret: str | None) -> CreatedRegistration:
         """As `Registrar.create`; Salesforce signs nothing, so there is no secret.
 
         Raises:
             MisconfiguredError: One of our name is there that calls somebody else.
         """
-        if self._id_of(_MESSAGE, _developer_name(wanted)) is not None:
+        if self._id_of(_MESSAGE, _developer_name(desired)) is not None:
             raise MisconfiguredError(
-                f"there is an outbound message {_developer_name(wanted)} that calls somewhere "
+                f"there is an outbound message {_developer_name(desired)} that calls somewhere "
                 "else, perhaps for another installation; it is left alone: rename the "
                 "registration, or remove the message in Salesforce",
                 system=self._api.system,
                 operation="register",
-                record=wanted.marker,
+                record=desired.marker,
             )
-        id_ = self._make(_MESSAGE, wanted, self._message(wanted))
-        self._make(_RULE, wanted, self._rule(wanted))
-        return Created(id_)
+        id_ = self._make(_MESSAGE, desired, self._message(desired))
+        self._make(_RULE, desired, self._rule(desired))
+        return CreatedRegistration(id_)
 
-    def update(self, wanted: Wanted, found: Found, secret: str | None) -> None:
+    def update(
+        self, desired: DesiredRegistration, found: FoundRegistration, secret: str | None
+    ) -> None:
         """As `Registrar.update`."""
-        self._change(_MESSAGE, found.remote_id, wanted, self._message(wanted))
-        rule_id = self._id_of(_RULE, _developer_name(wanted))
+        self._change(_MESSAGE, found.remote_id, desired, self._message(desired))
+        rule_id = self._id_of(_RULE, _developer_name(desired))
         if rule_id is None:
-            self._make(_RULE, wanted, self._rule(wanted))
+            self._make(_RULE, desired, self._rule(desired))
         else:
-            self._change(_RULE, rule_id, wanted, self._rule(wanted))
+            self._change(_RULE, rule_id, desired, self._rule(desired))
 
     def delete(self, remote_id: str) -> None:
         """As `Registrar.delete`."""
@@ -100,20 +107,24 @@ class SalesforceRegistrar:
         """Salesforce has no test event."""
         return None
 
-    def _differences(self, wanted: Wanted, message: Mapping[str, Any]) -> Iterator[str]:
-        yield from _different(self._message(wanted), message)
-        rule_id = self._id_of(_RULE, _developer_name(wanted))
+    def _differences(
+        self, desired: DesiredRegistration, message: Mapping[str, Any]
+    ) -> Iterator[str]:
+        yield from _different(self._message(desired), message)
+        rule_id = self._id_of(_RULE, _developer_name(desired))
         rule = None if rule_id is None else self._read(_RULE, rule_id)
         if rule is None:
             yield "rule"
         else:
-            yield from (f"rule.{name}" for name in _different(self._rule(wanted), rule["Metadata"]))
+            yield from (
+                f"rule.{name}" for name in _different(self._rule(desired), rule["Metadata"])
+            )
 
-    def _message(self, wanted: Wanted) -> dict[str, Any]:
+    def _message(self, desired: DesiredRegistration) -> dict[str, Any]:
         return {
-            "name": _developer_name(wanted),
-            "description": f"Registered by the integration {wanted.integration}.",
-            "endpointUrl": wanted.url,
+            "name": _developer_name(desired),
+            "description": f"Registered by the integration {desired.integration}.",
+            "endpointUrl": desired.url,
             "fields": list(self._it.fields),
             "includeSessionId": False,
             "integrationUser": self._it.user,
@@ -121,14 +132,14 @@ class SalesforceRegistrar:
             "useDeadLetterQueue": False,
         }
 
-    def _rule(self, wanted: Wanted) -> dict[str, Any]:
+    def _rule(self, desired: DesiredRegistration) -> dict[str, Any]:
         trigger, formula = _WHEN[self._it.when]
         return {
             "active": True,
-            "description": f"Registered by the integration {wanted.integration}.",
+            "description": f"Registered by the integration {desired.integration}.",
             "triggerType": trigger,
             "formula": formula,
-            "actions": [{"name": _developer_name(wanted), "type": "OutboundMessage"}],
+            "actions": [{"name": _developer_name(desired), "type": "OutboundMessage"}],
         }
 
     def _id_of(self, kind: str, developer_name: str) -> str | None:
@@ -154,27 +165,29 @@ class SalesforceRegistrar:
         found: dict[str, Any] = answer
         return found
 
-    def _make(self, kind: str, wanted: Wanted, metadata: Mapping[str, Any]) -> str:
+    def _make(self, kind: str, desired: DesiredRegistration, metadata: Mapping[str, Any]) -> str:
         answer = self._api.call(
             "POST",
             f"tooling/sobjects/{kind}",
             json={
-                "FullName": f"{self._it.object}.{_developer_name(wanted)}",
+                "FullName": f"{self._it.object}.{_developer_name(desired)}",
                 "Metadata": metadata,
             },
             operation=f"register {kind}",
-            record=wanted.marker,
+            record=desired.marker,
         ).json()
         return str(field(answer, "id", self._where(f"register {kind}")))
 
-    def _change(self, kind: str, id_: str, wanted: Wanted, metadata: Mapping[str, Any]) -> None:
+    def _change(
+        self, kind: str, id_: str, desired: DesiredRegistration, metadata: Mapping[str, Any]
+    ) -> None:
         self._api.call(
             "PATCH",
             _path(kind, id_),
             json={"Metadata": metadata},
             repeatable=True,
             operation=f"change {kind}",
-            record=wanted.marker,
+            record=desired.marker,
         )
 
     def _remove(self, kind: str, id_: str) -> None:
@@ -192,13 +205,13 @@ def _path(kind: str, id_: str) -> str:
     return f"tooling/sobjects/{kind}/{path_segment(id_)}"
 
 
-def _developer_name(wanted: Wanted) -> str:
+def _developer_name(desired: DesiredRegistration) -> str:
     """Letters, digits and single underscores: what Salesforce takes, and SOQL needs no quoting."""
-    return re.sub(r"[^a-z0-9]+", "_", f"{wanted.integration}_{wanted.name}").strip("_")[:80]
+    return re.sub(r"[^a-z0-9]+", "_", f"{desired.integration}_{desired.name}").strip("_")[:80]
 
 
-def _different(wanted: Mapping[str, Any], is_there: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in wanted.items():
+def _different(desired: Mapping[str, Any], is_there: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in desired.items():
         found = is_there.get(name)
         if name == "fields" and isinstance(found, list):
             found = sorted(found, key=value.index) if set(found) == set(value) else found

@@ -30,7 +30,7 @@ _SYSTEM = "state database"
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
+class StreamLease:
     """The right to import a stream until the lease runs out.
 
     Attributes:
@@ -45,7 +45,7 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
-class Busy:
+class StreamBusy:
     """Another run is at it.
 
     Attributes:
@@ -103,7 +103,7 @@ class Cursors:
         self.clock = clock
         self._lease = timedelta(seconds=lease_s)
 
-    def hold(self, stream: str, *, owner: str) -> Hold | Busy:
+    def lease(self, stream: str, *, owner: str) -> StreamLease | StreamBusy:
         """Take a stream, or learn who has it; a stream begins by being taken.
 
         Args:
@@ -134,29 +134,29 @@ class Cursors:
             )
             row = connection.execute(select(CURSORS).where(CURSORS.c.stream == stream)).one()
         if taken.rowcount:
-            return Hold(stream, row.value, row.token)
-        return Busy(stream, row.owner or "", row.lease_until_at or now)
+            return StreamLease(stream, row.value, row.token)
+        return StreamBusy(stream, row.owner or "", row.lease_until_at or now)
 
-    def advance(self, hold: Hold, value: str) -> Hold:
+    def advance(self, lease: StreamLease, value: str) -> StreamLease:
         """Move the cursor, after the sink has committed what is before it; extends the lease.
 
         Raises:
             LeaseLostError: Another run took the stream over.
         """
-        with self.holding(hold, value=value, advanced_at=self.clock()):
-            return replace(hold, value=value)
+        with self.leased(lease, value=value, advanced_at=self.clock()):
+            return replace(lease, value=value)
 
-    def extend(self, hold: Hold) -> None:
+    def extend(self, lease: StreamLease) -> None:
         """Hold the stream for another lease; same errors as `advance`."""
-        with self.holding(hold):
+        with self.leased(lease):
             pass
 
-    def release(self, hold: Hold) -> None:
+    def release(self, lease: StreamLease) -> None:
         """Let others have it; nothing happens if another run has it already."""
         with writing(self.engine) as connection:
             connection.execute(
                 update(CURSORS)
-                .where(CURSORS.c.stream == hold.stream, CURSORS.c.token == hold.token)
+                .where(CURSORS.c.stream == lease.stream, CURSORS.c.token == lease.token)
                 .values(owner=None, lease_until_at=None, updated_at=self.clock())
             )
 
@@ -234,11 +234,11 @@ class Cursors:
         ]
 
     @contextmanager
-    def holding(self, hold: Hold, **values: Any) -> Iterator[Connection]:
+    def leased(self, lease: StreamLease, **values: Any) -> Iterator[Connection]:
         """A transaction of the run that holds the stream; extends the lease.
 
         Args:
-            hold: Ours.
+            lease: Ours.
             values: Columns of the cursor to set.
 
         Raises:
@@ -248,7 +248,7 @@ class Cursors:
         with writing(self.engine) as connection:
             done = connection.execute(
                 update(CURSORS)
-                .where(CURSORS.c.stream == hold.stream, CURSORS.c.token == hold.token)
+                .where(CURSORS.c.stream == lease.stream, CURSORS.c.token == lease.token)
                 .values(lease_until_at=now + self._lease, updated_at=now, **values)
             )
             if done.rowcount == 0:
@@ -257,7 +257,7 @@ class Cursors:
                     "set by hand; nothing is lost, the next run goes on",
                     system=_SYSTEM,
                     operation="import",
-                    record=hold.stream,
+                    record=lease.stream,
                 )
             yield connection
 

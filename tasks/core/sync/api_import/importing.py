@@ -26,9 +26,9 @@ from blocks.errors import (
 )
 from tasks.core.formats.records.record import Record, Reject
 from tasks.core.formats.records.validation import Valid
-from tasks.core.sync.api_import.cursors import Busy, Hold
-from tasks.core.sync.api_import.job import ImportJob, ImportOutcome
-from tasks.core.sync.api_import.walking import Step, walk
+from tasks.core.sync.api_import.cursors import StreamBusy, StreamLease
+from tasks.core.sync.api_import.job import ApiImportJob, ApiImportResult
+from tasks.core.sync.api_import.pages import Step, walk
 from tasks.core.sync.api_import.windows import (
     Arrival,
     Batch,
@@ -55,11 +55,11 @@ class StoppedError(Exception):
 
 
 def import_changes(
-    job: ImportJob,
+    job: ApiImportJob,
     *,
     progress: Callable[[float], None] = lambda _fraction: None,
     stop: Event | None = None,
-) -> ImportOutcome:
+) -> ApiImportResult:
     """Import what is new, or the job's backfill.
 
     Args:
@@ -71,32 +71,32 @@ def import_changes(
         IntegrationError: It cannot go on; the next call goes on where this one stopped.
         StoppedError: `stop` was set.
     """
-    hold = job.cursors.hold(job.stream, owner=job.owner)
-    if isinstance(hold, Busy):
-        reason = f"run {hold.owner} is at it, until {hold.until_at:%H:%M:%S} UTC at the latest"
-        return ImportOutcome(job.stream, "busy", reason=reason)
+    lease = job.cursors.lease(job.stream, owner=job.owner)
+    if isinstance(lease, StreamBusy):
+        reason = f"run {lease.owner} is at it, until {lease.until_at:%H:%M:%S} UTC at the latest"
+        return ApiImportResult(job.stream, "busy", reason=reason)
     try:
         # SQLite writes its log back whenever the last connection closes: one stays open.
         with job.cursors.engine.connect():
-            return _Attempt(job, hold, progress, stop or Event()).run()
+            return _Attempt(job, lease, progress, stop or Event()).run()
     finally:
-        job.cursors.release(hold)
+        job.cursors.release(lease)
 
 
 class _Attempt:
     """One attempt at one window."""
 
     def __init__(
-        self, job: ImportJob, hold: Hold, progress: Callable[[float], None], stop: Event
+        self, job: ApiImportJob, lease: StreamLease, progress: Callable[[float], None], stop: Event
     ) -> None:
         self._job = job
-        self._hold = hold
+        self._lease = lease
         self._progress = progress
         self._stop = stop
         self._windows = Windows(job.cursors)
         self._serializer: TypeAdapter[list[Any]] = TypeAdapter(list[job.model])  # type: ignore[name-defined]
         self._overlap = timedelta(seconds=job.listing.overlap_s)
-        self._cursor_at = _instant(hold)
+        self._cursor_at = _instant(lease)
         self._window = self._open()
         self._arrival: Arrival | None = None  # of the batch in hand, not stored yet
         self._read_at: dict[int, datetime] = {}  # the change read last, by chain
@@ -105,7 +105,7 @@ class _Attempt:
         # What changed later than this was not taken by earlier walks.
         self._taken_until_at: datetime | None = None
 
-    def run(self) -> ImportOutcome:
+    def run(self) -> ApiImportResult:
         """Read to the end, or as far as one run goes."""
         try:
             self._send_batch_in_hand()
@@ -121,7 +121,7 @@ class _Attempt:
         backfill = self._job.backfill
         if backfill is not None:
             return self._windows.open(
-                self._hold,
+                self._lease,
                 name=backfill.name,
                 since_at=backfill.from_at,
                 until_at=backfill.until_at,
@@ -129,7 +129,7 @@ class _Attempt:
         since_at = self._job.start_at
         if self._cursor_at is not None:
             since_at = self._cursor_at - self._overlap
-        return self._windows.open(self._hold, since_at=since_at)
+        return self._windows.open(self._lease, since_at=since_at)
 
     def _read_pages(self) -> bool:
         """Whether the window was read to its end."""
@@ -141,7 +141,9 @@ class _Attempt:
                 for step in steps:
                     taken = self._take(step)
                     before = self._arrival or Arrival()
-                    self._window = self._windows.store_page(self._hold, self._window, taken, before)
+                    self._window = self._windows.store_page(
+                        self._lease, self._window, taken, before
+                    )
                     self._arrival = None
                     self._send_batch_in_hand()
                     self._tell_progress(step)
@@ -197,7 +199,7 @@ class _Attempt:
         if self._is_one_chain and newest_at is not None:
             back = newest_at if self._job.backfill else newest_at - self._overlap
             since_at = back if since_at is None else max(since_at, back)
-        self._window = self._windows.rewind(self._hold, self._window, since_at=since_at)
+        self._window = self._windows.rewind(self._lease, self._window, since_at=since_at)
 
     def _take(self, step: Step) -> PageTaken:
         """Sort a page's records: known, outside the window, good, bad."""
@@ -337,7 +339,7 @@ class _Attempt:
         except UpstreamRejectedError:
             # It would refuse the same again: the page is read anew, when mapping or model may be
             # mended.
-            self._window = self._windows.take_back(self._hold, self._window)
+            self._window = self._windows.take_back(self._lease, self._window)
             raise
 
     def _sent(self, batch: Batch) -> Arrival:
@@ -354,7 +356,7 @@ class _Attempt:
         def refuse(refused: Refused) -> None:
             for index, (field, reason) in refused.items():
                 rejects.append(RejectedRecord(batch.ids[index], None, field, reason))
-            self._job.cursors.extend(self._hold)
+            self._job.cursors.extend(self._lease)
 
         sent, count = send_without_refused(
             self._job.sink,
@@ -368,16 +370,16 @@ class _Attempt:
     def _settle(self) -> None:
         """Note what has arrived, so that the next attempt does not send it again."""
         if self._arrival is not None:
-            self._window = self._windows.settle_batch(self._hold, self._window, self._arrival)
+            self._window = self._windows.settle_batch(self._lease, self._window, self._arrival)
             self._arrival = None
 
-    def _finish(self) -> ImportOutcome:
+    def _finish(self) -> ApiImportResult:
         cursor_at = None
         newest_at = self._capped(self._window.newest_at)
         if self._job.backfill is None and newest_at is not None:
             cursor_at = newest_at if self._cursor_at is None else max(newest_at, self._cursor_at)
         self._window = self._windows.finish(
-            self._hold,
+            self._lease,
             self._window,
             self._arrival or Arrival(),
             cursor=None if cursor_at is None else _written(cursor_at),
@@ -385,7 +387,7 @@ class _Attempt:
         )
         self._arrival = None
         if cursor_at is not None:
-            self._hold = replace(self._hold, value=_written(cursor_at))
+            self._lease = replace(self._lease, value=_written(cursor_at))
         self._progress(1.0)
         return self._outcome("done", None)
 
@@ -409,15 +411,15 @@ class _Attempt:
         fraction = (window.newest_at - window.since_at) / (until_at - window.since_at)
         self._progress(min(max(fraction, 0.0), 0.99))
 
-    def _outcome(self, result: Any, reason: str | None) -> ImportOutcome:
+    def _outcome(self, result: Any, reason: str | None) -> ApiImportResult:
         window = self._window
-        return ImportOutcome(
+        return ApiImportResult(
             self._job.stream,
             result,
             pages=window.pages,
             counts=window.counts,
             since_at=window.since_at,
-            cursor=self._hold.value,
+            cursor=self._lease.value,
             is_resumed=window.is_resumed,
             rejects=tuple(self._windows.rejects(window, limit=REJECTS_SHOWN)),
             reason=reason,
@@ -442,11 +444,11 @@ def _written(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def _instant(hold: Hold) -> datetime | None:
-    if hold.value is None:
+def _instant(lease: StreamLease) -> datetime | None:
+    if lease.value is None:
         return None
     try:
-        instant = datetime.fromisoformat(hold.value)
+        instant = datetime.fromisoformat(lease.value)
     except ValueError:
         instant = None
     if instant is None or instant.tzinfo is None:
@@ -454,6 +456,6 @@ def _instant(hold: Hold) -> datetime | None:
             "its cursor is no instant with a zone; set it with the deployment set-import-cursor",
             system="state database",
             operation=_OPERATION,
-            record=hold.stream,
+            record=lease.stream,
         )
     return instant

@@ -18,12 +18,12 @@ from tasks.core.sync.batches.sink import RecordSink
 
 
 @dataclass(frozen=True, slots=True)
-class ImportJob:
+class ApiImportJob:
     """One import: from where, as what, to where.
 
     Attributes:
         stream: Names the cursor.
-        owner: The run; see `Cursors.hold`.
+        owner: The run; see `Cursors.lease`.
         listing: The list and how it is read.
         model: What a record must be; its JSON form is what the application gets.
         validator: Checks records against `model`.
@@ -46,7 +46,7 @@ class ImportJob:
 
 
 @dataclass(frozen=True, slots=True)
-class ImportOutcome:
+class ApiImportResult:
     """What became of an import.
 
     Attributes:

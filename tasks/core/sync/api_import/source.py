@@ -11,10 +11,10 @@ from typing import Any, Literal, Self
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, model_validator
 
-from tasks.core.connectors.http.answers import optional_field
 from tasks.core.connectors.http.pagination import BodyCursor, CountedStyle, Pagination
-from tasks.core.run_form import form_title
+from tasks.core.connectors.http.response_fields import optional_field
 from tasks.core.sync.api_import.windows import RejectedRecord, TakenRecord
+from tasks.core.ui_labels import ui_label
 
 InstantFormat = Literal["rfc3339", "epoch_s", "epoch_ms"]
 _LONGEST_ID = 200
@@ -28,7 +28,7 @@ class IncrementalList(BaseModel):
     is for how long; so much is read again each time, and what is known is left out.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", field_title_generator=form_title)
+    model_config = ConfigDict(frozen=True, extra="forbid", field_title_generator=ui_label)
 
     path: str = Field(description="The list, relative to the block's base URL.")
     pagination: Pagination = Field(

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from tasks.core.state.database import reading
 from tasks.core.sync.api_import.cursor_tables import REJECTS, TAKEN, WINDOWS
-from tasks.core.sync.api_import.cursors import Cursors, Hold, insert_for
+from tasks.core.sync.api_import.cursors import Cursors, StreamLease, insert_for
 
 _REJECTS_KEPT = timedelta(days=30)
 _NAMES_A_QUERY = 500
@@ -172,7 +172,7 @@ class Windows:
 
     def open(
         self,
-        hold: Hold,
+        lease: StreamLease,
         *,
         name: str = "",
         since_at: datetime | None,
@@ -183,14 +183,14 @@ class Windows:
         Raises:
             LeaseLostError: As in all methods that take a hold and write.
         """
-        with self._cursors.holding(hold) as connection:
-            row = _find(connection, hold.stream, name)
+        with self._cursors.leased(lease) as connection:
+            row = _find(connection, lease.stream, name)
             if row is not None:
                 return replace(_window(row), is_resumed=True)
             connection.execute(
                 insert(WINDOWS).values(
                     id=uuid.uuid4().hex,
-                    stream=hold.stream,
+                    stream=lease.stream,
                     name=name,
                     since_at=since_at,
                     until_at=until_at,
@@ -205,7 +205,7 @@ class Windows:
                     unchanged=0,
                 )
             )
-            row = _find(connection, hold.stream, name)
+            row = _find(connection, lease.stream, name)
             assert row is not None, "was inserted in this transaction"  # noqa: S101
             return _window(row)
 
@@ -228,11 +228,13 @@ class Windows:
             newest_at: datetime | None = connection.execute(query).scalar()
             return newest_at
 
-    def store_page(self, hold: Hold, window: Window, page: PageTaken, before: Arrival) -> Window:
+    def store_page(
+        self, lease: StreamLease, window: Window, page: PageTaken, before: Arrival
+    ) -> Window:
         """Note that the batch in hand arrived, and put this page's in its place.
 
         Args:
-            hold: Ours.
+            lease: Ours.
             window: As it was stored last.
             page: The page that was read now.
             before: What became of the batch that was in hand until now.
@@ -248,30 +250,30 @@ class Windows:
             counts=counts,
             batch=page.batch,
         )
-        with self._cursors.holding(hold) as connection:
+        with self._cursors.leased(lease) as connection:
             _note_rejects(
-                connection, hold, window, [*before.rejects, *page.rejects], self._cursors.clock()
+                connection, lease, window, [*before.rejects, *page.rejects], self._cursors.clock()
             )
-            _remember(connection, hold.stream, page.taken)
+            _remember(connection, lease.stream, page.taken)
             if page.forget_before_at is not None:
-                _forget_before(connection, hold.stream, page.forget_before_at)
+                _forget_before(connection, lease.stream, page.forget_before_at)
             _update(connection, stored, batch_position=_written(window.position))
         return stored
 
-    def settle_batch(self, hold: Hold, window: Window, arrival: Arrival) -> Window:
+    def settle_batch(self, lease: StreamLease, window: Window, arrival: Arrival) -> Window:
         """Note that the batch in hand arrived, without another page."""
         stored = replace(window, counts=window.counts + arrival.counts, batch=None)
-        with self._cursors.holding(hold) as connection:
-            _note_rejects(connection, hold, window, arrival.rejects, self._cursors.clock())
+        with self._cursors.leased(lease) as connection:
+            _note_rejects(connection, lease, window, arrival.rejects, self._cursors.clock())
             _update(connection, stored)
         return stored
 
-    def take_back(self, hold: Hold, window: Window) -> Window:
+    def take_back(self, lease: StreamLease, window: Window) -> Window:
         """The application refused the batch in hand as a whole: its page is read again."""
         if window.batch is None:
             return window
-        with self._cursors.holding(hold) as connection:
-            row = _find(connection, hold.stream, window.name)
+        with self._cursors.leased(lease) as connection:
+            row = _find(connection, lease.stream, window.name)
             assert row is not None, "the window is ours"  # noqa: S101
             stored = replace(
                 window,
@@ -284,23 +286,23 @@ class Windows:
             for start in range(0, len(ids), _NAMES_A_QUERY):
                 connection.execute(
                     delete(TAKEN).where(
-                        TAKEN.c.stream == hold.stream,
+                        TAKEN.c.stream == lease.stream,
                         TAKEN.c.record_id.in_(ids[start : start + _NAMES_A_QUERY]),
                     )
                 )
             _update(connection, stored)
         return stored
 
-    def rewind(self, hold: Hold, window: Window, *, since_at: datetime | None) -> Window:
+    def rewind(self, lease: StreamLease, window: Window, *, since_at: datetime | None) -> Window:
         """Read the window from here, because the source no longer knows the position."""
         stored = replace(window, since_at=since_at, position=None, is_read=False)
-        with self._cursors.holding(hold) as connection:
+        with self._cursors.leased(lease) as connection:
             _update(connection, stored)
         return stored
 
     def finish(
         self,
-        hold: Hold,
+        lease: StreamLease,
         window: Window,
         arrival: Arrival,
         *,
@@ -310,7 +312,7 @@ class Windows:
         """All has arrived: move the cursor and forget the window.
 
         Args:
-            hold: Ours.
+            lease: Ours.
             window: As it was stored last.
             arrival: What became of the batch in hand.
             cursor: Where the cursor goes; None if it stays.
@@ -321,14 +323,14 @@ class Windows:
         """
         now = self._cursors.clock()
         moved = {} if cursor is None else {"value": cursor, "advanced_at": now}
-        with self._cursors.holding(hold, **moved) as connection:
-            _note_rejects(connection, hold, window, arrival.rejects, now)
+        with self._cursors.leased(lease, **moved) as connection:
+            _note_rejects(connection, lease, window, arrival.rejects, now)
             connection.execute(delete(WINDOWS).where(WINDOWS.c.id == window.id))
             if forget_before_at is not None:
-                _forget_before(connection, hold.stream, forget_before_at)
+                _forget_before(connection, lease.stream, forget_before_at)
             connection.execute(
                 delete(REJECTS).where(
-                    REJECTS.c.stream == hold.stream, REJECTS.c.noted_at < now - _REJECTS_KEPT
+                    REJECTS.c.stream == lease.stream, REJECTS.c.noted_at < now - _REJECTS_KEPT
                 )
             )
         return replace(window, counts=window.counts + arrival.counts, batch=None, is_read=True)
@@ -407,7 +409,7 @@ def _forget_before(connection: Connection, stream: str, at: datetime) -> None:
 
 def _note_rejects(
     connection: Connection,
-    hold: Hold,
+    lease: StreamLease,
     window: Window,
     rejects: Sequence[RejectedRecord],
     now: datetime,
@@ -417,7 +419,7 @@ def _note_rejects(
             insert(REJECTS),
             [
                 {
-                    "stream": hold.stream,
+                    "stream": lease.stream,
                     "window_id": window.id,
                     "record_id": reject.id,
                     "changed_at": reject.changed_at,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tasks.core.connectors.http.answers import count_of
 from tasks.core.connectors.http.client import ApiClient
+from tasks.core.connectors.http.response_fields import count_of
 from tasks.core.sync.batches.sink import Sent
 
 

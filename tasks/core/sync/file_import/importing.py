@@ -29,22 +29,22 @@ from tasks.core.formats.records.reading import detect_format, read_records
 from tasks.core.formats.records.record import Reject
 from tasks.core.formats.records.validation import Valid
 from tasks.core.sync.batches.sink import Refused, send_without_refused
-from tasks.core.sync.file_import.job import ImportJob, Outcome
-from tasks.core.sync.file_import.ledger import Held, batch_key
-from tasks.core.sync.file_import.put_away import (
+from tasks.core.sync.file_import.after_import import (
     RejectFile,
     archive_path,
     free_path,
     working_directory,
 )
+from tasks.core.sync.file_import.job import FileImportJob, FileImportResult
+from tasks.core.sync.file_import.ledger import FileUnavailable, batch_key
 from tasks.core.sync.file_import.work import (
     StoppedError,
     Tally,
     Work,
     finish_putting_away,
-    finish_setting_aside,
+    finish_quarantine,
     put_file_away,
-    set_aside,
+    quarantine,
     take_away,
     where,
 )
@@ -55,14 +55,14 @@ _HEARTBEAT_RECORDS = 10_000
 
 
 def import_file(
-    job: ImportJob,
+    job: FileImportJob,
     file: RemoteFile,
     *,
     original: RemoteFile | None = None,
     again: bool = False,
     progress: Callable[[float], None] = lambda _fraction: None,
     stop: Event | None = None,
-) -> Outcome:
+) -> FileImportResult:
     """Import one file and put it away.
 
     Args:
@@ -78,100 +78,109 @@ def import_file(
         What became of it; the expected ways to fail are outcomes, not exceptions.
     """
     picked_up = original or file
-    claimed = job.ledger.claim(
+    leased = job.ledger.lease(
         replace(file, path=picked_up.path),
         batch_size=job.batch_size,
         continues=original.version if original else None,
         again=again,
     )
-    if isinstance(claimed, Held):
-        return _held(picked_up.path, file.path, claimed)
-    work = Work(job, claimed, file.path, progress, stop or Event())
+    if isinstance(leased, FileUnavailable):
+        return _unavailable(picked_up.path, file.path, leased)
+    work = Work(job, leased, file.path, progress, stop or Event())
     try:
-        return _advance(work, replace(file, version=claimed.version))
+        return _advance(work, replace(file, version=leased.version))
     except LeaseLostError as exc:
-        return Outcome(picked_up.path, "left", file.path, reason=exc.message)
+        return FileImportResult(picked_up.path, "left", file.path, reason=exc.message)
     except StoppedError:
-        job.ledger.release(work.claim, reason="the run was cancelled")
-        return Outcome(picked_up.path, "interrupted", file.path, reason="the run was cancelled")
+        job.ledger.release(work.lease, reason="the run was cancelled")
+        return FileImportResult(
+            picked_up.path, "interrupted", file.path, reason="the run was cancelled"
+        )
     except IntegrationError as exc:
-        job.ledger.release(work.claim, reason=str(exc))
-        return Outcome(picked_up.path, "interrupted", file.path, reason=str(exc), error=exc)
+        job.ledger.release(work.lease, reason=str(exc))
+        return FileImportResult(
+            picked_up.path, "interrupted", file.path, reason=str(exc), error=exc
+        )
     except Exception as exc:
-        job.ledger.release(work.claim, reason=type(exc).__name__)
+        job.ledger.release(work.lease, reason=type(exc).__name__)
         raise
 
 
-def settle_duplicate(job: ImportJob, file: RemoteFile) -> Outcome:
+def settle_duplicate(job: FileImportJob, file: RemoteFile) -> FileImportResult:
     """Deal with a file that was imported before in this very version.
 
     Returns:
         What became of it; "interrupted" if it cannot be put away.
     """
     reason = "imported before in this version; nothing was sent"
-    if job.put_away.on_success == "keep" or job.put_away.on_duplicate == "keep":
-        return Outcome(file.path, "duplicate", file.path, reason=reason)
+    if job.after_import.on_success == "keep" or job.after_import.on_duplicate == "keep":
+        return FileImportResult(file.path, "duplicate", file.path, reason=reason)
     try:
         target = None
-        if job.put_away.on_success == "move":
-            wanted = archive_path(job.put_away, file.path, at=job.clock(), run_id=job.run_id)
-            target = free_path(job.folder, wanted, job.put_away.on_collision)
+        if job.after_import.on_success == "move":
+            wanted = archive_path(job.after_import, file.path, at=job.clock(), run_id=job.run_id)
+            target = free_path(job.folder, wanted, job.after_import.on_collision)
         was_there = take_away(job, file.path, file.version, target=target)
     except IntegrationError as exc:
         reason = f"imported before, and cannot be put away: {exc}"
-        return Outcome(file.path, "interrupted", file.path, reason=reason, error=exc)
+        return FileImportResult(file.path, "interrupted", file.path, reason=reason, error=exc)
     if not was_there:
-        return Outcome(file.path, "left", file.path, reason="it changed since it was listed")
-    return Outcome(file.path, "duplicate", target, reason=reason)
+        return FileImportResult(
+            file.path, "left", file.path, reason="it changed since it was listed"
+        )
+    return FileImportResult(file.path, "duplicate", target, reason=reason)
 
 
-def _held(path: str, now_at: str, held: Held) -> Outcome:
-    if held.finished:
-        return Outcome(path, "duplicate", now_at, reason="it was imported meanwhile")
-    return Outcome(
-        path, "left", now_at, reason=f"another run has had it since {held.since_at:%H:%M:%S} UTC"
+def _unavailable(path: str, now_at: str, unavailable: FileUnavailable) -> FileImportResult:
+    if unavailable.finished:
+        return FileImportResult(path, "duplicate", now_at, reason="it was imported meanwhile")
+    return FileImportResult(
+        path,
+        "left",
+        now_at,
+        reason=f"another run has had it since {unavailable.since_at:%H:%M:%S} UTC",
     )
 
 
-def _advance(work: Work, file: RemoteFile) -> Outcome:
-    claim, job = work.claim, work.job
-    if claim.state == "imported":  # an earlier attempt was stopped between import and move
+def _advance(work: Work, file: RemoteFile) -> FileImportResult:
+    lease, job = work.lease, work.job
+    if lease.state == "imported":  # an earlier attempt was stopped between import and move
         return finish_putting_away(work)
-    if claim.state == "failing":
-        return finish_setting_aside(work, claim.reason or "")
-    if claim.crashes >= job.max_crashes:
-        return set_aside(
+    if lease.state == "failing":
+        return finish_quarantine(work, lease.reason or "")
+    if lease.crashes >= job.max_crashes:
+        return quarantine(
             work,
             PermanentError(
-                f"{claim.crashes} runs died while importing it; look at the workers' logs and "
+                f"{lease.crashes} runs died while importing it; look at the workers' logs and "
                 "memory before you drop it again",
                 system=job.folder.system,
                 operation="import",
-                record=claim.path,
+                record=lease.path,
             ),
         )
     if file.size > job.max_file_bytes:
-        return set_aside(
+        return quarantine(
             work,
             BadPayloadError(
                 f"it has {file.size:,} bytes, the limit is {job.max_file_bytes:,} (max_file_bytes)",
                 system=job.folder.system,
                 operation="download",
-                record=claim.path,
+                record=lease.path,
             ),
         )
     with working_directory() as directory:
         try:
             local = _download(work, file, directory)
         except FileChangedError as exc:  # vanished, or still being written
-            job.ledger.forget(claim)
-            return Outcome(claim.path, "left", None, reason=exc.message)
+            job.ledger.forget(lease)
+            return FileImportResult(lease.path, "left", None, reason=exc.message)
         with RejectFile(directory) as rejected:
             return _import_local(work, local, Tally(rejected))
 
 
-def _import_local(work: Work, local: Path, tally: Tally) -> Outcome:
-    job, claim = work.job, work.claim
+def _import_local(work: Work, local: Path, tally: Tally) -> FileImportResult:
+    job, lease = work.job, work.lease
     try:
         if job.all_or_nothing:
             _check_all(work, local, tally)
@@ -182,13 +191,13 @@ def _import_local(work: Work, local: Path, tally: Tally) -> Outcome:
                 f"{where(tally.shown[0])}",
                 system=job.folder.system,
                 operation="import",
-                record=claim.path,
+                record=lease.path,
                 line=tally.shown[0].line,
             )
     except MisconfiguredError:
         raise
     except PermanentError as exc:
-        return set_aside(work, exc, tally)
+        return quarantine(work, exc, tally)
     return put_file_away(work, tally)
 
 
@@ -214,7 +223,7 @@ def _download(work: Work, file: RemoteFile, directory: Path) -> Path:
 def _validated(work: Work, local: Path) -> Iterator[Valid[BaseModel] | Reject]:
     """Read and validate; keep the lease and tell the progress on the way."""
     job = work.job
-    name = work.claim.path.rpartition("/")[2]
+    name = work.lease.path.rpartition("/")[2]
     file_format = job.file_format or detect_format(name, system=job.folder.system)
     lines = _count_lines(local) if file_format.kind in _FORMATS_WITH_LINES else 0
     records = read_records(local, file_format, system=job.folder.system, name=name)
@@ -239,14 +248,14 @@ def _check_all(work: Work, local: Path, tally: Tally) -> None:
             "was imported, since this import takes all rows or none (all_or_nothing)",
             system=work.job.folder.system,
             operation="import",
-            record=work.claim.path,
+            record=work.lease.path,
             line=tally.shown[0].line,
         )
 
 
 def _send_all(work: Work, local: Path, tally: Tally) -> None:
     serializer: TypeAdapter[list[Any]] = TypeAdapter(list[work.job.model])  # type: ignore[name-defined]
-    done_before = work.job.ledger.sent_batches(work.claim)
+    done_before = work.job.ledger.sent_batches(work.lease)
     batch: list[Valid[BaseModel]] = []
     ordinal = 0
     for item in _validated(work, local):
@@ -254,7 +263,7 @@ def _send_all(work: Work, local: Path, tally: Tally) -> None:
             tally.reject(item)
             continue
         batch.append(item)
-        if len(batch) == work.claim.batch_size:
+        if len(batch) == work.lease.batch_size:
             _send_batch(work, serializer, ordinal, batch, done_before.get(ordinal), tally)
             batch = []
             ordinal += 1
@@ -296,14 +305,14 @@ def _send_batch(
         work.job.sink,
         len(batch),
         records_of=records_of,
-        key_of=lambda digest: batch_key(work.claim, ordinal, digest),
+        key_of=lambda digest: batch_key(work.lease, ordinal, digest),
         refuse=refuse,
     )
     tally.sent += sent
     tally.imported += count
     # Else not remembered as sent: a resumed import asks again, to know these rejects again.
     if tally.rejected.count == rejected_before:
-        work.job.ledger.record_batch(work.claim, ordinal, digest, len(batch))
+        work.job.ledger.record_batch(work.lease, ordinal, digest, len(batch))
         work.extended_s = time.monotonic()
 
 
@@ -314,7 +323,7 @@ def _refused_whole(work: Work, tally: Tally) -> BadPayloadError:
         f"(all_or_nothing); the {tally.imported:,} rows of the batches before are in",
         system=work.job.folder.system,
         operation="import",
-        record=work.claim.path,
+        record=work.lease.path,
         line=tally.shown[0].line,
     )
 

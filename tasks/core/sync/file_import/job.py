@@ -15,14 +15,14 @@ from tasks.core.formats.records.formats import FileFormat
 from tasks.core.formats.records.record import Reject
 from tasks.core.formats.records.validation import RecordValidator
 from tasks.core.sync.batches.sink import RecordSink, Sent
-from tasks.core.sync.file_import.ledger import Ledger
-from tasks.core.sync.file_import.put_away import PutAway
+from tasks.core.sync.file_import.after_import import AfterImport
+from tasks.core.sync.file_import.ledger import FileLedger
 
 Result = Literal["imported", "failed", "interrupted", "left", "duplicate"]
 
 
 @dataclass(frozen=True, slots=True)
-class ImportJob:
+class FileImportJob:
     """What is the same for all files of a run.
 
     Attributes:
@@ -33,17 +33,17 @@ class ImportJob:
         all_or_nothing: Refuse the whole file for one bad row.
         max_file_bytes: Larger files are refused unread.
         max_crashes: So many runs may die over a file before it is set aside.
-        done_file: As in `PickUp`.
+        done_file: As in `FileSelection`.
         run_id: Goes into error notes.
         lease_s: How long the ledger's claims last.
     """
 
     folder: RemoteFolder
-    ledger: Ledger
+    ledger: FileLedger
     sink: RecordSink
     model: type[BaseModel]
     validator: RecordValidator[BaseModel]
-    put_away: PutAway
+    after_import: AfterImport
     run_id: str
     file_format: FileFormat | None = None
     batch_size: int = 500
@@ -56,7 +56,7 @@ class ImportJob:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class FileImportResult:
     """What became of one file.
 
     Attributes:

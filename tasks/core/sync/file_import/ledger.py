@@ -28,7 +28,7 @@ _NAMES_A_QUERY = 500
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class FileLease:
     """The right to work on one file until the lease runs out.
 
     Attributes:
@@ -36,7 +36,7 @@ class Claim:
         path: Where the file was picked up; archive names and reports use it.
         version: As of the claim.
         token: Fencing token; a later claim has a greater one.
-        state: What was reached: "claimed", "imported" or "failing".
+        state: What was reached: "leased", "imported" or "failing".
         crashes: How often a run died while it held this file.
         batch_size: Records a batch; kept, so that a resumed file is cut at the same places.
         target_path: Where the file goes, once that is decided.
@@ -57,7 +57,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class FileUnavailable:
     """The file is not for us: finished earlier, or another run has it.
 
     Attributes:
@@ -83,7 +83,7 @@ class Unfinished:
     state: str
 
 
-class Ledger:
+class FileLedger:
     """The ledger as one importer sees one place.
 
     Args:
@@ -141,14 +141,14 @@ class Ledger:
         with reading(self._engine) as connection:
             return [_unfinished(row) for row in connection.execute(query)]
 
-    def claim(
+    def lease(
         self,
         file: RemoteFile,
         *,
         batch_size: int,
         continues: str | None = None,
         again: bool = False,
-    ) -> Claim | Held:
+    ) -> FileLease | FileUnavailable:
         """Take a file, or learn who has it.
 
         Args:
@@ -168,51 +168,51 @@ class Ledger:
                 return self._insert(connection, file, batch_size, now)
             if row.state == "settled":
                 if not again or row.owner == self._owner:
-                    return Held(finished=True, since_at=row.updated_at)
+                    return FileUnavailable(finished=True, since_at=row.updated_at)
                 connection.execute(delete(FILES).where(FILES.c.id == row.id))
                 return self._insert(connection, file, batch_size, now)
-            if row.state in ("claimed", "imported", "failing") and (
+            if row.state in ("leased", "imported", "failing") and (
                 row.owner != self._owner and row.lease_until_at > now
             ):
-                return Held(finished=False, since_at=row.updated_at)
+                return FileUnavailable(finished=False, since_at=row.updated_at)
             return self._take_over(connection, row, file, now)
 
-    def sent_batches(self, claim: Claim) -> Mapping[int, str]:
+    def sent_batches(self, lease: FileLease) -> Mapping[int, str]:
         """Ordinal to digest of the batches that went through in earlier attempts."""
-        query = select(BATCHES.c.ordinal, BATCHES.c.digest).where(BATCHES.c.file_id == claim.id)
+        query = select(BATCHES.c.ordinal, BATCHES.c.digest).where(BATCHES.c.file_id == lease.id)
         with reading(self._engine) as connection:
             return {row.ordinal: row.digest for row in connection.execute(query)}
 
-    def record_batch(self, claim: Claim, ordinal: int, digest: str, records: int) -> None:
+    def record_batch(self, lease: FileLease, ordinal: int, digest: str, records: int) -> None:
         """Remember that a batch went through, and extend the lease.
 
         Raises:
             LeaseLostError: Another run took the file over.
         """
         with writing(self._engine) as connection:
-            self._update(connection, claim)
+            self._update(connection, lease)
             connection.execute(
-                delete(BATCHES).where(BATCHES.c.file_id == claim.id, BATCHES.c.ordinal == ordinal)
+                delete(BATCHES).where(BATCHES.c.file_id == lease.id, BATCHES.c.ordinal == ordinal)
             )
             connection.execute(
                 insert(BATCHES).values(
-                    file_id=claim.id, ordinal=ordinal, digest=digest, records=records
+                    file_id=lease.id, ordinal=ordinal, digest=digest, records=records
                 )
             )
 
-    def extend(self, claim: Claim) -> None:
+    def extend(self, lease: FileLease) -> None:
         """Hold the file for another lease; same errors as `record_batch`."""
         with writing(self._engine) as connection:
-            self._update(connection, claim)
+            self._update(connection, lease)
 
     def mark_imported(
-        self, claim: Claim, *, target_path: str | None, rows_imported: int, rows_rejected: int
-    ) -> Claim:
+        self, lease: FileLease, *, target_path: str | None, rows_imported: int, rows_rejected: int
+    ) -> FileLease:
         """All records are in; the file is about to go to `target_path` (None: stays or goes)."""
         with writing(self._engine) as connection:
             self._update(
                 connection,
-                claim,
+                lease,
                 state="imported",
                 target_path=target_path,
                 rows_imported=rows_imported,
@@ -220,40 +220,40 @@ class Ledger:
                 reason=None,
             )
         return replace(
-            claim,
+            lease,
             state="imported",
             target_path=target_path,
             rows_imported=rows_imported,
             rows_rejected=rows_rejected,
         )
 
-    def mark_failing(self, claim: Claim, *, target_path: str, reason: str) -> Claim:
+    def mark_failing(self, lease: FileLease, *, target_path: str, reason: str) -> FileLease:
         """The file is bad and about to go to the error folder at `target_path`."""
         with writing(self._engine) as connection:
-            self._update(connection, claim, state="failing", target_path=target_path, reason=reason)
-        return replace(claim, state="failing", target_path=target_path, reason=reason)
+            self._update(connection, lease, state="failing", target_path=target_path, reason=reason)
+        return replace(lease, state="failing", target_path=target_path, reason=reason)
 
-    def settle(self, claim: Claim) -> None:
+    def settle(self, lease: FileLease) -> None:
         """The file is imported and put away: nothing is left to do."""
         with writing(self._engine) as connection:
-            self._update(connection, claim, state="settled")
-            connection.execute(delete(BATCHES).where(BATCHES.c.file_id == claim.id))
+            self._update(connection, lease, state="settled")
+            connection.execute(delete(BATCHES).where(BATCHES.c.file_id == lease.id))
 
-    def fail(self, claim: Claim) -> None:
+    def fail(self, lease: FileLease) -> None:
         """The file is in the error folder; it is taken up again when somebody mends it."""
         with writing(self._engine) as connection:
-            self._update(connection, claim, state="failed")
+            self._update(connection, lease, state="failed")
 
-    def release(self, claim: Claim, *, reason: str) -> None:
+    def release(self, lease: FileLease, *, reason: str) -> None:
         """Give the file back: the next run, or this one retried, goes on where this one stopped."""
         with writing(self._engine) as connection:
-            self._update(connection, claim, state="released", reason=reason)
+            self._update(connection, lease, state="released", reason=reason)
 
-    def forget(self, claim: Claim) -> None:
+    def forget(self, lease: FileLease) -> None:
         """The file is not what was listed (gone, or still being written): as if never seen."""
         with writing(self._engine) as connection:
-            self._update(connection, claim)
-            connection.execute(delete(FILES).where(FILES.c.id == claim.id))
+            self._update(connection, lease)
+            connection.execute(delete(FILES).where(FILES.c.id == lease.id))
 
     def _identity(self, path: str, version: str) -> str:
         parts = f"{self._importer}\0{self._place}\0{path}\0{version}"
@@ -267,7 +267,7 @@ class Ledger:
 
     def _insert(
         self, connection: Connection, file: RemoteFile, batch_size: int, now: datetime
-    ) -> Claim | Held:
+    ) -> FileLease | FileUnavailable:
         values = {
             "id": uuid.uuid4().hex,
             "identity": self._identity(file.path, file.version),
@@ -276,7 +276,7 @@ class Ledger:
             "path": file.path,
             "version": file.version,
             "size": file.size,
-            "state": "claimed",
+            "state": "leased",
             "owner": self._owner,
             "token": 1,
             "lease_until_at": now + self._lease,
@@ -297,35 +297,35 @@ class Ledger:
             )
         row = self._find(connection, file.path, file.version)
         if row is None or row.id != values["id"]:  # another poller was faster by a moment
-            return Held(finished=False, since_at=now)
-        return _claim(row)
+            return FileUnavailable(finished=False, since_at=now)
+        return _lease(row)
 
     def _take_over(
         self, connection: Connection, row: Row[Any], file: RemoteFile, now: datetime
-    ) -> Claim:
+    ) -> FileLease:
         back_to_work = row.state in ("released", "failed") or file.version != row.version
         changed = {
             "identity": self._identity(file.path, file.version),
             "version": file.version,
             "size": file.size,
-            "state": "claimed" if back_to_work else row.state,
+            "state": "leased" if back_to_work else row.state,
             "owner": self._owner,
             "token": row.token + 1,
             "lease_until_at": now + self._lease,
             # whoever stops in an orderly way leaves another state behind
-            "crashes": row.crashes + 1 if row.state == "claimed" else 0,
+            "crashes": row.crashes + 1 if row.state == "leased" else 0,
             "updated_at": now,
         }
         connection.execute(update(FILES).where(FILES.c.id == row.id).values(changed))
-        claimed = self._find(connection, file.path, file.version)
-        assert claimed is not None, "was updated in this transaction"  # noqa: S101
-        return _claim(claimed)
+        leased = self._find(connection, file.path, file.version)
+        assert leased is not None, "was updated in this transaction"  # noqa: S101
+        return _lease(leased)
 
-    def _update(self, connection: Connection, claim: Claim, **values: Any) -> None:
+    def _update(self, connection: Connection, lease: FileLease, **values: Any) -> None:
         now = self._clock()
         done = connection.execute(
             update(FILES)
-            .where(FILES.c.id == claim.id, FILES.c.token == claim.token)
+            .where(FILES.c.id == lease.id, FILES.c.token == lease.token)
             .values(updated_at=now, lease_until_at=now + self._lease, **values)
         )
         if done.rowcount == 0:
@@ -334,17 +334,17 @@ class Ledger:
                 "goes on where this one stopped",
                 system=self._place,
                 operation="import",
-                record=claim.path,
+                record=lease.path,
             )
 
 
-def batch_key(claim: Claim, ordinal: int, digest: str) -> str:
+def batch_key(lease: FileLease, ordinal: int, digest: str) -> str:
     """The idempotency key of a batch: the same for the same records of the same file."""
-    return f"{claim.id}-{ordinal}-{digest[:16]}"
+    return f"{lease.id}-{ordinal}-{digest[:16]}"
 
 
-def _claim(row: Row[Any]) -> Claim:
-    return Claim(
+def _lease(row: Row[Any]) -> FileLease:
+    return FileLease(
         id=row.id,
         path=row.path,
         version=row.version,

@@ -10,16 +10,16 @@ from threading import Event
 from blocks.errors import IntegrationError
 from tasks.core.formats.records.record import Reject
 from tasks.core.sync.batches.sink import Sent
-from tasks.core.sync.file_import.job import ImportJob, Outcome
-from tasks.core.sync.file_import.ledger import Claim
-from tasks.core.sync.file_import.pick_up import done_file_of
-from tasks.core.sync.file_import.put_away import (
+from tasks.core.sync.file_import.after_import import (
     RejectFile,
     archive_path,
     error_path,
     free_path,
     write_error_note,
 )
+from tasks.core.sync.file_import.job import FileImportJob, FileImportResult
+from tasks.core.sync.file_import.ledger import FileLease
+from tasks.core.sync.file_import.selection import done_file_of
 
 REJECTS_SHOWN = 100
 
@@ -32,8 +32,8 @@ class StoppedError(Exception):
 class Work:
     """One attempt at one file."""
 
-    job: ImportJob
-    claim: Claim
+    job: FileImportJob
+    lease: FileLease
     source_path: str
     progress: Callable[[float], None]
     stop: Event
@@ -44,7 +44,7 @@ class Work:
         if self.stop.is_set():
             raise StoppedError
         if time.monotonic() - self.extended_s > self.job.lease_s / 4:
-            self.job.ledger.extend(self.claim)
+            self.job.ledger.extend(self.lease)
             self.extended_s = time.monotonic()
 
 
@@ -64,19 +64,19 @@ class Tally:
             self.shown.append(reject._replace(values={}))
 
 
-def put_file_away(work: Work, tally: Tally) -> Outcome:
+def put_file_away(work: Work, tally: Tally) -> FileImportResult:
     """Everything was sent: store the rejects, decide where the file goes, and move it there."""
-    job, claim, options = work.job, work.claim, work.job.put_away
+    job, lease, options = work.job, work.lease, work.job.after_import
     now = job.clock()
     target = None
     if options.on_success == "move":
-        wanted = archive_path(options, claim.path, at=now, run_id=job.run_id)
+        wanted = archive_path(options, lease.path, at=now, run_id=job.run_id)
         target = free_path(job.folder, wanted, options.on_collision)
     rejects_at = tally.rejected.store(
-        job.folder, target or error_path(options, claim.path, at=now, run_id=job.run_id)
+        job.folder, target or error_path(options, lease.path, at=now, run_id=job.run_id)
     )
-    work.claim = job.ledger.mark_imported(
-        claim,
+    work.lease = job.ledger.mark_imported(
+        lease,
         target_path=target,
         rows_imported=tally.imported,
         rows_rejected=tally.rejected.count,
@@ -85,36 +85,38 @@ def put_file_away(work: Work, tally: Tally) -> Outcome:
     return replace(outcome, sent=tally.sent, rejects=tuple(tally.shown), rejects_at=rejects_at)
 
 
-def finish_putting_away(work: Work) -> Outcome:
+def finish_putting_away(work: Work) -> FileImportResult:
     """Move, delete or keep an imported file; safe to repeat."""
-    job, claim = work.job, work.claim
-    target = None if job.put_away.on_success == "delete" else claim.target_path or work.source_path
-    was_there = take_away(job, work.source_path, claim.version, target=target)
+    job, lease = work.job, work.lease
+    target = (
+        None if job.after_import.on_success == "delete" else lease.target_path or work.source_path
+    )
+    was_there = take_away(job, work.source_path, lease.version, target=target)
     if not was_there and target is not None and job.folder.stat(target) is None:
         target = None
-    if work.source_path != claim.path:  # mended in the error folder: clear what stood beside it
+    if work.source_path != lease.path:  # mended in the error folder: clear what stood beside it
         job.folder.delete(f"{work.source_path}.err.json")
         job.folder.delete(f"{work.source_path}.rejects.csv")
-    job.ledger.settle(claim)
-    return Outcome(
-        claim.path,
+    job.ledger.settle(lease)
+    return FileImportResult(
+        lease.path,
         "imported",
         target,
-        rows_imported=claim.rows_imported,
-        rows_rejected=claim.rows_rejected,
+        rows_imported=lease.rows_imported,
+        rows_rejected=lease.rows_rejected,
     )
 
 
-def set_aside(work: Work, error: IntegrationError, tally: Tally | None = None) -> Outcome:
+def quarantine(work: Work, error: IntegrationError, tally: Tally | None = None) -> FileImportResult:
     """Put a bad file into the error folder, with the reason beside it."""
-    job, claim, options = work.job, work.claim, work.job.put_away
+    job, lease, options = work.job, work.lease, work.job.after_import
     target = work.source_path
-    if work.source_path == claim.path:  # else it is in the error folder already
-        wanted = error_path(options, claim.path, at=job.clock(), run_id=job.run_id)
+    if work.source_path == lease.path:  # else it is in the error folder already
+        wanted = error_path(options, lease.path, at=job.clock(), run_id=job.run_id)
         target = free_path(job.folder, wanted, "number")
     rejects_at = tally.rejected.store(job.folder, target) if tally else None
     note = {
-        "file": claim.path,
+        "file": lease.path,
         "place": job.folder.system,
         "failed_at": job.clock().isoformat(timespec="seconds"),
         "run_id": job.run_id,
@@ -123,11 +125,11 @@ def set_aside(work: Work, error: IntegrationError, tally: Tally | None = None) -
         "line": getattr(error, "line", None),
         "rejected_rows": rejects_at,
         "how_to_mend": "Mend the file here and press Retry on the run; or drop the mended file "
-        f"as {claim.path!r} again, and the next run takes it.",
+        f"as {lease.path!r} again, and the next run takes it.",
     }
     write_error_note(job.folder, target, note)
-    work.claim = job.ledger.mark_failing(claim, target_path=target, reason=error.message)
-    outcome = finish_setting_aside(work, error.message)
+    work.lease = job.ledger.mark_failing(lease, target_path=target, reason=error.message)
+    outcome = finish_quarantine(work, error.message)
     if tally is None:
         return outcome
     return replace(
@@ -140,15 +142,15 @@ def set_aside(work: Work, error: IntegrationError, tally: Tally | None = None) -
     )
 
 
-def finish_setting_aside(work: Work, reason: str) -> Outcome:
+def finish_quarantine(work: Work, reason: str) -> FileImportResult:
     """Move a bad file to the error folder; safe to repeat."""
-    target = work.claim.target_path or work.source_path
-    take_away(work.job, work.source_path, work.claim.version, target=target)
-    work.job.ledger.fail(work.claim)
-    return Outcome(work.claim.path, "failed", target, reason=reason)
+    target = work.lease.target_path or work.source_path
+    take_away(work.job, work.source_path, work.lease.version, target=target)
+    work.job.ledger.fail(work.lease)
+    return FileImportResult(work.lease.path, "failed", target, reason=reason)
 
 
-def take_away(job: ImportJob, path: str, version: str, *, target: str | None) -> bool:
+def take_away(job: FileImportJob, path: str, version: str, *, target: str | None) -> bool:
     """Move a file, or delete it, with its done file; a newer one of the same name stays.
 
     Args:
@@ -169,7 +171,7 @@ def take_away(job: ImportJob, path: str, version: str, *, target: str | None) ->
     if target is None:
         job.folder.delete(path)
     elif target != path:
-        job.folder.move(path, target, overwrite=job.put_away.on_collision == "overwrite")
+        job.folder.move(path, target, overwrite=job.after_import.on_collision == "overwrite")
     return True
 
 

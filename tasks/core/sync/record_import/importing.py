@@ -31,7 +31,7 @@ _NO_VALUES: Mapping[str, Any] = {}
 Item: TypeAlias = "Valid[BaseModel] | Reject"
 
 
-class Entry(NamedTuple):
+class ImportItem(NamedTuple):
     """One row or message.
 
     Attributes:
@@ -49,7 +49,7 @@ class Entry(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class EntryReject:
+class ItemReject:
     """Why one record of an entry was not taken.
 
     Attributes:
@@ -66,7 +66,7 @@ class EntryReject:
 
 
 @dataclass(slots=True)
-class Taken:
+class BatchResult:
     """What became of entries.
 
     Attributes:
@@ -81,7 +81,7 @@ class Taken:
     rejected: int = 0
     sent: Sent = field(default_factory=Sent)
     bad: dict[int, str] = field(default_factory=dict)
-    rejects: list[EntryReject] = field(default_factory=list)
+    rejects: list[ItemReject] = field(default_factory=list)
 
 
 class RecordImporter:
@@ -122,14 +122,14 @@ class RecordImporter:
         self._file_format = file_format
         self._batch_size = batch_size
 
-    def take(self, entries: Sequence[Entry]) -> Taken:
+    def take(self, entries: Sequence[ImportItem]) -> BatchResult:
         """Import entries; each that is in neither `bad` nor lost to an error is in the application.
 
         Raises:
             IntegrationError: Of the sink, but for records that it refuses by name. What it took
                 before stays, and taking the same entries again has no second effect.
         """
-        taken = Taken()
+        taken = BatchResult()
         if self._holds_files:
             for position, entry in enumerate(entries):
                 self._take_file(taken, position, entry)
@@ -137,7 +137,7 @@ class RecordImporter:
             self._take_records(taken, entries)
         return taken
 
-    def _take_records(self, taken: Taken, entries: Sequence[Entry]) -> None:
+    def _take_records(self, taken: BatchResult, entries: Sequence[ImportItem]) -> None:
         # a record's line is its entry's position, counted from 1
         items = self._validator.validate(_records(entries))
         for number, batch in enumerate(_batches(items, self._batch_size)):
@@ -148,7 +148,7 @@ class RecordImporter:
                 taken.bad[position] = told
                 _note(taken, entries[position].name, reject._replace(line=0))
 
-    def _take_file(self, taken: Taken, position: int, entry: Entry) -> None:
+    def _take_file(self, taken: BatchResult, position: int, entry: ImportItem) -> None:
         rejects: list[Reject] = []
         rejected, before = 0, taken.records
         try:
@@ -167,7 +167,7 @@ class RecordImporter:
         for reject in rejects:
             _note(taken, entry.name, reject)
 
-    def _items_of(self, entry: Entry) -> Iterator[Item]:
+    def _items_of(self, entry: ImportItem) -> Iterator[Item]:
         if not isinstance(entry.content, bytes):
             raise _not_bytes(self._system, entry.name)
         file_format = self._file_format or detect_format(entry.file_name, system=self._system)
@@ -180,7 +180,9 @@ class RecordImporter:
             finally:
                 records.close()
 
-    def _send(self, taken: Taken, identities: Sequence[str], batch: Sequence[Item]) -> list[Reject]:
+    def _send(
+        self, taken: BatchResult, identities: Sequence[str], batch: Sequence[Item]
+    ) -> list[Reject]:
         """Send what is valid; records that the application refuses by name are rejects, too."""
         rejects = [item for item in batch if isinstance(item, Reject)]
         valid = [item for item in batch if isinstance(item, Valid)]
@@ -206,7 +208,7 @@ class RecordImporter:
         return rejects
 
 
-def _records(entries: Iterable[Entry]) -> Iterator[Record | Reject]:
+def _records(entries: Iterable[ImportItem]) -> Iterator[Record | Reject]:
     for line, entry in enumerate(entries, 1):
         content = entry.content
         if isinstance(content, bytes):
@@ -234,9 +236,9 @@ def _idempotency_key(identities: Iterable[str], records_digest: str) -> str:
     return digest.hexdigest()[:40]
 
 
-def _note(taken: Taken, entry: str, reject: Reject) -> None:
+def _note(taken: BatchResult, entry: str, reject: Reject) -> None:
     if len(taken.rejects) < _MAX_REJECTS:
-        taken.rejects.append(EntryReject(entry, reject.line, reject.column, reject.reason))
+        taken.rejects.append(ItemReject(entry, reject.line, reject.column, reject.reason))
 
 
 def _told(imported: int, reasons: Sequence[str], count: int = 1) -> str:

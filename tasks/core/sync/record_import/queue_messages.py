@@ -15,23 +15,23 @@ from tasks.core.connectors.messages.message import ANSWER_TIMEOUT_S, Message, Me
 Sink: TypeAlias = Callable[[Sequence[Message]], Awaitable[Mapping[int, str]]]
 """Takes messages into the application; returns the positions of bad ones, with what is wrong."""
 
-Park: TypeAlias = Callable[[Message, str], Awaitable[None]]
+DeadLetter: TypeAlias = Callable[[Message, str], Awaitable[None]]
 """Keeps a bad message with the reason, durably."""
 
 
 @dataclass(slots=True)
-class Taken:
+class QueueResult:
     """What became of the messages.
 
     Attributes:
         imported: Messages that the sink took.
-        parked: Bad messages, which are kept elsewhere.
+        dead-lettered: Bad messages, which are kept elsewhere.
         reasons: Of the first of those.
         is_empty: Nothing waits any more, as far as the queue tells.
     """
 
     imported: int = 0
-    parked: int = 0
+    dead_lettered: int = 0
     reasons: list[str] | None = None
     is_empty: bool = False
 
@@ -39,13 +39,13 @@ class Taken:
 async def take_waiting(
     source: MessageSource,
     sink: Sink,
-    park: Park,
+    dead_letter: DeadLetter,
     *,
     limit: int,
     batch: int = 100,
     wait_s: float = 1.0,
     hold_every_s: float = 10.0,
-) -> Taken:
+) -> QueueResult:
     """Import what waits.
 
     Whatever the sink took and was not acknowledged comes again: it must take a message twice
@@ -55,7 +55,7 @@ async def take_waiting(
         source: Not yet open; closed at the end.
         sink: Called with up to `batch` messages; when it raises, they are given back, if the source
             answers.
-        park: Called for each bad message before it is acknowledged.
+        dead_letter: Called for each bad message before it is acknowledged.
         limit: At most so many messages.
         batch: Messages a call of the sink.
         wait_s: How long the queue must be silent to count as empty.
@@ -64,17 +64,17 @@ async def take_waiting(
     Raises:
         IntegrationError: Of the source or the sink; what was imported before stays imported.
     """
-    taken = Taken(reasons=[])
+    taken = QueueResult(reasons=[])
     try:
         await source.open()
-        while taken.imported + taken.parked < limit:
+        while taken.imported + taken.dead_lettered < limit:
             raise_if_cancelled()
-            wanted = min(batch, limit - taken.imported - taken.parked)
+            wanted = min(batch, limit - taken.imported - taken.dead_lettered)
             messages = await source.receive(wanted, wait_s=wait_s)
             if not messages:
                 taken.is_empty = True
                 break
-            await _import(source, messages, sink, park, taken, hold_every_s)
+            await _import(source, messages, sink, dead_letter, taken, hold_every_s)
     finally:
         await source.close()
     return taken
@@ -84,14 +84,14 @@ async def _import(
     source: MessageSource,
     messages: Sequence[Message],
     sink: Sink,
-    park: Park,
-    taken: Taken,
+    dead_letter: DeadLetter,
+    taken: QueueResult,
     hold_every_s: float,
 ) -> None:
     try:
         bad = await _while_holding(source, messages, sink, hold_every_s)
         for position, reason in bad.items():
-            await park(messages[position], reason)
+            await dead_letter(messages[position], reason)
     except BaseException:
         with contextlib.suppress(IntegrationError, TimeoutError):  # they come again, but later
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
@@ -99,7 +99,7 @@ async def _import(
         raise
     await source.acknowledge(messages)
     taken.imported += len(messages) - len(bad)
-    taken.parked += len(bad)
+    taken.dead_lettered += len(bad)
     if taken.reasons is not None and len(taken.reasons) < 5:
         taken.reasons += list(bad.values())[: 5 - len(taken.reasons)]
 

@@ -17,9 +17,14 @@ from blocks.errors import MisconfiguredError
 from tasks.core.connectors.sql.changed_rows import ChangedRows, farther, stopped_at
 from tasks.core.connectors.sql.row_queue import RowQueue
 from tasks.core.formats.records.formats import FileFormat
-from tasks.core.sync.api_import.cursors import Cursors, Hold
+from tasks.core.sync.api_import.cursors import Cursors, StreamLease
 from tasks.core.sync.batches.sink import Sent
-from tasks.core.sync.record_import.importing import Entry, EntryReject, RecordImporter, Taken
+from tasks.core.sync.record_import.importing import (
+    BatchResult,
+    ImportItem,
+    ItemReject,
+    RecordImporter,
+)
 
 _NAMED = 5
 _MAX_REJECTS = 100
@@ -53,10 +58,10 @@ class RowsImported:
     sent: Sent = field(default_factory=Sent)
     bad: int = 0
     reasons: list[str] = field(default_factory=list)
-    rejects: list[EntryReject] = field(default_factory=list)
+    rejects: list[ItemReject] = field(default_factory=list)
     is_all: bool = False
 
-    def add(self, entries: Sequence[Entry], taken: Taken) -> None:
+    def add(self, entries: Sequence[ImportItem], taken: BatchResult) -> None:
         """Count what became of these."""
         self.rows += len(entries) - len(taken.bad)
         self.records += taken.records
@@ -97,15 +102,15 @@ def import_waiting_rows(
     imported = RowsImported()
     while imported.rows + imported.bad < max_rows:
         limit = min(rows_at_once, max_rows - imported.rows - imported.bad)
-        with queue.claim(limit) as claimed:
-            if claimed.rows:
-                entries = [_entry(row, row[key], "", file) for row in claimed.rows]
+        with queue.lock(limit) as locked:
+            if locked.rows:
+                entries = [_entry(row, row[key], "", file) for row in locked.rows]
                 taken = importer.take(entries)
                 for position, reason in taken.bad.items():
-                    claimed.fail(claimed.rows[position], reason)
+                    locked.fail(locked.rows[position], reason)
                 imported.add(entries, taken)
         note(imported)
-        if len(claimed.rows) < limit:
+        if len(locked.rows) < limit:
             imported.is_all = True
             break
     return imported
@@ -115,7 +120,7 @@ def import_changed_rows(
     reader: ChangedRows,
     importer: RecordImporter,
     cursors: Cursors,
-    hold: Hold,
+    lease: StreamLease,
     *,
     version: str,
     key: str,
@@ -133,7 +138,7 @@ def import_changed_rows(
         reader: Reads them.
         importer: Takes them; must bear a row twice, as one that updates by its own key does.
         cursors: Keep how far the import has come.
-        hold: Of the import's stream.
+        lease: Of the import's stream.
         version: The column that grows with each change.
         key: The column that tells rows of the same version apart.
         file: The column that holds files, if one does.
@@ -147,28 +152,28 @@ def import_changed_rows(
             that was under way.
     """
     imported = RowsImported()
-    page = reader.first_page(hold.value, limit=min(rows_at_once, max_rows))
+    page = reader.first_page(lease.value, limit=min(rows_at_once, max_rows))
     while page.rows:
         entries = [_entry(row, row[key], str(row[version]), file) for row in page.rows]
         imported.add(entries, importer.take(entries))
         assert page.cursor is not None, "a page with rows has one"  # noqa: S101
         left = max_rows - imported.rows - imported.bad
-        reached = farther(hold.value, page.cursor) if left > 0 else stopped_at(page.cursor)
-        hold = cursors.advance(hold, reached)
+        reached = farther(lease.value, page.cursor) if left > 0 else stopped_at(page.cursor)
+        lease = cursors.advance(lease, reached)
         note(imported)
         if left <= 0:
             return imported
         page = reader.next_page(page.cursor, limit=min(rows_at_once, left))
-    if page.cursor is not None and hold.value == stopped_at(page.cursor):
-        cursors.advance(hold, page.cursor)  # the last run had stopped just at the end
+    if page.cursor is not None and lease.value == stopped_at(page.cursor):
+        cursors.advance(lease, page.cursor)  # the last run had stopped just at the end
     imported.is_all = True
     return imported
 
 
-def _entry(row: Mapping[str, Any], key: Any, version: str, file: FileColumn | None) -> Entry:
+def _entry(row: Mapping[str, Any], key: Any, version: str, file: FileColumn | None) -> ImportItem:
     identity = _digest([_text(key), version, row])
     if file is None:
-        return Entry(_text(key), identity, row)
+        return ImportItem(_text(key), identity, row)
     try:
         content = row[file.column]
         file_name = str(row[file.name_column]) if file.name_column else ""
@@ -183,7 +188,7 @@ def _entry(row: Mapping[str, Any], key: Any, version: str, file: FileColumn | No
         content = bytes(content)
     elif isinstance(content, str):
         content = content.encode()
-    return Entry(name, identity, content if isinstance(content, bytes) else {}, file_name)
+    return ImportItem(name, identity, content if isinstance(content, bytes) else {}, file_name)
 
 
 def _digest(parts: Iterable[Any]) -> str:

@@ -6,7 +6,7 @@ from sqlalchemy import BigInteger, Boolean, Column, Integer, String, Table, Text
 
 from tasks.core.state.tables import METADATA, Instant
 
-DELIVERIES = Table(
+REPORT_DELIVERIES = Table(
     "report_deliveries",
     METADATA,
     # SHA-256 of report, period and destination: those are too long for an index together

@@ -15,7 +15,7 @@ class ChangedMeanwhileError(TransientError):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundRecord:
     """A record as it was read.
 
     Attributes:
@@ -41,23 +41,25 @@ class Records(Protocol):
         """What people call this side, e.g. "CRM"."""
         ...
 
-    def read(self, record_id: str) -> Found | None:
+    def read(self, record_id: str) -> FoundRecord | None:
         """The record with this id, or the one it was merged into; None if there is none."""
         ...
 
-    def find_made_for(self, marker: str) -> Found | None:
+    def find_made_for(self, marker: str) -> FoundRecord | None:
         """The record that `create` made with this marker, if it can be found by it."""
         ...
 
-    def find_like(self, found: Found) -> list[Found]:
+    def find_like(self, found: FoundRecord) -> list[FoundRecord]:
         """Records that are likely the same thing as one of the other side, likeliest first."""
         ...
 
-    def chosen_id(self, other: Found) -> str | None:
+    def chosen_id(self, other: FoundRecord) -> str | None:
         """The id that a new record for the other side's one shall get; None if it is assigned."""
         ...
 
-    def create(self, values: Mapping[str, Value], *, marker: str, record_id: str | None) -> Found:
+    def create(
+        self, values: Mapping[str, Value], *, marker: str, record_id: str | None
+    ) -> FoundRecord:
         """Make a record.
 
         Args:
@@ -70,7 +72,7 @@ class Records(Protocol):
         """
         ...
 
-    def update(self, found: Found, values: Mapping[str, Value]) -> Found:
+    def update(self, found: FoundRecord, values: Mapping[str, Value]) -> FoundRecord:
         """Change these fields of a record, and no other; returns it as it is afterwards.
 
         Raises:
@@ -78,7 +80,7 @@ class Records(Protocol):
         """
         ...
 
-    def delete(self, found: Found) -> None:
+    def delete(self, found: FoundRecord) -> None:
         """Delete a record.
 
         Raises:

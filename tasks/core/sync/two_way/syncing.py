@@ -25,11 +25,11 @@ from tasks.core.sync.two_way.deciding import (
     join,
     look,
 )
-from tasks.core.sync.two_way.identity_map.pairs import HeldPair, IdentityMap
+from tasks.core.sync.two_way.identity_map.pairs import IdentityMap, LeasedPair
 from tasks.core.sync.two_way.identity_map.rows import Pair, PairBusyError, PairedOtherwiseError
 from tasks.core.sync.two_way.identity_map.sides import SIDES, Side, other_side
 from tasks.core.sync.two_way.memory import remembered, to_remember
-from tasks.core.sync.two_way.records import ChangedMeanwhileError, Found, Records
+from tasks.core.sync.two_way.records import ChangedMeanwhileError, FoundRecord, Records
 from tasks.core.sync.two_way.rule import ConflictRule
 
 _ROUNDS = 5
@@ -62,11 +62,11 @@ class _OneSide:
         merged: Another record that shall be merged into it, and deleted.
     """
 
-    found: Found | None
-    owner: HeldPair
+    found: FoundRecord | None
+    owner: LeasedPair
     known: Known
     seen: Seen
-    merged: Found | None = None
+    merged: FoundRecord | None = None
 
 
 @dataclass(slots=True)
@@ -79,9 +79,9 @@ class _Work:
         absorbed: A pair that will become part of it.
     """
 
-    pair: HeldPair
+    pair: LeasedPair
     sides: dict[Side, _OneSide]
-    absorbed: HeldPair | None = None
+    absorbed: LeasedPair | None = None
     done: list[str] = field(default_factory=list)
 
 
@@ -202,9 +202,9 @@ class TwoWaySync:
         return unseen, pairs[-1].id if len(pairs) == limit else None
 
     def _sync_once(self, side: Side, record_id: str, follows_deletions: bool) -> Synced:
-        with ExitStack() as holding:
-            pair = holding.enter_context(self._hold(side, record_id))
-            work = self._read(pair, holding)
+        with ExitStack() as leasing:
+            pair = leasing.enter_context(self._hold(side, record_id))
+            work = self._read(pair, leasing)
             seen = {each: work.sides[each].seen for each in SIDES}
             decision = decide(seen["left"], seen["right"], self._rule)
             deletes = "delete" in (decision.left.action, decision.right.action)
@@ -214,7 +214,7 @@ class TwoWaySync:
             return Synced(tuple(work.done), decision.conflicts)
 
     @contextmanager
-    def _hold(self, side: Side, record_id: str) -> Iterator[HeldPair]:
+    def _hold(self, side: Side, record_id: str) -> Iterator[LeasedPair]:
         """The pair of a record, also if its creation was not seen through."""
         known = self._identities.find(side, record_id)
         if known is not None and known.id_of(side) not in (None, record_id):
@@ -222,27 +222,27 @@ class TwoWaySync:
         if known is None:
             found = self._records[side].read(record_id)
             if found is not None and found.marker is not None:
-                with self._identities.hold_pair(found.marker) as pair:
+                with self._identities.lease_pair(found.marker) as pair:
                     if pair is not None and pair.pair.id_of(side) is None:
                         _keep_id(pair, side, found.id)
                         yield pair
                         return
         if side == "left":
-            with self._identities.hold(left=record_id) as pair:
+            with self._identities.lease(left=record_id) as pair:
                 yield pair
         else:
-            with self._identities.hold(right=record_id) as pair:
+            with self._identities.lease(right=record_id) as pair:
                 yield pair
 
     def _separate(self, known: Pair, side: Side, record_id: str) -> None:
         """Let an id go to a new record, if one has it that was long merged or deleted."""
         found = self._records[side].read(record_id)
         if found is not None and found.id == record_id:
-            with self._identities.hold_pair(known.id) as pair:
+            with self._identities.lease_pair(known.id) as pair:
                 if pair is not None and pair.pair.id_of(side) != record_id:
                     pair.forget_former(side, record_id)
 
-    def _read(self, pair: HeldPair, holding: ExitStack) -> _Work:
+    def _read(self, pair: LeasedPair, leasing: ExitStack) -> _Work:
         found = {side: self._find(pair, side) for side in SIDES}
         for side in SIDES:
             record = found[side]
@@ -252,20 +252,20 @@ class TwoWaySync:
             if other is None or other.id == pair.id:
                 _keep_id(pair, side, record.id)
                 continue
-            survivor = holding.enter_context(self._identities.hold_pair(other.id))
+            survivor = leasing.enter_context(self._identities.lease_pair(other.id))
             if survivor is None:
                 raise _look_again("pair records", record.id)
             return self._read_merged(survivor, pair, found)
         if pair.pair.deleted_at is not None:
             self._revive(pair, found)
-        self._meet(pair, found, holding)
+        self._meet(pair, found, leasing)
         known = remembered(pair.state)
         return _Work(
             pair,
             {side: _one_side(found[side], pair, known[side]) for side in SIDES},
         )
 
-    def _find(self, pair: HeldPair, side: Side) -> Found | None:
+    def _find(self, pair: LeasedPair, side: Side) -> FoundRecord | None:
         record_id = pair.pair.id_of(side)
         if record_id is not None:
             return self._records[side].read(record_id)
@@ -277,7 +277,9 @@ class TwoWaySync:
                 _keep_id(pair, side, made.id)
         return made
 
-    def _meet(self, pair: HeldPair, found: dict[Side, Found | None], holding: ExitStack) -> None:
+    def _meet(
+        self, pair: LeasedPair, found: dict[Side, FoundRecord | None], leasing: ExitStack
+    ) -> None:
         """Find the counterpart of a record that has none yet, among those that have none either."""
         for side, other in (SIDES, SIDES[::-1]):
             record = found[other]
@@ -290,7 +292,7 @@ class TwoWaySync:
                 if taken is None and self._is_made_for_another(candidate, pair, side):
                     continue
                 if taken is not None:
-                    half = holding.enter_context(self._identities.hold_pair(taken.id))
+                    half = leasing.enter_context(self._identities.lease_pair(taken.id))
                     if half is None:
                         raise _look_again("pair records", candidate.id)
                     pair.absorb(half)
@@ -298,24 +300,24 @@ class TwoWaySync:
                 found[side] = candidate
                 return
 
-    def _is_made_for_another(self, record: Found, pair: HeldPair, side: Side) -> bool:
+    def _is_made_for_another(self, record: FoundRecord, pair: LeasedPair, side: Side) -> bool:
         """Whether it was created for another pair, which does not know of it yet."""
         if record.marker is None or record.marker == pair.id:
             return False
         maker = self._identities.get(record.marker)
         return maker is not None and maker.deleted_at is None and maker.id_of(side) is None
 
-    def _revive(self, pair: HeldPair, found: Mapping[Side, Found | None]) -> None:
+    def _revive(self, pair: LeasedPair, found: Mapping[Side, FoundRecord | None]) -> None:
         """A record that was deleted is there again, as a new one."""
         if not any(found.values()):
             return
-        pair.keep(state={}, is_deleted=False)
+        pair.store(state={}, is_deleted=False)
         for side in SIDES:
             if found[side] is None:
                 pair.drop_id(side)
 
     def _read_merged(
-        self, survivor: HeldPair, absorbed: HeldPair, found: Mapping[Side, Found | None]
+        self, survivor: LeasedPair, absorbed: LeasedPair, found: Mapping[Side, FoundRecord | None]
     ) -> _Work:
         """Two pairs whose records were merged on one side or on both."""
         sides: dict[Side, _OneSide] = {}
@@ -344,8 +346,8 @@ class TwoWaySync:
     def _leave_a_third_alone(
         self,
         side: Side,
-        survivor: tuple[HeldPair, Found | None],
-        absorbed: tuple[HeldPair, Found | None],
+        survivor: tuple[LeasedPair, FoundRecord | None],
+        absorbed: tuple[LeasedPair, FoundRecord | None],
     ) -> None:
         """Two pairs are brought together at a time."""
         pair_ids = (survivor[0].id, absorbed[0].id)
@@ -365,7 +367,7 @@ class TwoWaySync:
     def _carry_out(self, work: _Work, decision: Decision) -> None:
         writes: dict[Side, Write] = {"left": decision.left, "right": decision.right}
         self._remember_intents(work, writes)
-        after: dict[Side, Found | None] = {}
+        after: dict[Side, FoundRecord | None] = {}
         for side in sorted(SIDES, key=lambda each: writes[each].action == "delete"):
             after[side] = self._write(work, side, writes[side])
         for side in SIDES:
@@ -385,19 +387,19 @@ class TwoWaySync:
             base = known[side] if write.action == "update" else Known()
             known[side] = base.sending(write.values, pair.id)
             if write.action == "update":
-                pair.keep(state=to_remember(known))
+                pair.store(state=to_remember(known))
                 continue
             other = work.sides[other_side(side)].found
             assert other is not None  # noqa: S101 - only what the other side has is created
             record_id = pair.pair.id_of(side)
             chosen = self._records[side].chosen_id(other)
-            pair.keep(state=to_remember(known))
+            pair.store(state=to_remember(known))
             if chosen is None and record_id is not None:
                 pair.drop_id(side)  # it was deleted; the new one gets another id
             elif chosen is not None and record_id is None:
                 _keep_id(pair, side, chosen)
 
-    def _write(self, work: _Work, side: Side, write: Write) -> Found | None:
+    def _write(self, work: _Work, side: Side, write: Write) -> FoundRecord | None:
         records, one = self._records[side], work.sides[side]
         match write.action:
             case "create":
@@ -416,7 +418,7 @@ class TwoWaySync:
             case "leave":
                 return one.found
 
-    def _remember(self, work: _Work, after: Mapping[Side, Found | None]) -> None:
+    def _remember(self, work: _Work, after: Mapping[Side, FoundRecord | None]) -> None:
         pair = work.pair
         left, right = after["left"], after["right"]
         is_deleted = left is None and right is None
@@ -438,7 +440,7 @@ class TwoWaySync:
             state,
             is_deleted,
         ):
-            pair.keep(left=left_id, right=right_id, state=state, is_deleted=is_deleted)
+            pair.store(left=left_id, right=right_id, state=state, is_deleted=is_deleted)
 
 
 def _is_as_remembered(pair: Pair | None, side: Side, record_id: str, snapshot: Snapshot) -> bool:
@@ -459,24 +461,24 @@ def _unseen_of(pair: Pair, seen: Mapping[Side, Collection[str]]) -> tuple[Side, 
     return "left", None
 
 
-def _one_side(found: Found | None, owner: HeldPair, known: Known) -> _OneSide:
+def _one_side(found: FoundRecord | None, owner: LeasedPair, known: Known) -> _OneSide:
     seen = look(_snapshot_of(found), known, owner.id)
     return _OneSide(found, owner, known, seen)
 
 
-def _snapshot_of(found: Found | None) -> Snapshot | None:
+def _snapshot_of(found: FoundRecord | None) -> Snapshot | None:
     return None if found is None else found.snapshot
 
 
-def _id_of(found: Found | None) -> str | None:
+def _id_of(found: FoundRecord | None) -> str | None:
     return None if found is None else found.id
 
 
-def _keep_id(pair: HeldPair, side: Side, record_id: str) -> None:
+def _keep_id(pair: LeasedPair, side: Side, record_id: str) -> None:
     if side == "left":
-        pair.keep(left=record_id)
+        pair.store(left=record_id)
     else:
-        pair.keep(right=record_id)
+        pair.store(right=record_id)
 
 
 def _look_again(operation: str, record_id: str) -> PairedOtherwiseError:

@@ -39,7 +39,7 @@ class Setup:
     client: httpx.AsyncClient
     engine: Engine
     log: io.BytesIO
-    rung: list[str] = field(default_factory=list)
+    notified: list[str] = field(default_factory=list)
     confirmed: list[str] = field(default_factory=list)
 
     def rows(self, columns: str = "event, status") -> list[tuple[Any, ...]]:
@@ -107,12 +107,12 @@ async def start(tmp_path: Path, engine: Engine) -> AsyncIterator[Callable[..., A
         ) -> Setup:
             file = tmp_path / "integration.yaml"
             file.write_text(yaml.safe_dump({"integration": "shop", "endpoints": endpoints}))
-            rung: list[str] = []
+            notified: list[str] = []
             confirmed: list[str] = []
             log = io.BytesIO()
 
-            async def post_doorbell(integration: str) -> None:
-                rung.append(integration)
+            async def post_event(integration: str) -> None:
+                notified.append(integration)
 
             async def confirm(url: str) -> bool:
                 confirmed.append(url)
@@ -123,7 +123,7 @@ async def start(tmp_path: Path, engine: Engine) -> AsyncIterator[Callable[..., A
                     read_declarations([file]), environment, fetch_certificate=fetch_certificate
                 ),
                 writer=InboxWriter(engine, busy_timeout_s=0.05),
-                post_doorbell=post_doorbell,
+                post_event=post_event,
                 count_runs=lambda _integration: 0,
                 forwarding=forwarding or Forwarding(),
                 access_log=AccessLog(log),
@@ -134,7 +134,7 @@ async def start(tmp_path: Path, engine: Engine) -> AsyncIterator[Callable[..., A
             transport = httpx.ASGITransport(app, client=("203.0.113.7", 1234))
             client = httpx.AsyncClient(transport=transport, base_url="https://hooks.example")
             await stack.enter_async_context(client)
-            return Setup(app, client, engine, log, rung, confirmed)
+            return Setup(app, client, engine, log, notified, confirmed)
 
         yield start_gateway
 

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from sqlalchemy import event as sqlalchemy_event
 from twilio.request_validator import RequestValidator
 
-from deployments.services.gateway.answering import answer_reply
 from deployments.services.gateway.forwarding import Forwarding
-from deployments.services.gateway.receiving import Limits
-from tasks.core.intake.inbox.answer import Answer
+from deployments.services.gateway.receiver import Limits
+from deployments.services.gateway.request_reply import answer_reply
+from tasks.core.intake.inbox.reply import Reply
 
 BODY = b'{"ref": "refs/heads/main"}'
 SNS = json.loads(
@@ -150,7 +150,7 @@ async def test_a_caller_that_leaves_in_the_middle_is_let_go(start, github):
 
 
 async def test_a_malformed_body_of_the_right_sender_is_kept_aside(start, github, sign):
-    """400, and the delivery is parked with the reason; nobody is rung for."""
+    """400, and the delivery is dead-lettered with the reason; nobody is rung for."""
     gateway = await start({"github": github, "open": {**OPEN, "is_batch": True}})
     for _ in range(2):
         answer = await gateway.client.post("/github", content=b"{", headers=sign(b"{"))
@@ -158,10 +158,10 @@ async def test_a_malformed_body_of_the_right_sender_is_kept_aside(start, github,
     deep = b"[" * 900 + b"]" * 900
     assert (await gateway.client.post("/open", content=deep)).status_code == 400
     assert gateway.rows("status, reason, body") == [
-        ("parked", "the body is not JSON", b"{"),
-        ("parked", "the JSON is nested too deeply", deep),
+        ("dead_letter", "the body is not JSON", b"{"),
+        ("dead_letter", "the JSON is nested too deeply", deep),
     ]
-    assert gateway.rung == []
+    assert gateway.notified == []
 
 
 async def test_events_that_are_not_wanted_are_kept_as_ignored(start, github, sign):
@@ -173,7 +173,7 @@ async def test_events_that_are_not_wanted_are_kept_as_ignored(start, github, sig
     assert gateway.rows("event, status, reason") == [
         ("star", "ignored", "the endpoint takes no star events")
     ]
-    assert gateway.rung == []
+    assert gateway.notified == []
     assert [(line["outcome"], line["reason"]) for line in gateway.lines()] == [
         ("ignored", "star")
     ] * 2
@@ -187,7 +187,7 @@ async def test_of_a_batch_what_is_not_wanted_is_kept_as_ignored(start):
     for _ in range(2):
         assert (await gateway.client.post("/open", json=batch)).status_code == 202
     assert gateway.rows() == [("seen", "ignored"), ("created", "received")]
-    assert gateway.rung == ["shop"]
+    assert gateway.notified == ["shop"]
     assert [line["outcome"] for line in gateway.lines()] == ["accepted", "duplicate"]
 
 
@@ -579,7 +579,7 @@ async def test_a_204_says_nothing_of_a_length(start):
     answer = await gateway.client.post("/open", content=b"{}")
     assert (answer.status_code, answer.content) == (204, b"")
     assert "content-length" not in answer.headers
-    assert [name for name, _ in answer_reply(Answer(204)).start["headers"]] == []
+    assert [name for name, _ in answer_reply(Reply(204)).start["headers"]] == []
 
 
 async def test_the_doorbell_is_rung_for_what_is_new(start, github, sign):
@@ -587,10 +587,10 @@ async def test_the_doorbell_is_rung_for_what_is_new(start, github, sign):
     gateway = await start({"github": github})
     await gateway.client.post("/github", content=BODY, headers=sign(BODY))
     for _ in range(100):
-        if gateway.rung:
+        if gateway.notified:
             break
         await asyncio.sleep(0.01)
-    assert gateway.rung == ["shop"]
+    assert gateway.notified == ["shop"]
 
 
 async def test_health_and_metrics_are_served(start, github, sign):

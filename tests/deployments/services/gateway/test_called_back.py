@@ -8,9 +8,9 @@ from contextlib import suppress
 
 import pytest
 
-from deployments.services.gateway.answering import Answering
-from tasks.core.intake.inbox.answer import Answer
-from tasks.core.intake.inbox.rows import Claimer
+from deployments.services.gateway.request_reply import RequestReply
+from tasks.core.intake.inbox.reply import Reply
+from tasks.core.intake.inbox.rows import LeaseOwner
 from tasks.core.intake.inbox.settlement import Settlement
 from tasks.core.intake.inbox.store import Inbox
 
@@ -44,15 +44,15 @@ async def quotes(start, engine, name_server):
     callback = {"header": "X-Callback-Url", "signed_by": "callback-signature/shop"}
     waits = {"deadline_s": 0.05, "max_waiting_per_caller": 10, "callback": callback}
     endpoints = {
-        "quotes": {"path": "/quotes", "scheme": "none", "synchronous": waits},
+        "quotes": {"path": "/quotes", "scheme": "none", "request_reply": waits},
         "patient": {
             "path": "/patient",
             "scheme": "none",
-            "synchronous": waits | {"deadline_s": 60},
+            "request_reply": waits | {"deadline_s": 60},
         },
     }
-    answering = Answering(engine, resolve=name_server.resolve)
-    return await start(endpoints, answering=answering)
+    request_reply = RequestReply(engine, resolve=name_server.resolve)
+    return await start(endpoints, request_reply=request_reply)
 
 
 async def until(condition):
@@ -97,15 +97,15 @@ async def test_whoever_asks_again_and_does_not_wait_is_called_back(quotes, engin
     name_server.answers.set()
     headers = CALLED_BACK | {"Idempotency-Key": "k"}
     first = asyncio.create_task(quotes.client.post("/patient", json=1, headers=headers))
-    await until(lambda: quotes.rows() and quotes.app._answering.waiters._waiting)
+    await until(lambda: quotes.rows() and quotes.app._request_reply.waiters._waiting)
     first.cancel()
     with suppress(asyncio.CancelledError):
         await first
     again = await quotes.client.post("/patient", json=1, headers=headers | AT_ONCE)
     assert again.status_code == 202
     inbox = Inbox(engine)
-    [delivery] = inbox.claim("shop", Claimer("run"), limit=9)
-    inbox.settle([Settlement(delivery, "done", answer=Answer.json(1))])
-    [callback] = inbox.claim("callbacks", Claimer("run"), limit=9)
+    [delivery] = inbox.lease("shop", LeaseOwner("run"), limit=9)
+    inbox.settle([Settlement(delivery, "done", answer=Reply.json(1))])
+    [callback] = inbox.lease("callbacks", LeaseOwner("run"), limit=9)
     assert callback.json()["request"] in again.headers["location"]
     inbox.close()

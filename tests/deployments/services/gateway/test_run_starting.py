@@ -5,12 +5,12 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from deployments.services.gateway.run_starting import PrefectRuns, answering_deployments
-from sandbox.systems.scripted_api import Reply
+from deployments.services.gateway.run_starting import PrefectRuns, replying_deployments
+from sandbox.systems.scripted_api import ScriptedReply
 from tasks.core.registry.declarations import read_declarations
 
-FOUND = Reply([{"id": "d-1", "paused": False}])
-NO_CONTENT = Reply(b"", status=204)
+FOUND = ScriptedReply([{"id": "d-1", "paused": False}])
+NO_CONTENT = ScriptedReply(b"", status=204)
 
 
 @pytest.fixture
@@ -27,7 +27,9 @@ def asked(scripted_api):
 
 async def test_a_run_is_started_and_no_event_sent(prefect, scripted_api):
     """The deployment is looked up once, by its name; a run that has begun is no obstacle."""
-    scripted_api.answer(FOUND, Reply(status=201), Reply(0), Reply(status=201))
+    scripted_api.answer(
+        FOUND, ScriptedReply(status=201), ScriptedReply(0), ScriptedReply(status=201)
+    )
     await prefect.post("quotes")
     await prefect.post("quotes")
     start = "deployments/d-1/create_flow_run"
@@ -37,7 +39,7 @@ async def test_a_run_is_started_and_no_event_sent(prefect, scripted_api):
 
 async def test_no_second_run_is_started_beside_one_that_has_not_begun(prefect, scripted_api):
     """When workers are behind, ringing again does not put them further behind."""
-    scripted_api.answer(FOUND, Reply(status=201), Reply(1))
+    scripted_api.answer(FOUND, ScriptedReply(status=201), ScriptedReply(1))
     await prefect.post("quotes")
     await prefect.post("quotes")
     assert asked(scripted_api)[2:] == ["flow_runs/count"]
@@ -53,13 +55,13 @@ async def test_other_integrations_get_their_event(prefect, scripted_api):
 @pytest.mark.parametrize(
     "replies",
     [
-        [Reply([])],
-        [Reply([{"id": "d-1"}, {"id": "d-2"}])],
-        [Reply([{"id": "d-1", "paused": True}])],
-        [Reply(status=500)],
-        [Reply("nonsense")],
-        [FOUND, Reply(status=404)],
-        [FOUND, Reply(status=409)],
+        [ScriptedReply([])],
+        [ScriptedReply([{"id": "d-1"}, {"id": "d-2"}])],
+        [ScriptedReply([{"id": "d-1", "paused": True}])],
+        [ScriptedReply(status=500)],
+        [ScriptedReply("nonsense")],
+        [FOUND, ScriptedReply(status=404)],
+        [FOUND, ScriptedReply(status=409)],
     ],
     ids=["none", "two", "paused", "broken", "nonsense", "gone", "refused"],
 )
@@ -72,15 +74,17 @@ async def test_when_no_run_can_be_started_the_event_is_sent(prefect, scripted_ap
 
 async def test_a_deployment_that_was_made_anew_is_found(prefect, scripted_api):
     """An id that is gone is looked up again."""
-    scripted_api.answer(FOUND, Reply(status=404), NO_CONTENT, FOUND, Reply(status=201))
+    scripted_api.answer(
+        FOUND, ScriptedReply(status=404), NO_CONTENT, FOUND, ScriptedReply(status=201)
+    )
     await prefect.post("quotes")
     await prefect.post("quotes")
     assert asked(scripted_api)[3:] == ["deployments/filter", "deployments/d-1/create_flow_run"]
 
 
 async def test_while_prefect_is_down_the_doorbell_tries_on(prefect, scripted_api):
-    """The error reaches the doorbell, which rings again."""
-    scripted_api.answer(Reply(closes=True), Reply(closes=True))
+    """The error reaches the notifier, which rings again."""
+    scripted_api.answer(ScriptedReply(closes=True), ScriptedReply(closes=True))
     with pytest.raises(httpx.HTTPError):
         await prefect.post("quotes")
 
@@ -97,7 +101,7 @@ endpoints:
     secrets: {stored: quotes}
     feeds: price-quote
     queue: shop_quotes
-    synchronous: {}
+    request_reply: {}
   events: {path: /events, scheme: github, secrets: {env: [X]}, feeds: shop-events}
 """)
-    assert answering_deployments(read_declarations([file])) == {"shop_quotes": "price-quote"}
+    assert replying_deployments(read_declarations([file])) == {"shop_quotes": "price-quote"}

@@ -20,14 +20,14 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.engine import make_url
 
-from deployments.services.gateway.answering import Answering
-from deployments.services.gateway.doorbell import Doorbell, PrefectEvents
 from deployments.services.gateway.metrics import Metrics
-from deployments.services.gateway.renewal import Renewal
-from deployments.services.gateway.waiting import Waiters
+from deployments.services.gateway.notifier import Notifier, PrefectEvents
+from deployments.services.gateway.request_reply import RequestReply
+from deployments.services.gateway.secret_renewal import Renewal
+from deployments.services.gateway.waiters import Waiters
 from sandbox.gateway_process import RunningGateway, running_gateway
 from sandbox.systems.fault_proxy import FaultProxy
-from tasks.core.intake.inbox.drains import Drains
+from tasks.core.intake.inbox.consumer_registry import ConsumerRegistry
 from tasks.core.registry.secrets.store import StoredSecrets
 from tasks.core.state.database import open_database
 
@@ -93,14 +93,14 @@ async def test_who_listens_for_notices_does_not_wait_for_the_database(through_th
 
 async def test_answering_does_not_wait_for_the_database(through_the_line, line):
     """Nobody waits for results to be purged, or for what was asked of a request."""
-    answering = Answering(through_the_line)
-    line.swallow_from = b"synchronous_requests"
-    await answering.start()
+    request_reply = RequestReply(through_the_line)
+    line.swallow_from = b"awaited_requests"
+    await request_reply.start()
     while not line.swallow:  # noqa: ASYNC110 - it is another thread's
         await asyncio.sleep(0.01)
-    with answering.waiters.waiting_for("a"):
-        await ended(asyncio.create_task(answering.close()))
-    assert answering._purging.cancelled()
+    with request_reply.waiters.waiting_for("a"):
+        await ended(asyncio.create_task(request_reply.close()))
+    assert request_reply._purging.cancelled()
 
 
 async def test_secrets_are_not_waited_for(through_the_line, line):
@@ -120,13 +120,13 @@ async def test_secrets_are_not_waited_for(through_the_line, line):
 async def test_nobody_waits_for_the_doorbell(through_the_line, line, silent, who):
     """Neither while it asks for runs nor while it rings."""
     prefect = PrefectEvents({"PREFECT_API_URL": f"{silent}/api"})
-    count = Drains(through_the_line).at_work
-    doorbell = Doorbell(prefect.post, count, Metrics())
+    count = ConsumerRegistry(through_the_line).at_work
+    notifier = Notifier(prefect.post, count, Metrics())
     line.swallow = who == "the database"
-    doorbell.ring("shop")
+    notifier.notify("shop")
     await asyncio.sleep(0.1)
-    [task] = [bell.task for bell in doorbell._bells.values()]
-    await ended(asyncio.create_task(doorbell.close(timeout_s=0.1)))
+    [task] = [bell.task for bell in notifier._bells.values()]
+    await ended(asyncio.create_task(notifier.close(timeout_s=0.1)))
     assert task.cancelled()
     await ended(asyncio.create_task(prefect.close()))
 

@@ -16,7 +16,7 @@ import yaml
 from sqlalchemy import Engine, text
 
 from deployments.services.listeners.declarations import read_declarations
-from deployments.services.listeners.listening import Pace
+from deployments.services.listeners.listener import Pace
 from deployments.services.listeners.service import Listeners
 from sandbox.systems import fault_proxy, imap_server, kafka_cluster, s3_server
 from sandbox.systems.message_brokers import (
@@ -217,13 +217,13 @@ def listening(declare: Declare, inbox: InboxView) -> Callable[..., Any]:
         *,
         engine: Engine | None = None,
         crash: bool = False,
-        rung: list[str] | None = None,
+        notified: list[str] | None = None,
         pace: Pace = FAST,
     ) -> AsyncIterator[Listeners]:
         listeners = Listeners(
             engine or inbox.engine,
             declare(orders=fields),
-            ring=lambda integration: None if rung is None else rung.append(integration),
+            notify=lambda integration: None if notified is None else notified.append(integration),
             pace=pace,
         )
         until = asyncio.Event()

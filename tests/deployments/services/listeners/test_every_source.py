@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import make_url
 
 from sandbox.systems import fault_proxy
-from tasks.core.intake.inbox.operations import InboxOperations, Selection
+from tasks.core.intake.inbox.operations import DeliveryFilter, InboxOperations
 from tasks.core.state.database import open_database
 
 KINDS = ("rabbitmq", "nats", "redis", "mqtt", "kafka", "sqs", "imap")
@@ -46,15 +46,15 @@ async def test_what_is_published_is_in_the_inbox_once_and_gone_from_the_source(
     """Every message becomes one delivery, and a second listener finds none of them left."""
     sent = orders(count_for(broker, 300))
     await broker.publish(sent)
-    rung = []
-    async with listening(direct(broker), rung=rung):
+    notified = []
+    async with listening(direct(broker), notified=notified):
         await eventually(inbox.count, len(sent))
     async with listening(direct(broker)) as again:
         await eventually(lambda: again.statuses[0].state, "listening")
         await asyncio.sleep(0.3)
         assert again.statuses[0].counts == {}
     assert seen(inbox, broker) == sorted(sent)
-    assert set(rung) == {"stream_intake"}
+    assert set(notified) == {"stream_intake"}
 
 
 @pytest.mark.parametrize("broker", ["imap"], indirect=True)
@@ -125,7 +125,7 @@ async def test_a_cut_connection_loses_nothing(broker, listening, inbox, eventual
 async def test_messages_nobody_can_read_are_parked_with_their_bytes(
     broker, listening, inbox, eventually
 ):
-    """A message that is no JSON, or too large, is kept as parked; those behind it go on."""
+    """A message that is no JSON, or too large, is kept as dead-lettered; those behind it go on."""
     good = json.dumps({"id": "good"}).encode()
     large = json.dumps({"id": "large", "note": "x" * 5000}).encode()
     sent = [large, good] if broker.kind == "imap" else [b"no json {", large, good]
@@ -133,8 +133,8 @@ async def test_messages_nobody_can_read_are_parked_with_their_bytes(
     async with listening({**direct(broker), "max_body_bytes": 3000}):
         await eventually(inbox.count, len(sent))
     rows = inbox.rows()
-    assert sorted(row.status for row in rows) == ["parked"] * (len(sent) - 1) + ["received"]
-    reasons = " ".join(row.reason for row in rows if row.status == "parked")
+    assert sorted(row.status for row in rows) == ["dead_letter"] * (len(sent) - 1) + ["received"]
+    reasons = " ".join(row.reason for row in rows if row.status == "dead_letter")
     assert "more than the 3000 allowed" in reasons
     if broker.kind != "imap":
         assert "not JSON" in reasons
@@ -167,7 +167,7 @@ async def test_while_the_database_is_away_nothing_is_lost_and_nothing_more_is_ta
         )
         beside = open_database(postgresql_url)
         view = InboxOperations(beside)
-        mine = Selection(endpoint="orders")
+        mine = DeliveryFilter(endpoint="orders")
 
         def stored():
             return len(view.select(mine))

@@ -18,7 +18,7 @@ import yaml
 from sqlalchemy import make_url
 
 from sandbox.systems import fault_proxy
-from tasks.core.intake.inbox.operations import InboxOperations, Selection
+from tasks.core.intake.inbox.operations import DeliveryFilter, InboxOperations
 from tasks.core.state.database import open_database
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -69,7 +69,7 @@ async def test_a_process_that_starts_before_its_database_waits_for_it(
     await broker.publish([b'{"id": 1}'])
     url = make_url(postgresql_url)
     engine = open_database(postgresql_url)
-    stored = Selection(endpoint="orders", integration="test")
+    stored = DeliveryFilter(endpoint="orders", integration="test")
     before = len(InboxOperations(engine).select(stored))
     with fault_proxy.start(("127.0.0.1", url.port or 5432)) as proxy:
         proxy.refuse = True
@@ -107,10 +107,10 @@ async def test_a_stopped_process_has_stored_and_acknowledged_what_it_took(broker
     process = start({"orders": broker.declaration(*broker.address)}, database_url, port=port)
     sent = [json.dumps({"id": n}).encode() for n in range(3000)]
     await broker.publish(sent)
-    eventually(lambda: InboxOperations(engine).select(Selection(limit=1)))
+    eventually(lambda: InboxOperations(engine).select(DeliveryFilter(limit=1)))
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
-    stored = len(InboxOperations(engine).select(Selection(limit=10_000)))
+    stored = len(InboxOperations(engine).select(DeliveryFilter(limit=10_000)))
     connection = await broker.connect()
     channel = await connection.channel()
     left = (await channel.declare_queue(broker.name, passive=True)).declaration_result
@@ -166,7 +166,7 @@ async def test_a_process_whose_brokers_are_all_silent_stops_and_loses_nothing(
     engine = open_database(database_url)
 
     def stored():
-        found = InboxOperations(engine).select(Selection(limit=10_000))
+        found = InboxOperations(engine).select(DeliveryFilter(limit=10_000))
         return Counter(each.endpoint for each in found)
 
     process = start(sources, database_url)
@@ -208,7 +208,7 @@ async def test_a_process_whose_database_fell_silent_stops_and_loses_nothing(
     """What is on its way to the database then is not acknowledged, and the next one stores it."""
     url = make_url(postgresql_url)
     engine = open_database(postgresql_url)
-    stored = Selection(endpoint="orders", integration="test")
+    stored = DeliveryFilter(endpoint="orders", integration="test")
     before = len(InboxOperations(engine).select(stored))
     sources = {"orders": broker.declaration(*broker.address)}
     with fault_proxy.start(("127.0.0.1", url.port or 5432)) as proxy:

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from deployments.services.listeners.listening import Pace
+from deployments.services.listeners.listener import Pace
 from tasks.core.sync.record_import.queue_messages import take_waiting
 
 KINDS = ("rabbitmq", "nats", "redis", "mqtt", "kafka", "sqs", "imap")
@@ -72,11 +72,13 @@ async def test_a_queue_import_is_cancelled_while_its_queue_is_silent(
         importing.set()
         await asyncio.Event().wait()
 
-    async def park(_message, _reason):
+    async def dead_letter(_message, _reason):
         raise AssertionError("there is no bad one")
 
     source = declared.declaration.make_source("orders")
-    running = asyncio.create_task(take_waiting(source, sink, park, limit=10, hold_every_s=0.1))
+    running = asyncio.create_task(
+        take_waiting(source, sink, dead_letter, limit=10, hold_every_s=0.1)
+    )
     await importing.wait()
     running.cancel()
     await asyncio.wait({running}, timeout=60)

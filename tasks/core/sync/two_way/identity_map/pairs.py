@@ -79,7 +79,7 @@ class IdentityMap:
             return self._rows.page(connection, after, limit)
 
     @contextmanager
-    def hold(self, *, left: str | None = None, right: str | None = None) -> Iterator[HeldPair]:
+    def lease(self, *, left: str | None = None, right: str | None = None) -> Iterator[LeasedPair]:
         """Hold the pair of a record until the block ends; a new one if it has none yet.
 
         A new pair of which nothing was kept when the block ends is forgotten.
@@ -98,31 +98,31 @@ class IdentityMap:
             pair, token = self._rows.take(
                 connection, side, str(left if left is not None else right)
             )
-        with self._letting_go(HeldPair(self._engine, self._rows, pair, token)) as held:
-            yield held
+        with self._releasing(LeasedPair(self._engine, self._rows, pair, token)) as leased:
+            yield leased
 
     @contextmanager
-    def hold_pair(self, pair_id: str) -> Iterator[HeldPair | None]:
-        """As `hold`, by the pair's own id; None if there is no such pair."""
+    def lease_pair(self, pair_id: str) -> Iterator[LeasedPair | None]:
+        """As `lease`, by the pair's own id; None if there is no such pair."""
         with writing(self._engine) as connection:
             taken = self._rows.take_pair(connection, pair_id)
         if taken is None:
             yield None
             return
-        with self._letting_go(HeldPair(self._engine, self._rows, *taken)) as held:
-            yield held
+        with self._releasing(LeasedPair(self._engine, self._rows, *taken)) as leased:
+            yield leased
 
     @contextmanager
-    def _letting_go(self, held: HeldPair) -> Iterator[HeldPair]:
+    def _releasing(self, leased: LeasedPair) -> Iterator[LeasedPair]:
         try:
-            yield held
+            yield leased
         finally:
             with writing(self._engine) as connection:
-                self._rows.let_go(connection, held.id, held.token)
+                self._rows.release(connection, leased.id, leased.token)
 
 
-class HeldPair:
-    """A pair that is ours until the block of `IdentityMap.hold` ends.
+class LeasedPair:
+    """A pair that is ours until the block of `IdentityMap.lease` ends.
 
     Every change raises LeaseLostError if the lease ran out and another process took the pair; it
     extends the lease.
@@ -158,7 +158,7 @@ class HeldPair:
         """What the integration keeps with it."""
         return self.pair.state
 
-    def keep(
+    def store(
         self,
         *,
         left: str | None = None,
@@ -192,7 +192,7 @@ class HeldPair:
 
     def absorb(
         self,
-        other: HeldPair,
+        other: LeasedPair,
         *,
         left: str | None = None,
         right: str | None = None,
@@ -206,10 +206,10 @@ class HeldPair:
 
         Args:
             other: Held, too; its state is lost.
-            left: As in `keep`, like the rest.
-            right: As in `keep`.
-            state: As in `keep`.
-            is_deleted: As in `keep`.
+            left: As in `store`, like the rest.
+            right: As in `store`.
+            state: As in `store`.
+            is_deleted: As in `store`.
         """
         with self._changing() as connection:
             self._rows.check(connection, other.id, other.token)

@@ -145,11 +145,11 @@ class PairRows:
                 record=pair_id,
             )
         token = row.token + 1
-        holding = {"token": token, "lease_until_at": now + self._lease}
-        connection.execute(update(PAIRS).where(PAIRS.c.id == pair_id).values(holding))
+        leasing = {"token": token, "lease_until_at": now + self._lease}
+        connection.execute(update(PAIRS).where(PAIRS.c.id == pair_id).values(leasing))
         return self.read(connection, [pair_id])[0], token
 
-    def let_go(self, connection: Connection, pair_id: str, token: int) -> None:
+    def release(self, connection: Connection, pair_id: str, token: int) -> None:
         """End the hold; forget the pair if nothing was ever kept of it."""
         mine = (PAIRS.c.id == pair_id) & (PAIRS.c.token == token)
         connection.execute(delete(PAIRS).where(mine, PAIRS.c.updated_at.is_(None)))

@@ -19,7 +19,7 @@ from blocks.errors import (
     UpstreamFailedError,
 )
 from sandbox.systems import google_drive_api, scripted_api
-from sandbox.systems.scripted_api import Reply
+from sandbox.systems.scripted_api import ScriptedReply
 from tasks.core.connectors.folders.google_drive import DriveFiles
 
 LARGE = hashlib.shake_256(b"drive").digest(20_000_001)
@@ -214,7 +214,7 @@ def test_a_token_endpoint_that_is_broken_may_pass(open_drive, drive, monkeypatch
     monkeypatch.setattr(_exponential_backoff, "time", SimpleNamespace(sleep=lambda _s: None))
     key = json.loads(drive.key("authorized_user"))
     with scripted_api.start() as broken:
-        broken.answer(*[Reply({"error": "internal_failure"}, status=503)] * 3)
+        broken.answer(*[ScriptedReply({"error": "internal_failure"}, status=503)] * 3)
         folder = open_drive(credentials=json.dumps({**key, "token_uri": f"{broken.url}/token"}))
         with pytest.raises(UpstreamFailedError, match="token endpoint"):
             folder.stat("a")

@@ -235,7 +235,7 @@ def test_the_prefix_is_where_paths_start(s3_folder, s3_server):
 
 
 @dataclass
-class Answering:
+class RequestReply:
     """A service that gives one answer to everything."""
 
     status: int = 200
@@ -246,8 +246,8 @@ class Answering:
 
 
 @contextmanager
-def answering(**answer) -> Iterator[Answering]:
-    service = Answering(**answer)
+def answering(**answer) -> Iterator[RequestReply]:
+    service = RequestReply(**answer)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"  # else boto3 waits a second for "100 Continue"

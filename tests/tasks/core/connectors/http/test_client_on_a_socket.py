@@ -18,7 +18,7 @@ from blocks.errors import (
     UpstreamBusyError,
     UpstreamFailedError,
 )
-from sandbox.systems.scripted_api import Reply
+from sandbox.systems.scripted_api import ScriptedReply
 from tasks.core.connectors.http.auth import OAuth2
 from tasks.core.connectors.http.client import ApiClient, ApiLimits
 from tasks.core.connectors.http.errors import OutcomeUnknownError
@@ -30,10 +30,10 @@ ONCE = RetryPolicy(max_attempts=1)
 def test_failures_that_pass_end_well(scripted_api, client_of, fake_time):
     """After 500, a rate limit and a cut answer, the fourth attempt brings the data."""
     scripted_api.answer(
-        Reply(status=500),
-        Reply(status=429, headers={"Retry-After": "11"}),
-        Reply({"a": 1}, sent_bytes=3),
-        Reply({"a": 1}),
+        ScriptedReply(status=500),
+        ScriptedReply(status=429, headers={"Retry-After": "11"}),
+        ScriptedReply({"a": 1}, sent_bytes=3),
+        ScriptedReply({"a": 1}),
     )
     assert client_of(scripted_api.url).call("GET", "/orders").json() == {"a": 1}
     assert len(scripted_api.requests) == 4
@@ -46,7 +46,7 @@ def test_retry_after_may_be_a_date(scripted_api, client_of, fake_time):
         "Date": "Sat, 31 Jan 2026 13:00:00 GMT",
         "Retry-After": "Sat, 31 Jan 2026 13:00:25 GMT",
     }
-    scripted_api.answer(Reply(status=503, headers=headers), Reply())
+    scripted_api.answer(ScriptedReply(status=503, headers=headers), ScriptedReply())
     client_of(scripted_api.url).call("GET", "/orders")
     assert fake_time.waits == [25]
 
@@ -54,7 +54,11 @@ def test_retry_after_may_be_a_date(scripted_api, client_of, fake_time):
 @pytest.mark.parametrize("how", ["cut in the body", "closed before the answer"])
 def test_cut_connection_is_unreachable(scripted_api, client_of, how):
     """A connection that breaks off is a transient failure; nothing of the answer is used."""
-    cut = Reply({"a": 1}, sent_bytes=3) if how == "cut in the body" else Reply(closes=True)
+    cut = (
+        ScriptedReply({"a": 1}, sent_bytes=3)
+        if how == "cut in the body"
+        else ScriptedReply(closes=True)
+    )
     scripted_api.answer(cut)
     with pytest.raises(UnreachableError, match="cut in the middle"):
         client_of(scripted_api.url, retries=ONCE).call("GET", "/orders")
@@ -62,7 +66,7 @@ def test_cut_connection_is_unreachable(scripted_api, client_of, how):
 
 def test_cut_post_is_not_sent_twice(scripted_api, client_of):
     """A POST without key whose answer was cut reaches the server exactly once."""
-    scripted_api.answer(Reply(sent_bytes=1))
+    scripted_api.answer(ScriptedReply(sent_bytes=1))
     with pytest.raises(OutcomeUnknownError):
         client_of(scripted_api.url).call("POST", "/orders", json={"a": 1})
     assert len(scripted_api.requests) == 1
@@ -70,7 +74,7 @@ def test_cut_post_is_not_sent_twice(scripted_api, client_of):
 
 def test_cut_post_with_key_is_sent_again(scripted_api, client_of):
     """A POST with key is sent again, identical."""
-    scripted_api.answer(Reply(sent_bytes=1), Reply())
+    scripted_api.answer(ScriptedReply(sent_bytes=1), ScriptedReply())
     client_of(scripted_api.url).call("POST", "/orders", json={"a": 1}, idempotency_key="k")
     first, second = scripted_api.requests
     assert (first.body, first.headers) == (second.body, second.headers)
@@ -79,7 +83,7 @@ def test_cut_post_with_key_is_sent_again(scripted_api, client_of):
 
 def test_silent_server_is_given_up(scripted_api):
     """A server that takes the request and says nothing runs into the read time-out."""
-    scripted_api.answer(Reply(silent=True))
+    scripted_api.answer(ScriptedReply(silent=True))
     with httpx.Client(base_url=scripted_api.url, timeout=httpx.Timeout(5, read=0.05)) as http:
         client = ApiClient(http, system=scripted_api.url, retries=ONCE)
         with pytest.raises(UnreachableError, match="fell silent for longer than read_timeout_s"):
@@ -113,9 +117,11 @@ def test_size_limit_counts_what_is_kept(scripted_api, client_of, compressed):
     """An answer above the limit is refused, a compressed one by its size when unpacked."""
     body = b"x" * 100_000
     if compressed:
-        scripted_api.answer(Reply(gzip.compress(body), headers={"Content-Encoding": "gzip"}))
+        scripted_api.answer(
+            ScriptedReply(gzip.compress(body), headers={"Content-Encoding": "gzip"})
+        )
     else:
-        scripted_api.answer(Reply(body))
+        scripted_api.answer(ScriptedReply(body))
     client = client_of(scripted_api.url, limits=ApiLimits(max_response_bytes=50_000))
     with pytest.raises(BadPayloadError, match="larger than max_response_bytes"):
         client.call("GET", "/orders")
@@ -123,7 +129,7 @@ def test_size_limit_counts_what_is_kept(scripted_api, client_of, compressed):
 
 def test_client_goes_on_after_a_refused_answer(scripted_api, client_of):
     """An answer that was not read to its end does not spoil the next one."""
-    scripted_api.answer(Reply(b"x" * 100_000), Reply({"a": 1}))
+    scripted_api.answer(ScriptedReply(b"x" * 100_000), ScriptedReply({"a": 1}))
     client = client_of(scripted_api.url, limits=ApiLimits(max_response_bytes=50_000))
     with pytest.raises(BadPayloadError):
         client.call("GET", "/orders")
@@ -133,12 +139,12 @@ def test_client_goes_on_after_a_refused_answer(scripted_api, client_of):
 def test_large_answer_arrives_whole(scripted_api, client_of):
     """A compressed megabyte arrives as it was."""
     body = bytes(range(256)) * 4096
-    scripted_api.answer(Reply(gzip.compress(body), headers={"Content-Encoding": "gzip"}))
+    scripted_api.answer(ScriptedReply(gzip.compress(body), headers={"Content-Encoding": "gzip"}))
     assert client_of(scripted_api.url).call("GET", "/orders").content == body
 
 
 def token_reply(token, **more):
-    return Reply({"access_token": token, "token_type": "Bearer", **more})
+    return ScriptedReply({"access_token": token, "token_type": "Bearer", **more})
 
 
 def oauth_client(scripted_api, client_of, fake_time, **options):
@@ -154,7 +160,7 @@ def oauth_client(scripted_api, client_of, fake_time, **options):
 
 def test_token_is_fetched_once_and_sent(scripted_api, client_of, fake_time):
     """The first call fetches a token, the second one uses it again."""
-    scripted_api.answer(token_reply("t1", expires_in=3600), Reply(), Reply())
+    scripted_api.answer(token_reply("t1", expires_in=3600), ScriptedReply(), ScriptedReply())
     client = oauth_client(scripted_api, client_of, fake_time)
     client.call("GET", "/orders")
     client.call("GET", "/orders")
@@ -167,7 +173,7 @@ def test_token_is_fetched_once_and_sent(scripted_api, client_of, fake_time):
 
 def test_other_credentials_stay_away_from_the_token_endpoint(scripted_api, fake_time):
     """With OAuth 2 whatever else the client would add is left out, everywhere."""
-    scripted_api.answer(token_reply("t1"), Reply())
+    scripted_api.answer(token_reply("t1"), ScriptedReply())
     oauth = OAuth2(f"{scripted_api.url}/token", client_id="us", client_secret="s3cret")
     with httpx.Client(base_url=scripted_api.url, auth=("bob", "pw")) as http:
         ApiClient(http, system="x", oauth=oauth).call("GET", "/orders")
@@ -178,7 +184,9 @@ def test_other_credentials_stay_away_from_the_token_endpoint(scripted_api, fake_
 
 def test_expired_token_is_renewed_before_the_call(scripted_api, client_of, fake_time):
     """No call is made with a token that is about to expire."""
-    scripted_api.answer(token_reply("t1", expires_in=60), Reply(), token_reply("t2"), Reply())
+    scripted_api.answer(
+        token_reply("t1", expires_in=60), ScriptedReply(), token_reply("t2"), ScriptedReply()
+    )
     client = oauth_client(scripted_api, client_of, fake_time)
     client.call("GET", "/orders")
     fake_time.sleep(31)
@@ -188,7 +196,9 @@ def test_expired_token_is_renewed_before_the_call(scripted_api, client_of, fake_
 
 def test_refused_token_is_renewed_once(scripted_api, client_of, fake_time):
     """A 401 fetches one new token and sends the same request again, a POST without key too."""
-    scripted_api.answer(token_reply("t1"), Reply(status=401), token_reply("t2"), Reply({"a": 1}))
+    scripted_api.answer(
+        token_reply("t1"), ScriptedReply(status=401), token_reply("t2"), ScriptedReply({"a": 1})
+    )
     client = oauth_client(scripted_api, client_of, fake_time)
     assert client.call("POST", "/orders", json={"b": 2}).json() == {"a": 1}
     assert [request.path for request in scripted_api.requests] == [
@@ -200,7 +210,9 @@ def test_refused_token_is_renewed_once(scripted_api, client_of, fake_time):
 
 def test_second_refusal_ends_the_call(scripted_api, client_of, fake_time):
     """When the new token is refused, too, the credentials are to be mended."""
-    scripted_api.answer(token_reply("t1"), Reply(status=401), token_reply("t2"), Reply(status=401))
+    scripted_api.answer(
+        token_reply("t1"), ScriptedReply(status=401), token_reply("t2"), ScriptedReply(status=401)
+    )
     with pytest.raises(MisconfiguredError, match="refuses the credentials"):
         oauth_client(scripted_api, client_of, fake_time).call("GET", "/orders")
     assert len(scripted_api.requests) == 4
@@ -209,7 +221,7 @@ def test_second_refusal_ends_the_call(scripted_api, client_of, fake_time):
 def test_refused_client_is_ours_to_mend(scripted_api, client_of, fake_time):
     """The token endpoint's error code is told, its description and our secret are not."""
     scripted_api.answer(
-        Reply({"error": "invalid_client", "error_description": "s3cret"}, status=401)
+        ScriptedReply({"error": "invalid_client", "error_description": "s3cret"}, status=401)
     )
     with pytest.raises(MisconfiguredError, match=r"answered 401 \(invalid_client\)") as caught:
         oauth_client(scripted_api, client_of, fake_time).call("GET", "/orders")
@@ -218,14 +230,14 @@ def test_refused_client_is_ours_to_mend(scripted_api, client_of, fake_time):
 
 def test_busy_token_endpoint_is_tried_again(scripted_api, client_of, fake_time):
     """A token endpoint that is busy delays even a POST without key, but does not end it."""
-    scripted_api.answer(Reply(status=503), token_reply("t1"), Reply())
+    scripted_api.answer(ScriptedReply(status=503), token_reply("t1"), ScriptedReply())
     oauth_client(scripted_api, client_of, fake_time).call("POST", "/orders", json={})
     assert [request.path for request in scripted_api.requests] == ["/token", "/token", "/orders"]
 
 
 def test_broken_token_endpoint_is_told_apart(scripted_api, client_of, fake_time):
     """A failure to get a token names that as the operation."""
-    scripted_api.answer(*[Reply(status=500)] * 4)
+    scripted_api.answer(*[ScriptedReply(status=500)] * 4)
     with pytest.raises(UpstreamFailedError, match="fetch token"):
         oauth_client(scripted_api, client_of, fake_time).call("GET", "/orders")
 
@@ -239,8 +251,8 @@ def test_threads_share_one_new_token(scripted_api, client_of, fake_time):
             return token_reply(f"t{sum(r.path == '/token' for r in scripted_api.requests)}")
         if request.headers["authorization"] == "Bearer t1":
             refused.wait(5)
-            return Reply(status=401)
-        return Reply()
+            return ScriptedReply(status=401)
+        return ScriptedReply()
 
     scripted_api.answer(*[answer] * 8)
     client = oauth_client(scripted_api, client_of, fake_time)

@@ -9,8 +9,6 @@ from pydantic import TypeAdapter, ValidationError
 from blocks.errors import BadPayloadError
 from tasks.core.connectors.http.errors import Where
 from tasks.core.connectors.http.pagination import (
-    Answered,
-    Ask,
     BodyCursor,
     HeaderCursor,
     LastRecord,
@@ -18,6 +16,8 @@ from tasks.core.connectors.http.pagination import (
     NextUrl,
     OffsetLimit,
     PageNumber,
+    PageRequest,
+    PageResponse,
     Pagination,
     SinglePage,
 )
@@ -26,7 +26,7 @@ WHERE = Where(system="https://api.example", operation="GET /orders", record=None
 
 
 def page(position=None, *, records=(1, 2), url="https://api.example/v1/orders?a=b", **parts):
-    return Answered(
+    return PageResponse(
         position,
         {"items": list(records), **parts.get("body", {})},
         list(records),
@@ -39,18 +39,22 @@ def page(position=None, *, records=(1, 2), url="https://api.example/v1/orders?a=
 @pytest.mark.parametrize(
     ("style", "position", "ask"),
     [
-        (SinglePage(), None, Ask()),
-        (PageNumber(), None, Ask({"page": 1})),
-        (PageNumber(first_page=0), None, Ask({"page": 0})),
-        (PageNumber(size_param="per_page", page_size=50), 3, Ask({"page": 3, "per_page": 50})),
-        (OffsetLimit(limit=10), None, Ask({"offset": 0, "limit": 10})),
-        (OffsetLimit(limit=10, offset_param="skip"), 20, Ask({"skip": 20, "limit": 10})),
-        (BodyCursor(), None, Ask()),
-        (BodyCursor(cursor_param="after"), "x", Ask({"after": "x"})),
-        (HeaderCursor(cursor_header="X-Next"), "x", Ask({"cursor": "x"})),
-        (LastRecord(), 7, Ask({"starting_after": 7})),
-        (LinkHeader(), "https://api.example/2", Ask(url="https://api.example/2")),
-        (NextUrl(), None, Ask()),
+        (SinglePage(), None, PageRequest()),
+        (PageNumber(), None, PageRequest({"page": 1})),
+        (PageNumber(first_page=0), None, PageRequest({"page": 0})),
+        (
+            PageNumber(size_param="per_page", page_size=50),
+            3,
+            PageRequest({"page": 3, "per_page": 50}),
+        ),
+        (OffsetLimit(limit=10), None, PageRequest({"offset": 0, "limit": 10})),
+        (OffsetLimit(limit=10, offset_param="skip"), 20, PageRequest({"skip": 20, "limit": 10})),
+        (BodyCursor(), None, PageRequest()),
+        (BodyCursor(cursor_param="after"), "x", PageRequest({"after": "x"})),
+        (HeaderCursor(cursor_header="X-Next"), "x", PageRequest({"cursor": "x"})),
+        (LastRecord(), 7, PageRequest({"starting_after": 7})),
+        (LinkHeader(), "https://api.example/2", PageRequest(url="https://api.example/2")),
+        (NextUrl(), None, PageRequest()),
     ],
 )
 def test_pages_are_asked_for(style, position, ask):

@@ -18,7 +18,7 @@ from blocks.errors import (
     TransientError,
     UpstreamRejectedError,
 )
-from sandbox.systems.scripted_api import Reply
+from sandbox.systems.scripted_api import ScriptedReply
 from tasks.core.connectors.http.client import ApiClient
 from tasks.core.connectors.http.pagination import (
     BodyCursor,
@@ -284,7 +284,7 @@ def test_requests_at_once_are_bounded(scripted_api, style):
         response = orders(httpx.Request("GET", url))
         with orders.lock:
             under_way[0] -= 1
-        return Reply(response.content)
+        return ScriptedReply(response.content)
 
     scripted_api.answer(*[answer] * 7)
     with httpx.Client(base_url=scripted_api.url) as http:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from blocks.errors import BadPayloadError, UpstreamRejectedError
 from blocks.http_api import HttpApi
-from sandbox.systems.scripted_api import Reply
+from sandbox.systems.scripted_api import ScriptedReply
 from tasks.api import open_api
 from tasks.core.connectors.http.templated_request import (
     RequestTemplate,
@@ -199,7 +199,7 @@ def test_any_key_stays_one_part_of_the_path(key):
 
 def test_request_is_sent_and_its_answer_mapped(scripted_api):
     """The rendered request goes out under its key, and the named fields come back."""
-    scripted_api.answer(Reply({"shipment": {"id": 7}}, status=201))
+    scripted_api.answer(ScriptedReply({"shipment": {"id": 7}}, status=201))
     template = RequestTemplate(
         method="PUT",
         path="shipments/${data.order_no}",
@@ -219,7 +219,7 @@ def test_request_is_sent_and_its_answer_mapped(scripted_api):
 
 def test_refusal_that_is_fine_is_no_error(scripted_api):
     """A declared refusal counts as success without an answer; another one is raised."""
-    scripted_api.answer(Reply(status=404), Reply({"message": "it is gone"}, status=410, headers={
+    scripted_api.answer(ScriptedReply(status=404), ScriptedReply({"message": "it is gone"}, status=410, headers={
         "Content-Type": "application/json"}))  # fmt: skip
     template = RequestTemplate(
         method="DELETE", path="x", fine_statuses=[404], response={"id": "id"}
@@ -234,7 +234,7 @@ def test_refusal_that_is_fine_is_no_error(scripted_api):
 
 def test_api_without_idempotency_keys_gets_none(scripted_api):
     """A template that says so sends no key."""
-    scripted_api.answer(Reply())
+    scripted_api.answer(ScriptedReply())
     template = RequestTemplate(path="x", body={}, takes_idempotency_key=False)
     with open_api(HttpApi(base_url=scripted_api.url)) as api:
         send_request(api, compile_request(template), {}, idempotency_key="k", record="r")

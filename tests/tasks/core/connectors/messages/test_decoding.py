@@ -84,7 +84,7 @@ async def test_framed_json_loses_its_frame(registry):
     [b"", b'{"a":1}', framed(1, b"\xff"), framed(2, b"{"), framed(3, b""), framed(4, b"")],
 )
 async def test_what_no_schema_fits_is_a_bad_payload(registry, body):
-    """Unframed, misfitting and unknown data are parked, not retried."""
+    """Unframed, misfitting and unknown data are dead-lettered, not retried."""
     with pytest.raises(BadPayloadError):
         await registry[0].decode(body)
 

@@ -68,7 +68,7 @@ def test_only_our_own_servers_verdict_counts():
 
 
 def test_too_many_attachments_are_refused():
-    """A mail with hundreds of attachments is parked, not unpacked."""
+    """A mail with hundreds of attachments is dead-lettered, not unpacked."""
     message = mail()
     for _ in range(101):
         message.add_attachment(b"", maintype="text", subtype="csv", filename="a.csv")

@@ -39,9 +39,9 @@ def queue(shop):
 def test_rows_are_marked_when_the_work_ends_well(shop, queue):
     """Done rows are marked, a bad one with its reason, and none of them is taken again."""
     taken = queue()
-    with taken.claim(4) as claimed:
-        assert [row["name"] for row in claimed.rows] == ["row 0", "row 1", "row 2", "row 3"]
-        claimed.fail(claimed.rows[1], "no such item")
+    with taken.lock(4) as locked:
+        assert [row["name"] for row in locked.rows] == ["row 0", "row 1", "row 2", "row 3"]
+        locked.fail(locked.rows[1], "no such item")
     assert shop.rows("status, reason")[:5] == [
         ("done", None),
         ("failed", "no such item"),
@@ -56,17 +56,17 @@ def test_rows_are_free_again_when_the_work_fails(shop, queue):
     """After an error the rows are as they were, and the next claim gets them again."""
     taken = queue(3)
     for _ in range(2):
-        with pytest.raises(ZeroDivisionError), taken.claim(10) as claimed:
-            claimed.fail(claimed.rows[0], str(1 / 0))
-    assert [row["id"] for row in claimed.rows] == [0, 1, 2]
+        with pytest.raises(ZeroDivisionError), taken.lock(10) as locked:
+            locked.fail(locked.rows[0], str(1 / 0))
+    assert [row["id"] for row in locked.rows] == [0, 1, 2]
     assert taken.waiting() == 3
 
 
 def test_rows_can_be_deleted_when_done(shop, queue):
     """A table that has no column for marks is emptied instead, and cannot mark a bad row."""
     taken = queue(5, after="delete", status_column=None, reason_column=None)
-    with taken.claim(3) as claimed, pytest.raises(MisconfiguredError, match="status_column"):
-        claimed.fail(claimed.rows[0], "bad")
+    with taken.lock(3) as locked, pytest.raises(MisconfiguredError, match="status_column"):
+        locked.fail(locked.rows[0], "bad")
     assert [id_ for (id_,) in shop.rows("id")] == [3, 4]
 
 
@@ -79,9 +79,9 @@ def test_two_takers_never_get_the_same_row(shop, queue):
         together.wait()
         mine = []
         while True:
-            with taken.claim(10) as claimed:
-                mine += [row["id"] for row in claimed.rows]
-            if not claimed.rows:
+            with taken.lock(10) as locked:
+                mine += [row["id"] for row in locked.rows]
+            if not locked.rows:
                 return mine
 
     with ThreadPoolExecutor(8) as pool:
@@ -94,14 +94,14 @@ def test_two_takers_never_get_the_same_row(shop, queue):
 def test_held_rows_are_passed_over(shop, queue):
     """While one taker works on the first rows, another gets the next; SQLite takes turns."""
     taken = queue(4)
-    with taken.claim(2) as first, taken.claim(10) as second:
+    with taken.lock(2) as first, taken.lock(10) as second:
         assert [row["id"] for row in first.rows] == [0, 1]
         assert [row["id"] for row in second.rows] == [2, 3]
 
 
 def test_sql_server_gets_hints_where_its_dialect_drops_skip_locked(shop, queue):
     """The statement for SQL Server locks rows and passes over locked ones by table hints."""
-    statement = str(queue().claim_statement(5).compile(dialect=mssql.dialect()))
+    statement = str(queue().lock_statement(5).compile(dialect=mssql.dialect()))
     assert "WITH (UPDLOCK, READPAST, ROWLOCK)" in statement
     assert "SKIP LOCKED" not in statement
 
@@ -111,7 +111,7 @@ def test_a_missing_table_is_ours_to_mend(shop):
     settings = RowQueueSettings(table="no_such", key="id", columns=["id"], status_column="s")
     with (
         pytest.raises(MisconfiguredError),
-        RowQueue(shop.engine, settings, system=shop.system).claim(1),
+        RowQueue(shop.engine, settings, system=shop.system).lock(1),
     ):
         pass
 
@@ -126,7 +126,7 @@ def test_a_server_that_does_not_answer_is_out_of_reach(kind):
     settings = RowQueueSettings(table="t", key="id", columns=["id"], status_column="s")
     with (
         pytest.raises(UnreachableError) as caught,
-        RowQueue(block.get_client(), settings, system=block.system).claim(1),
+        RowQueue(block.get_client(), settings, system=block.system).lock(1),
     ):
         pass
     assert "s3cret" not in str(caught.value)

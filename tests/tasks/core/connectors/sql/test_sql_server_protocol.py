@@ -46,8 +46,8 @@ def queue(server):
 
 def test_rows_are_claimed_with_hints_and_marked(server, queue):
     """The claim carries the locking hints, and the marks are committed."""
-    with queue.claim(2) as claimed:
-        assert [row["name"] for row in claimed.rows] == ["Größe", None]
+    with queue.lock(2) as locked:
+        assert [row["name"] for row in locked.rows] == ["Größe", None]
     assert any("TOP" in s and "WITH (UPDLOCK, READPAST, ROWLOCK)" in s for s in server.statements)
     marks = server.database.execute("SELECT status FROM orders ORDER BY id").fetchall()
     assert marks == [("done",), ("done",), (None,)]
@@ -55,8 +55,8 @@ def test_rows_are_claimed_with_hints_and_marked(server, queue):
 
 def test_a_failed_import_is_rolled_back(server, queue):
     """What was not committed is not there."""
-    with pytest.raises(ZeroDivisionError), queue.claim(2) as claimed:
-        claimed.fail(claimed.rows[0], str(1 / 0))
+    with pytest.raises(ZeroDivisionError), queue.lock(2) as locked:
+        locked.fail(locked.rows[0], str(1 / 0))
     assert queue.waiting() == 3
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, delete, text
 
-from tasks.core.intake.inbox.drains import Drains
+from tasks.core.intake.inbox.consumer_registry import ConsumerRegistry
 from tasks.core.intake.inbox.new_delivery import NewDelivery, StoredDelivery
 from tasks.core.intake.inbox.operations import InboxOperations
-from tasks.core.intake.inbox.rows import Claimer
+from tasks.core.intake.inbox.rows import LeaseOwner
 from tasks.core.intake.inbox.store import Inbox
-from tasks.core.intake.inbox.tables import DELIVERIES, DRAINS, PAYLOADS, REQUESTS
+from tasks.core.intake.inbox.tables import CONSUMERS, DELIVERIES, PAYLOADS, REQUESTS
 from tasks.core.intake.inbox.writer import InboxWriter
 from tasks.core.state.database import open_database
 
@@ -41,9 +41,9 @@ class Setup:
     engine: Engine
     clock: Clock
     inbox: Inbox
-    drains: Drains
+    consumers: ConsumerRegistry
     operations: InboxOperations
-    claimer: Claimer
+    owner: LeaseOwner
 
     async def store(self, *deliveries: NewDelivery) -> list[StoredDelivery]:
         """Store them in one call."""
@@ -73,7 +73,7 @@ def state_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[E
     else:
         engine = open_database(request.getfixturevalue("postgresql_url"))
         with engine.begin() as connection:
-            for table in (REQUESTS, PAYLOADS, DELIVERIES, DRAINS):
+            for table in (REQUESTS, PAYLOADS, DELIVERIES, CONSUMERS):
                 connection.execute(delete(table))
     yield engine
     engine.dispose()
@@ -87,9 +87,9 @@ def setup(state_database: Engine) -> Iterator[Setup]:
         state_database,
         clock,
         inbox,
-        Drains(state_database, clock=clock),
+        ConsumerRegistry(state_database, clock=clock),
         InboxOperations(state_database, clock=clock),
-        Claimer("run-1", lease_s=30),
+        LeaseOwner("run-1", lease_s=30),
     )
     inbox.close()
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-PROGRAM = Path(__file__).with_name("draining_process.py")
+PROGRAM = Path(__file__).with_name("consumer_process.py")
 # the first claim, amid the first effects, amid settlements, late
 KILLED_AT = (1, 2, 3, 5, 9, 14, 22, 41)
 DELIVERIES = 40

@@ -8,15 +8,15 @@ import pytest
 from sqlalchemy import text
 
 from blocks.errors import MisconfiguredError, PermanentError
-from tasks.core.intake.inbox.operations import Selection
-from tasks.core.intake.inbox.rows import Claimer
+from tasks.core.intake.inbox.operations import DeliveryFilter
+from tasks.core.intake.inbox.rows import LeaseOwner
 from tasks.core.intake.inbox.settlement import Settlement
 
 
 def settle(setup, status, **fields):
-    claimed = setup.inbox.claim("orders", setup.claimer, limit=100)
-    setup.inbox.settle([Settlement(each, status, **fields) for each in claimed])
-    return claimed
+    leased = setup.inbox.lease("orders", setup.owner, limit=100)
+    setup.inbox.settle([Settlement(each, status, **fields) for each in leased])
+    return leased
 
 
 def keys(setup, summaries):
@@ -37,24 +37,24 @@ async def test_selection(setup, new):
         await setup.store(new(key, **changes))
         setup.clock.turn(60)
     select = setup.operations.select
-    [b] = select(Selection(endpoint="/x"))
-    assert keys(setup, select(Selection())) == ["a", "b", "c"]
-    assert keys(setup, select(Selection(limit=1))) == ["a"]
-    assert keys(setup, select(Selection(ids=(b.id,)))) == ["b"]
-    assert keys(setup, select(Selection(integration="orders", statuses=("received",)))) == [
+    [b] = select(DeliveryFilter(endpoint="/x"))
+    assert keys(setup, select(DeliveryFilter())) == ["a", "b", "c"]
+    assert keys(setup, select(DeliveryFilter(limit=1))) == ["a"]
+    assert keys(setup, select(DeliveryFilter(ids=(b.id,)))) == ["b"]
+    assert keys(setup, select(DeliveryFilter(integration="orders", statuses=("received",)))) == [
         "a",
         "b",
     ]
     later = start + timedelta(seconds=60)
-    assert keys(setup, select(Selection(received_from_at=later))) == ["b", "c"]
-    assert keys(setup, select(Selection(received_until_at=later))) == ["a"]
-    assert select(Selection(integration="orders", endpoint="/none")) == []
+    assert keys(setup, select(DeliveryFilter(received_from_at=later))) == ["b", "c"]
+    assert keys(setup, select(DeliveryFilter(received_until_at=later))) == ["a"]
+    assert select(DeliveryFilter(integration="orders", endpoint="/none")) == []
 
 
 def test_unknown_status():
     """A misspelt status is told, with the right ones."""
     with pytest.raises(MisconfiguredError, match="no status parkt; there are queued, received"):
-        Selection(statuses=("parkt",))
+        DeliveryFilter(statuses=("parkt",))
 
 
 async def test_counts(setup, new):
@@ -68,8 +68,8 @@ async def test_counts(setup, new):
 async def test_read(setup, new):
     """A delivery can be read whatever became of it; one that is gone is told."""
     await setup.store(new("a"))
-    [claimed] = settle(setup, "done")
-    assert setup.operations.read(claimed.id).json() == {"order": 1}
+    [leased] = settle(setup, "done")
+    assert setup.operations.read(leased.id).json() == {"order": 1}
     with pytest.raises(PermanentError, match="no such delivery; it may have been purged"):
         setup.operations.read("0" * 32)
 
@@ -77,10 +77,10 @@ async def test_read(setup, new):
 async def test_dry_replay_touches_nothing(setup, new):
     """A dry run tells which deliveries, and leaves them."""
     await setup.store(new("a"))
-    settle(setup, "parked", reason="unknown item")
-    [found] = setup.operations.replay(Selection(statuses=("parked",)), dry_run=True)
-    assert (found.status, found.reason) == ("parked", "unknown item")
-    assert setup.statuses() == {"a": "parked"}
+    settle(setup, "dead_letter", reason="unknown item")
+    [found] = setup.operations.replay(DeliveryFilter(statuses=("dead_letter",)), dry_run=True)
+    assert (found.status, found.reason) == ("dead_letter", "unknown item")
+    assert setup.statuses() == {"a": "dead_letter"}
     assert not setup.inbox.has_due("orders")
 
 
@@ -88,9 +88,9 @@ async def test_replay_keeps_the_idempotency_key(setup, new):
     """A replayed delivery is handled anew, and repeats no effect that was completed."""
     await setup.store(new("a"))
     [first] = settle(setup, "done")
-    [before] = setup.operations.replay(Selection(ids=(first.id,)), dry_run=False)
+    [before] = setup.operations.replay(DeliveryFilter(ids=(first.id,)), dry_run=False)
     assert before.status == "done"
-    [again] = setup.inbox.claim("orders", setup.claimer, limit=1)
+    [again] = setup.inbox.lease("orders", setup.owner, limit=1)
     assert (again.id, again.attempt) == (first.id, 1)
     assert again.idempotency_key == first.idempotency_key
 
@@ -100,7 +100,9 @@ async def test_replay_with_new_effects(setup, new):
     await setup.store(new("a"))
     seen = [settle(setup, "done")[0].idempotency_key]
     for _ in range(2):
-        setup.operations.replay(Selection(integration="orders"), dry_run=False, new_effects=True)
+        setup.operations.replay(
+            DeliveryFilter(integration="orders"), dry_run=False, new_effects=True
+        )
         [again] = settle(setup, "done")
         assert again.id == seen[0]
         seen.append(again.idempotency_key)
@@ -110,8 +112,8 @@ async def test_replay_with_new_effects(setup, new):
 async def test_replay_leaves_what_is_being_handled(setup, new):
     """What a run holds is not taken from it; what it left lying is replayed."""
     await setup.store(new("a"))
-    held = setup.inbox.claim("orders", setup.claimer, limit=1)
-    assert setup.operations.replay(Selection(integration="orders"), dry_run=False) == []
+    held = setup.inbox.lease("orders", setup.owner, limit=1)
+    assert setup.operations.replay(DeliveryFilter(integration="orders"), dry_run=False) == []
     setup.inbox.settle([Settlement(held[0], "done")])
     assert setup.statuses() == {"a": "done"}
 
@@ -119,7 +121,7 @@ async def test_replay_leaves_what_is_being_handled(setup, new):
 async def test_replay_of_everything_is_refused(setup):
     """A replay without any criterion is a mistake."""
     with pytest.raises(MisconfiguredError, match="say which deliveries"):
-        setup.operations.replay(Selection(), dry_run=True)
+        setup.operations.replay(DeliveryFilter(), dry_run=True)
 
 
 async def test_replay_is_not_a_duplicate(setup, new):
@@ -127,30 +129,30 @@ async def test_replay_is_not_a_duplicate(setup, new):
     await setup.store(new("a"))
     [first] = settle(setup, "done")
     for _ in range(2):
-        setup.operations.replay(Selection(ids=(first.id,)), dry_run=False)
+        setup.operations.replay(DeliveryFilter(ids=(first.id,)), dry_run=False)
         assert len(settle(setup, "done")) == 1
     [stored] = await setup.store(new("a"))
     assert not stored.is_new
 
 
 async def test_purge(setup, new):
-    """Old finished deliveries go with their content; younger, parked and unfinished ones stay."""
+    """Old finished deliveries go with their content; younger, dead-lettered and unfinished ones stay."""
     await setup.store(new("old", payload=b"1"), new("shared", body=b"[1,2]", payload=b"1"))
     settle(setup, "done")
-    await setup.store(new("parked", body=b"[3]"))
-    settle(setup, "parked")
+    await setup.store(new("dead_letter", body=b"[3]"))
+    settle(setup, "dead_letter")
     await setup.store(new("waiting", body=b"[4]"))
     setup.clock.turn(3600)
     await setup.store(new("young", body=b"[5]"))
-    claimed = setup.inbox.claim("orders", Claimer("x"), limit=10)
-    young = [each for each in claimed if each.body == b"[5]"]
+    leased = setup.inbox.lease("orders", LeaseOwner("x"), limit=10)
+    young = [each for each in leased if each.body == b"[5]"]
     setup.inbox.settle([Settlement(each, "done") for each in young])
-    setup.inbox.release([each for each in claimed if each not in young])
+    setup.inbox.release([each for each in leased if each not in young])
     before = setup.clock() - timedelta(seconds=60)
     assert setup.operations.purge(settled_before_at=before, dry_run=True) == 2
     assert len(setup.statuses()) == 5
     assert setup.operations.purge(settled_before_at=before, dry_run=False) == 2
-    assert set(setup.statuses()) == {"parked", "waiting", "young"}
+    assert set(setup.statuses()) == {"dead_letter", "waiting", "young"}
     with setup.engine.connect() as connection:
         left = [
             connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one()
@@ -163,11 +165,11 @@ async def test_purge_keeps_a_body_that_is_still_needed(setup, new):
     """The body that a batch shares stays as long as one of its deliveries does."""
     batch = [new(key, body=b"[1,2]", payload=b"1") for key in ("a", "b")]
     await setup.store(*batch)
-    [first] = setup.inbox.claim("orders", setup.claimer, limit=1)
+    [first] = setup.inbox.lease("orders", setup.owner, limit=1)
     setup.inbox.settle([Settlement(first, "done")])
     setup.clock.turn(10)
     assert setup.operations.purge(settled_before_at=setup.clock(), dry_run=False) == 1
-    [second] = setup.inbox.claim("orders", setup.claimer, limit=1)
+    [second] = setup.inbox.lease("orders", setup.owner, limit=1)
     assert second.body == b"[1,2]"
 
 
@@ -175,8 +177,8 @@ async def test_purge_of_more_than_a_chunk(setup, new):
     """A purge goes on until nothing old is left."""
     await setup.store(*(new(str(i)) for i in range(1001)))
     for _ in range(3):
-        claimed = setup.inbox.claim("orders", setup.claimer, limit=500)
-        setup.inbox.settle([Settlement(each, "done") for each in claimed])
+        leased = setup.inbox.lease("orders", setup.owner, limit=500)
+        setup.inbox.settle([Settlement(each, "done") for each in leased])
     setup.clock.turn(10)
     assert setup.operations.purge(settled_before_at=setup.clock(), dry_run=False) == 1001
     assert setup.statuses() == {}
@@ -184,7 +186,7 @@ async def test_purge_of_more_than_a_chunk(setup, new):
 
 async def test_purge_of_unfinished_is_refused(setup):
     """What is not finished cannot be purged."""
-    with pytest.raises(MisconfiguredError, match="only done, ignored, cancelled and parked"):
+    with pytest.raises(MisconfiguredError, match="only done, ignored, cancelled and dead-lettered"):
         setup.operations.purge(
             settled_before_at=setup.clock(), statuses=("received",), dry_run=True
         )
@@ -194,8 +196,8 @@ async def test_replay_of_more_than_a_chunk(setup, new):
     """A replay reaches every selected delivery."""
     await setup.store(*(new(str(i)) for i in range(600)))
     for _ in range(2):
-        claimed = setup.inbox.claim("orders", setup.claimer, limit=500)
-        setup.inbox.settle([Settlement(each, "parked") for each in claimed])
-    found = setup.operations.replay(Selection(statuses=("parked",)), dry_run=False)
+        leased = setup.inbox.lease("orders", setup.owner, limit=500)
+        setup.inbox.settle([Settlement(each, "dead_letter") for each in leased])
+    found = setup.operations.replay(DeliveryFilter(statuses=("dead_letter",)), dry_run=False)
     assert len(found) == 600
     assert set(setup.statuses().values()) == {"received"}

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from tasks.core.intake.inbox.delivery import handed_to
-from tasks.core.intake.inbox.operations import Selection
-from tasks.core.intake.inbox.rows import Claimer
+from tasks.core.intake.inbox.operations import DeliveryFilter
+from tasks.core.intake.inbox.rows import LeaseOwner
 from tasks.core.intake.inbox.settlement import Settlement, settle_outcome
 from tasks.core.intake.inbox.store import Inbox
 
 
-def claim(setup, limit=10):
-    return setup.inbox.claim("orders", setup.claimer, limit=limit)
+def lease(setup, limit=10):
+    return setup.inbox.lease("orders", setup.owner, limit=limit)
 
 
 def finish(setup, deliveries, status="done"):
@@ -41,61 +41,61 @@ def ordered(new):
 async def test_one_of_a_key_at_a_time(setup, ordered):
     """A later delivery of a key is claimable when the earlier one is done, and not before."""
     await setup.store(ordered("a1"), ordered("a2"), ordered("b1", "customer-2"))
-    first = claim(setup)
+    first = lease(setup)
     assert bodies(first) == ["a1", "b1"]
-    assert claim(setup) == []
+    assert lease(setup) == []
     finish(setup, first)
-    assert bodies(claim(setup)) == ["a2"]
+    assert bodies(lease(setup)) == ["a2"]
 
 
 async def test_arrival_while_an_earlier_one_is_handled(setup, ordered):
     """A delivery that arrives while another of its key is claimed waits for it."""
     await setup.store(ordered("a1"))
-    first = claim(setup)
+    first = lease(setup)
     await setup.store(ordered("a2"))
-    assert claim(setup) == []
+    assert lease(setup) == []
     finish(setup, first)
-    assert bodies(claim(setup)) == ["a2"]
+    assert bodies(lease(setup)) == ["a2"]
 
 
 async def test_failed_one_holds_up_its_key_only(setup, ordered):
     """A failed delivery is retried before later ones of its key; other keys go on."""
     await setup.store(ordered("a1"), ordered("a2"), ordered("b1", "customer-2"))
-    first, other = claim(setup)
+    first, other = lease(setup)
     setup.inbox.settle(
         [Settlement(first, "failed", retry_at=setup.clock() + timedelta(seconds=60))]
     )
     finish(setup, [other])
-    assert claim(setup) == []
+    assert lease(setup) == []
     setup.clock.turn(60)
-    again = claim(setup)
+    again = lease(setup)
     assert bodies(again) == ["a1"]
     finish(setup, again)
-    assert bodies(claim(setup)) == ["a2"]
+    assert bodies(lease(setup)) == ["a2"]
 
 
-@pytest.mark.parametrize("status", ["parked", "ignored"])
+@pytest.mark.parametrize("status", ["dead_letter", "ignored"])
 async def test_parked_one_stops_blocking(setup, ordered, status):
-    """A parked or ignored delivery lets the later ones of its key pass."""
+    """A dead-lettered or ignored delivery lets the later ones of its key pass."""
     await setup.store(ordered("a1"), ordered("a2"))
-    finish(setup, claim(setup), status)
-    assert bodies(claim(setup)) == ["a2"]
+    finish(setup, lease(setup), status)
+    assert bodies(lease(setup)) == ["a2"]
 
 
 async def test_lapsed_one_keeps_its_place(setup, ordered):
     """When a claimer dies its delivery is taken over before later ones of its key."""
     await setup.store(ordered("a1"), ordered("a2"))
-    claim(setup)
+    lease(setup)
     setup.clock.turn(30)
-    assert bodies(claim(setup)) == ["a1"]
+    assert bodies(lease(setup)) == ["a1"]
 
 
 async def test_duplicate_of_a_finished_one_blocks_nobody(setup, ordered):
     """A re-sent, long finished delivery in front of a new one of its key does not hold it up."""
     await setup.store(ordered("a1"))
-    finish(setup, claim(setup))
+    finish(setup, lease(setup))
     await setup.store(ordered("a1"), ordered("a2"))
-    assert bodies(claim(setup)) == ["a2"]
+    assert bodies(lease(setup)) == ["a2"]
 
 
 async def test_handed_over_in_turn(setup, ordered):
@@ -103,40 +103,40 @@ async def test_handed_over_in_turn(setup, ordered):
     await setup.store(
         ordered("a1"), ordered("a2"), ordered("r1", endpoint="/x", integration="returns")
     )
-    [first] = claim(setup)
+    [first] = lease(setup)
     setup.inbox.settle([settle_outcome(first, handed_to("returns"))])
-    assert bodies(claim(setup)) == ["a2"]
-    [ahead] = setup.inbox.claim("returns", setup.claimer, limit=10)
+    assert bodies(lease(setup)) == ["a2"]
+    [ahead] = setup.inbox.lease("returns", setup.owner, limit=10)
     assert ahead.body == b"r1"
     finish(setup, [ahead])
-    assert bodies(setup.inbox.claim("returns", setup.claimer, limit=10)) == ["a1"]
+    assert bodies(setup.inbox.lease("returns", setup.owner, limit=10)) == ["a1"]
 
 
 async def test_replayed_one_takes_its_turn(setup, ordered):
     """A replayed delivery waits for the one of its key that is being handled, then goes first."""
     await setup.store(ordered("a1"), ordered("a2"), ordered("a3"))
-    first = claim(setup)
-    finish(setup, first, "parked")
-    second = claim(setup)
-    setup.operations.replay(Selection(ids=(first[0].id,)), dry_run=False)
-    assert claim(setup) == []
+    first = lease(setup)
+    finish(setup, first, "dead_letter")
+    second = lease(setup)
+    setup.operations.replay(DeliveryFilter(ids=(first[0].id,)), dry_run=False)
+    assert lease(setup) == []
     finish(setup, second)
-    again = claim(setup)
+    again = lease(setup)
     assert bodies(again) == ["a1"]
     finish(setup, again)
-    assert bodies(claim(setup)) == ["a3"]
+    assert bodies(lease(setup)) == ["a3"]
 
 
 async def test_run_retries_parked_ones_of_a_key_in_turn(setup, ordered):
     """A retried run claims its failures of one key one after the other."""
     await setup.store(ordered("a1"), ordered("a2"))
-    finish(setup, claim(setup), "parked")
-    finish(setup, claim(setup), "parked")
+    finish(setup, lease(setup), "dead_letter")
+    finish(setup, lease(setup), "dead_letter")
     ids = setup.inbox.unfinished_of_run("run-1")
-    again = setup.inbox.claim_again(ids, setup.claimer)
+    again = setup.inbox.lease_again(ids, setup.owner)
     assert bodies(again) == ["a1"]
     finish(setup, again)
-    assert bodies(setup.inbox.claim_again(ids[1:], setup.claimer)) == ["a2"]
+    assert bodies(setup.inbox.lease_again(ids[1:], setup.owner)) == ["a2"]
 
 
 async def test_long_queue_costs_a_claim_nothing(setup, ordered):
@@ -159,25 +159,25 @@ async def test_concurrent_drains_keep_every_key_in_order(setup, ordered):
     total = keys * length
     lock = threading.Lock()
 
-    def drain(name: str) -> None:
+    def consume(name: str) -> None:
         inbox = Inbox(setup.engine, clock=setup.clock)
         try:
             while sum(map(len, handled.values())) < total and not errors:
-                claimed = inbox.claim("orders", Claimer(name, lease_s=600), limit=3)
+                leased = inbox.lease("orders", LeaseOwner(name, lease_s=600), limit=3)
                 with lock:
-                    for each in claimed:
+                    for each in leased:
                         at_work[each.ordering_key] += 1
                         if at_work[each.ordering_key] > 1:
                             overlaps.append(each.ordering_key)
                         handled[each.ordering_key].append(int(each.body))
                 with lock:
-                    for each in claimed:
+                    for each in leased:
                         at_work[each.ordering_key] -= 1
-                inbox.settle([Settlement(each, "done") for each in claimed])
+                inbox.settle([Settlement(each, "done") for each in leased])
         except Exception as error:  # noqa: BLE001 - shown by the assertion below
             errors.append(error)
 
-    threads = [threading.Thread(target=drain, args=(f"run-{i}",)) for i in range(3)]
+    threads = [threading.Thread(target=consume, args=(f"run-{i}",)) for i in range(3)]
     for thread in threads:
         thread.start()
     for i in range(length):
@@ -192,15 +192,15 @@ async def test_concurrent_drains_keep_every_key_in_order(setup, ordered):
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("store"), st.sampled_from("ab"), st.integers(1, 3)),
-        st.tuples(st.just("claim"), st.just(""), st.integers(1, 4)),
+        st.tuples(st.just("lease"), st.just(""), st.integers(1, 4)),
         st.tuples(
             st.just("settle"),
-            st.sampled_from(["done", "failed", "parked", "ignored"]),
+            st.sampled_from(["done", "failed", "dead_letter", "ignored"]),
             st.integers(0, 3),
         ),
         st.tuples(st.just("release"), st.just(""), st.integers(0, 3)),
         st.tuples(st.just("turn"), st.just(""), st.integers(1, 40)),
-        st.tuples(st.just("replay"), st.sampled_from(["done", "parked"]), st.just(0)),
+        st.tuples(st.just("replay"), st.sampled_from(["done", "dead_letter"]), st.just(0)),
     ),
     max_size=25,
 )
@@ -221,9 +221,9 @@ async def test_any_history_keeps_the_order_and_loses_nothing(setup, ordered, ste
     for action, argument, number in steps:
         await getattr(history, action)(argument, number)
     setup.clock.turn(60)
-    while claimed := claim(setup):
-        finish(setup, claimed)
-    assert set(setup.statuses().values()) <= {"done", "parked", "ignored"}
+    while leased := lease(setup):
+        finish(setup, leased)
+    assert set(setup.statuses().values()) <= {"done", "dead_letter", "ignored"}
     assert len(setup.statuses()) == history.count
 
 
@@ -241,19 +241,19 @@ class History:
             self.count += 1
             await self.setup.store(self.ordered(str(self.count), key))
 
-    async def claim(self, _, number):
-        for each in claim(self.setup, number):
+    async def lease(self, _, number):
+        for each in lease(self.setup, number):
             mates = [h for h in self.held.values() if h.ordering_key == each.ordering_key]
             assert each.lapsed or not mates
             self.held[each.id] = each
 
     async def turn(self, _, number):
         self.setup.clock.turn(number)
-        for lost in self.setup.inbox.extend(list(self.held.values()), self.setup.claimer):
+        for lost in self.setup.inbox.extend(list(self.held.values()), self.setup.owner):
             del self.held[lost.id]
 
     async def replay(self, status, _):
-        self.setup.operations.replay(Selection(statuses=(status,)), dry_run=False)
+        self.setup.operations.replay(DeliveryFilter(statuses=(status,)), dry_run=False)
 
     async def release(self, _, number):
         if chosen := self.take(number):

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from blocks.errors import BadPayloadError, UpstreamBusyError
-from tasks.core.intake.inbox.delivery import Delivery, done, handed_to, ignored, parked
+from tasks.core.intake.inbox.delivery import Delivery, dead_letter, done, handed_to, ignored
 from tasks.core.intake.inbox.settlement import (
     RetryPolicy,
     Settlement,
@@ -32,12 +32,12 @@ def delivery():
         (None, "done", False),
         (done("2 adjustments"), "done", False),
         (ignored("nothing to do"), "ignored", False),
-        (parked("unknown item"), "parked", True),
+        (dead_letter("unknown item"), "dead_letter", True),
         (handed_to("returns"), "handed over", False),
     ],
 )
 def test_outcomes(delivery, outcome, status, is_failure):
-    """Each outcome is stored as what it says, and only a parked one is a failure."""
+    """Each outcome is stored as what it says, and only a dead-lettered one is a failure."""
     settlement = settle_outcome(delivery, outcome)
     assert (settlement.status, settlement.is_failure) == (status, is_failure)
     assert settlement.reason == (outcome.message if outcome else "")
@@ -65,31 +65,31 @@ def test_other_side_asks_for_a_longer_wait(delivery):
 def test_permanent_error(delivery):
     """A permanent error parks the delivery at once."""
     settlement = settle_error(delivery, BadPayloadError("no sku", **WHERE), POLICY, now=NOW)
-    assert (settlement.status, settlement.retry_at) == ("parked", None)
+    assert (settlement.status, settlement.retry_at) == ("dead_letter", None)
 
 
 def test_last_attempt():
-    """After the last attempt a delivery is parked, with the number and the last reason."""
+    """After the last attempt a delivery is dead-lettered, with the number and the last reason."""
     last = Delivery.sample({}, event="push", integration="orders", id="d")
     last = Delivery(**{name: getattr(last, name) for name in last.__slots__} | {"attempt": 3})
     settlement = settle_error(last, UpstreamBusyError("it is busy", **WHERE), POLICY, now=NOW)
-    assert settlement.status == "parked"
+    assert settlement.status == "dead_letter"
     assert settlement.reason == "gave up after 3 attempts: own app: adjust: it is busy"
     assert settle_crashes(last, POLICY) is None
 
 
 def test_deadly_delivery():
-    """A delivery that kills every process that handles it is parked in the end."""
+    """A delivery that kills every process that handles it is dead-lettered in the end."""
     deadly = Delivery.sample({}, event="push", integration="orders", id="d")
     deadly = Delivery(**{name: getattr(deadly, name) for name in deadly.__slots__} | {"attempt": 4})
     settlement = settle_crashes(deadly, POLICY)
     assert settlement is not None
-    assert settlement.status == "parked"
+    assert settlement.status == "dead_letter"
     assert settlement.reason.startswith("3 attempts ended without an outcome")
 
 
 def test_reason_that_quotes_hostile_input(delivery):
     """A reason holds no character that a database or an API refuses, and is not endless."""
-    settlement = Settlement(delivery, "parked", "a\0b\ud800" + "x" * 5000)
+    settlement = Settlement(delivery, "dead_letter", "a\0b\ud800" + "x" * 5000)
     assert settlement.reason[:4] == "a?b?"
     assert len(settlement.reason) == 2000

@@ -13,10 +13,10 @@ import pytest
 from sqlalchemy import Engine, text
 
 from blocks.errors import BadPayloadError, IntegrationError, UpstreamBusyError
-from tasks.core.intake.inbox.committing import Committer
+from tasks.core.intake.inbox.committer import Committer
 from tasks.core.intake.inbox.new_delivery import delivery_id
-from tasks.core.intake.inbox.operations import Selection
-from tasks.core.intake.inbox.rows import Claimer
+from tasks.core.intake.inbox.operations import DeliveryFilter
+from tasks.core.intake.inbox.rows import LeaseOwner
 from tasks.core.intake.inbox.store import Inbox
 from tasks.core.intake.inbox.writer import InboxWriter
 from tasks.core.state.database import open_database
@@ -33,7 +33,7 @@ async def test_new_and_duplicate(setup, new):
     [second] = await setup.store(new("a", body=b"{}"))
     assert first.is_new
     assert (second.id, second.is_new) == (first.id, False)
-    [delivery] = setup.inbox.claim("orders", setup.claimer, limit=10)
+    [delivery] = setup.inbox.lease("orders", setup.owner, limit=10)
     assert delivery.body == b'{"order": 1}'
     assert rows(setup.engine, "inbox_requests") == 1
 
@@ -60,7 +60,7 @@ async def test_batch_shares_its_body(setup, new):
     """The events of one request share a stored body, and each gets its own payload."""
     await setup.store(*(new(str(i), body=b"[0,1,2]", payload=b"%d" % i) for i in range(3)))
     assert rows(setup.engine, "inbox_requests") == 1
-    deliveries = setup.inbox.claim("orders", setup.claimer, limit=10)
+    deliveries = setup.inbox.lease("orders", setup.owner, limit=10)
     assert [(each.body, each.json()) for each in deliveries] == [
         (b"[0,1,2]", 0),
         (b"[0,1,2]", 1),
@@ -75,7 +75,7 @@ async def test_batch_that_overlaps_an_earlier_one(setup, new):
         new("a", body=b"[0,1]", payload=b"0"), new("b", body=b"[0,1]", payload=b"1")
     )
     assert [each.is_new for each in stored] == [False, True]
-    bodies = [each.body for each in setup.inbox.claim("orders", setup.claimer, limit=10)]
+    bodies = [each.body for each in setup.inbox.lease("orders", setup.owner, limit=10)]
     assert bodies == [b"[0]", b"[0,1]"]
 
 
@@ -218,19 +218,19 @@ async def test_cancelled_caller_harms_nobody(setup, new):
     assert setup.statuses()["b"] == "received"
 
 
-@pytest.mark.parametrize("status", ["parked", "ignored"])
+@pytest.mark.parametrize("status", ["dead_letter", "ignored"])
 @pytest.mark.parametrize("ordering_key", [None, "k"])
 async def test_settled_on_arrival(setup, new, status, ordering_key):
     """What the gateway could not read or does not want is kept, not handed out, and replayed."""
-    reason = "park_reason" if status == "parked" else "ignore_reason"
+    reason = "dead_letter_reason" if status == "dead_letter" else "ignore_reason"
     [first] = await setup.store(new("a", **{reason: "…"}, ordering_key=ordering_key))
     assert setup.statuses() == {"a": status}
-    assert setup.inbox.claim("orders", setup.claimer, limit=10) == []
-    [found] = setup.operations.select(Selection(statuses=(status,)))
+    assert setup.inbox.lease("orders", setup.owner, limit=10) == []
+    [found] = setup.operations.select(DeliveryFilter(statuses=(status,)))
     assert (found.id, found.reason) == (first.id, "…")
-    setup.operations.replay(Selection(ids=(first.id,)), dry_run=False)
-    [claimed] = setup.inbox.claim("orders", setup.claimer, limit=10)
-    assert claimed.id == first.id
+    setup.operations.replay(DeliveryFilter(ids=(first.id,)), dry_run=False)
+    [leased] = setup.inbox.lease("orders", setup.owner, limit=10)
+    assert leased.id == first.id
 
 
 async def test_locked_sqlite(tmp_path: Path, new):
@@ -300,8 +300,8 @@ def test_killed_gateway_loses_nothing_it_acknowledged(state_database: Engine):
         acknowledged += [line.strip() for line in process.stdout if line.endswith("\n")]
     inbox = Inbox(state_database)
     stored = set()
-    while claimed := inbox.claim("orders", Claimer("run"), limit=500):
-        stored |= {each.body.decode() for each in claimed}
+    while leased := inbox.lease("orders", LeaseOwner("run"), limit=500):
+        stored |= {each.body.decode() for each in leased}
     inbox.close()
     assert set(acknowledged) <= stored
 

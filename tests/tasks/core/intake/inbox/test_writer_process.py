@@ -16,9 +16,9 @@ from sqlalchemy import Engine, text
 
 from blocks.errors import BadPayloadError, IntegrationError, UnreachableError, UpstreamBusyError
 from tasks.core.intake.inbox.new_delivery import NewDelivery, StoredDelivery
-from tasks.core.intake.inbox.reply_tables import SYNCHRONOUS_REQUESTS
+from tasks.core.intake.inbox.reply_tables import AWAITED_REQUESTS
 from tasks.core.intake.inbox.writer import InboxWriter
-from tasks.core.intake.replies.requests import request_row
+from tasks.core.intake.request_reply.requests import request_row
 
 
 @pytest.fixture
@@ -83,9 +83,9 @@ async def test_a_row_beside_the_delivery(setup, new, writer: InboxWriter):
         callback=None,
         callback_wanted=False,
     )
-    await writer.store([new("a", beside=(SYNCHRONOUS_REQUESTS, row))])
+    await writer.store([new("a", beside=(AWAITED_REQUESTS, row))])
     with setup.engine.begin() as connection:
-        taken = "DELETE FROM synchronous_requests WHERE delivery_id = :id RETURNING id"
+        taken = "DELETE FROM awaited_requests WHERE delivery_id = :id RETURNING id"
         found = connection.execute(text(taken), {"id": "d" * 32}).scalars()
         assert found.all() == ["r" * 32]
 
@@ -94,8 +94,8 @@ async def test_a_body_larger_than_a_socket_holds(setup, new, writer: InboxWriter
     """Neither end waits for the other for ever."""
     bodies = [bytes([i]) * 3_000_000 for i in range(8)]
     await asyncio.gather(*(writer.store([new(str(b[0]), body=b)]) for b in bodies))
-    claimed = setup.inbox.claim("orders", setup.claimer, limit=10)
-    assert sorted(each.body for each in claimed) == bodies
+    leased = setup.inbox.lease("orders", setup.owner, limit=10)
+    assert sorted(each.body for each in leased) == bodies
 
 
 async def test_signals_are_left_to_the_gateway(new, writer: InboxWriter):

@@ -1,4 +1,4 @@
-"""What a delivery made of a message is called, how it is known, and when it is parked."""
+"""What a delivery made of a message is called, how it is known, and when it is dead-lettered."""
 
 from __future__ import annotations
 
@@ -70,7 +70,12 @@ async def test_whatever_a_sender_writes_can_be_stored(body, subject, name, value
     """No subject, header, id or body makes a delivery that a database refuses."""
     message = Message(subject, body, None, identity=identity, headers=[(name, value)])
     delivery = await read(message, event=["subject"], dedup=[f"header:{name or 'x'}", "source"])
-    for text in (delivery.event, delivery.dedup_key, delivery.content_type, delivery.park_reason):
+    for text in (
+        delivery.event,
+        delivery.dedup_key,
+        delivery.content_type,
+        delivery.dead_letter_reason,
+    ):
         assert text is None or not ("\0" in text or any("\ud800" <= c <= "\udfff" for c in text))
     assert delivery.body == body
     assert len(delivery.dedup_key) <= 200

@@ -30,11 +30,11 @@ from tasks.core.connectors.http.client import ApiClient
 from tasks.core.connectors.http.errors import Where
 from tasks.core.connectors.http.retrying import RetryPolicy
 from tasks.core.registry.activation.activating import Registered, Registering, failed_registration
-from tasks.core.registry.activation.ledger import Ledger
+from tasks.core.registry.activation.desired import desired_registrations
+from tasks.core.registry.activation.ledger import ActivationLedger
 from tasks.core.registry.activation.registrar import Registrar
 from tasks.core.registry.activation.rest_registrar import RestRegistrar
 from tasks.core.registry.activation.salesforce_registrar import SalesforceRegistrar
-from tasks.core.registry.activation.wanted import wanted_registrations
 from tasks.core.registry.declarations import IntegrationDeclaration
 from tasks.core.registry.registrations import AnyRegistration, RestRegistration
 from tasks.core.registry.secrets.store import StoredSecrets
@@ -75,22 +75,22 @@ def open_registrar(registration: AnyRegistration) -> Iterator[Registrar]:
 
 def activate(engine: Engine, command: dict[str, Any]) -> list[Registered]:
     declared = IntegrationDeclaration.model_validate(command["declaration"])
-    wanted = wanted_registrations(declared, command["public_url"], {})
-    ledger = Ledger(engine, run_id=command.get("run_id") or str(uuid.uuid4()))
+    desired = desired_registrations(declared, command["public_url"], {})
+    ledger = ActivationLedger(engine, run_id=command.get("run_id") or str(uuid.uuid4()))
     secrets = StoredSecrets(engine, [command["key"]])
     registering = Registering(ledger, secrets, open_registrar)
-    ledger.begin(declared.integration, is_active=bool(wanted))
+    ledger.begin(declared.integration, is_active=bool(desired))
     done = []
-    for each in wanted:
+    for each in desired:
         try:
             done.append(registering.ensure(each))
         except IntegrationError as error:
             done.append(failed_registration(each, error.system, error))
-    for entry in registering.obsolete(declared.integration, wanted):
+    for entry in registering.obsolete(declared.integration, desired):
         try:
             done.append(registering.remove(entry))
         except IntegrationError as error:
-            done.append(failed_registration(entry.wanted, entry.place, error))
+            done.append(failed_registration(entry.desired, entry.place, error))
     ledger.end(declared.integration)
     return done
 

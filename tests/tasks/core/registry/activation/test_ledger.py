@@ -9,8 +9,8 @@ import pytest
 
 from blocks.errors import LeaseLostError, UpstreamBusyError
 from tasks.core.registry.activation import ledger as ledger_module
-from tasks.core.registry.activation.ledger import Ledger
-from tasks.core.registry.activation.registrar import Wanted, url_digest
+from tasks.core.registry.activation.ledger import ActivationLedger
+from tasks.core.registry.activation.registrar import DesiredRegistration, url_digest
 from tasks.core.registry.registrations import RestRegistration
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -31,14 +31,16 @@ def clock():
 
 
 def ledger(engine, clock, run_id):
-    return Ledger(engine, run_id=run_id, lease_s=60, clock=clock)
+    return ActivationLedger(engine, run_id=run_id, lease_s=60, clock=clock)
 
 
-def wanted(url="https://hooks.example/a?token=visible"):
+def desired(url="https://hooks.example/a?token=visible"):
     registration = RestRegistration(
         kind="rest", endpoint="a", connection="http-api/a", path="webhooks", events=["x"]
     )
-    return Wanted("shop", "orders", url, "https://hooks.example/a?token=${TOKEN}", registration)
+    return DesiredRegistration(
+        "shop", "orders", url, "https://hooks.example/a?token=${TOKEN}", registration
+    )
 
 
 def test_one_activation_at_a_time(state_database, clock):
@@ -53,7 +55,7 @@ def test_one_activation_at_a_time(state_database, clock):
     state = two.begin("shop")
     assert (state.is_active, state.public_url) == (True, "https://hooks.example")
     with pytest.raises(LeaseLostError):
-        one.intend(wanted(), PLACE)
+        one.intend(desired(), PLACE)
 
 
 def test_what_was_switched_is_remembered(state_database, clock):
@@ -73,7 +75,7 @@ def test_the_lease_of_a_dead_machine_runs_out(state_database, clock, monkeypatch
     one, two = (ledger(state_database, clock, name) for name in ("one", "two"))
     one.begin("shop")
     clock.now += timedelta(seconds=50)
-    one.intend(wanted(), PLACE)
+    one.intend(desired(), PLACE)
     clock.now += timedelta(seconds=50)
     with pytest.raises(UpstreamBusyError):
         two.begin("shop")
@@ -107,8 +109,8 @@ def test_what_is_intended_is_remembered_until_it_is_gone(state_database, clock):
     """Every URL that may be registered, the id once it is known, the last problem."""
     one = ledger(state_database, clock, "one")
     one.begin("shop")
-    one.intend(wanted(), PLACE)
-    entry = one.intend(wanted("https://new.example/a"), PLACE)
+    one.intend(desired(), PLACE)
+    entry = one.intend(desired("https://new.example/a"), PLACE)
     assert entry.is_intended
     assert entry.url_digests == (
         url_digest("https://hooks.example/a?token=visible"),
@@ -121,7 +123,7 @@ def test_what_is_intended_is_remembered_until_it_is_gone(state_database, clock):
     assert (entry.remote_id, entry.secret_digest, entry.problem) == ("17", "abc", None)
     assert entry.url_digests == (url_digest("https://new.example/a"),)
     assert one.registered_at(PLACE) == {"17": entry.id}
-    assert entry.wanted.marker == "shop/orders"
+    assert entry.desired.marker == "shop/orders"
     one.forget(entry)
     assert one.entries() == []
 
@@ -130,8 +132,8 @@ def test_another_place_is_another_entry(state_database, clock):
     """What is to be registered elsewhere leaves what is there to be removed."""
     one = ledger(state_database, clock, "one")
     one.begin("shop")
-    one.intend(wanted(), PLACE)
-    one.intend(wanted(), "https://other.example/webhooks")
+    one.intend(desired(), PLACE)
+    one.intend(desired(), "https://other.example/webhooks")
     assert [each.place for each in one.entries("shop")] == [PLACE, "https://other.example/webhooks"]
 
 
@@ -139,8 +141,8 @@ def test_a_secret_in_a_path_is_not_kept(state_database, clock):
     """The ledger knows a URL again without knowing it."""
     one = ledger(state_database, clock, "one")
     one.begin("shop")
-    entry = one.intend(wanted(), PLACE)
-    assert "visible" not in repr(entry) + repr(wanted())
+    entry = one.intend(desired(), PLACE)
+    assert "visible" not in repr(entry) + repr(desired())
 
 
 def _no_such_process(_process, _signal):

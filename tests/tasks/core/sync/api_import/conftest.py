@@ -16,7 +16,7 @@ from tasks.api import open_api
 from tasks.core.formats.records.validation import RecordValidator
 from tasks.core.sync.api_import.cursors import Cursors
 from tasks.core.sync.api_import.importing import import_changes
-from tasks.core.sync.api_import.job import ImportJob, ImportOutcome
+from tasks.core.sync.api_import.job import ApiImportJob, ApiImportResult
 from tasks.core.sync.api_import.source import IncrementalList
 from tasks.core.sync.batches.application_records import Order
 from tasks.core.sync.batches.http_sink import HttpSink
@@ -40,7 +40,7 @@ class Imports:
     def _clock(self) -> datetime:
         return self.now()
 
-    def job(self, opened: ExitStack, **options: Any) -> ImportJob:
+    def job(self, opened: ExitStack, **options: Any) -> ApiImportJob:
         """What an import is told; `options` go before what is usual here."""
         listing = options.pop("listing", {})
         source = options.pop("source", self._source)
@@ -57,9 +57,9 @@ class Imports:
             "validator": RecordValidator(Order),
             "reshape": order_of,
         }
-        return ImportJob(**{**usual, **options})
+        return ApiImportJob(**{**usual, **options})
 
-    def run(self, **options: Any) -> ImportOutcome:
+    def run(self, **options: Any) -> ApiImportResult:
         """Import once."""
         with ExitStack() as opened:
             return import_changes(self.job(opened, **options))

@@ -24,7 +24,7 @@ from tasks.core.formats.records.validation import RecordValidator
 from tasks.core.state.database import open_database
 from tasks.core.sync.api_import.cursors import Cursors
 from tasks.core.sync.api_import.importing import import_changes
-from tasks.core.sync.api_import.job import ImportJob
+from tasks.core.sync.api_import.job import ApiImportJob
 from tasks.core.sync.api_import.windows import Windows
 from tasks.core.sync.batches.application_records import Order
 
@@ -45,7 +45,7 @@ def run(
     switch.after_statements(engine, changes_something)
     options = {"slice_s": 1, "at_once": 3} if slices_from else {"slice_s": None, "at_once": 1}
     with open_api(source) as client:
-        job = ImportJob(
+        job = ApiImportJob(
             stream="orders",
             owner=owner,
             cursors=Cursors(engine, lease_s=60, clock=lambda: at),

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from blocks.errors import LeaseLostError, MisconfiguredError, UpstreamBusyError
-from tasks.core.sync.api_import.cursors import Busy, Cursors, Hold
+from tasks.core.sync.api_import.cursors import Cursors, StreamBusy, StreamLease
 from tasks.core.sync.api_import.windows import Arrival, PageTaken, TakenRecord, Windows
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -40,47 +40,47 @@ def cursors(state_database, clock):
 
 def test_a_stream_begins_without_a_cursor_and_keeps_what_it_is_moved_to(cursors):
     """The next run finds the cursor where the last one left it."""
-    hold = cursors.hold("orders", owner="first")
-    assert hold == Hold("orders", None, 1)
-    cursors.release(cursors.advance(hold, CURSOR))
-    assert cursors.hold("orders", owner="second") == Hold("orders", CURSOR, 2)
+    lease = cursors.lease("orders", owner="first")
+    assert lease == StreamLease("orders", None, 1)
+    cursors.release(cursors.advance(lease, CURSOR))
+    assert cursors.lease("orders", owner="second") == StreamLease("orders", CURSOR, 2)
 
 
 def test_only_one_run_holds_a_stream(cursors, clock):
     """Another one learns who has it and until when; other streams are free."""
-    cursors.hold("orders", owner="first")
-    assert cursors.hold("orders", owner="second") == Busy(
+    cursors.lease("orders", owner="first")
+    assert cursors.lease("orders", owner="second") == StreamBusy(
         "orders", "first", NOON + timedelta(seconds=60)
     )
-    assert isinstance(cursors.hold("tickets", owner="second"), Hold)
+    assert isinstance(cursors.lease("tickets", owner="second"), StreamLease)
 
 
 def test_a_retried_run_takes_its_stream_up_at_once(cursors):
     """The same owner does not wait for its own lease."""
-    cursors.hold("orders", owner="first")
-    assert isinstance(cursors.hold("orders", owner="first"), Hold)
+    cursors.lease("orders", owner="first")
+    assert isinstance(cursors.lease("orders", owner="first"), StreamLease)
 
 
 def test_a_run_whose_lease_was_taken_over_moves_nothing(cursors, clock):
     """The first run wakes up too late: it can neither move nor extend, and its release is void."""
-    late = cursors.hold("orders", owner="first")
+    late = cursors.lease("orders", owner="first")
     clock.advance(61)
-    hold = cursors.hold("orders", owner="second")
+    lease = cursors.lease("orders", owner="second")
     for write in (lambda: cursors.advance(late, "x"), lambda: cursors.extend(late)):
         with pytest.raises(LeaseLostError, match="took the stream over"):
             write()
     cursors.release(late)
-    assert isinstance(cursors.hold("orders", owner="third"), Busy)
-    assert cursors.advance(hold, CURSOR).value == CURSOR
+    assert isinstance(cursors.lease("orders", owner="third"), StreamBusy)
+    assert cursors.advance(lease, CURSOR).value == CURSOR
 
 
 def test_each_write_extends_the_lease(cursors, clock):
     """A run that works holds its stream for as long as it works."""
-    hold = cursors.hold("orders", owner="first")
+    lease = cursors.lease("orders", owner="first")
     for _ in range(5):
         clock.advance(50)
-        hold = cursors.advance(hold, CURSOR)
-    assert isinstance(cursors.hold("orders", owner="second"), Busy)
+        lease = cursors.advance(lease, CURSOR)
+    assert isinstance(cursors.lease("orders", owner="second"), StreamBusy)
 
 
 def test_of_many_that_ask_at_once_one_gets_the_stream(cursors):
@@ -90,25 +90,25 @@ def test_of_many_that_ask_at_once_one_gets_the_stream(cursors):
 
     def ask(number):
         barrier.wait()
-        answers.append(cursors.hold("orders", owner=str(number)))
+        answers.append(cursors.lease("orders", owner=str(number)))
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sum(isinstance(answer, Hold) for answer in answers) == 1
+    assert sum(isinstance(answer, StreamLease) for answer in answers) == 1
     assert len(answers) == 8
 
 
 def test_setting_a_cursor_forgets_what_was_begun_and_taken(cursors):
     """What is behind the new cursor is read again in full, whatever was remembered."""
     windows = Windows(cursors)
-    hold = cursors.hold("orders", owner="first")
-    window = windows.open(hold, since_at=None)
+    lease = cursors.lease("orders", owner="first")
+    window = windows.open(lease, since_at=None)
     page = PageTaken("next", NOON, None, [TakenRecord("1", "digest", NOON)], [], 0)
-    windows.store_page(hold, window, page, Arrival())
-    cursors.release(cursors.advance(hold, CURSOR))
+    windows.store_page(lease, window, page, Arrival())
+    cursors.release(cursors.advance(lease, CURSOR))
     assert cursors.set("orders", "2026-02-01T00:00:00Z") == CURSOR
     [stream] = cursors.streams()
     assert (stream.value, stream.open_windows, stream.taken) == ("2026-02-01T00:00:00Z", (), 0)
@@ -116,14 +116,14 @@ def test_setting_a_cursor_forgets_what_was_begun_and_taken(cursors):
 
 def test_a_dry_run_changes_nothing(cursors):
     """It says what the cursor is."""
-    cursors.release(cursors.advance(cursors.hold("orders", owner="first"), CURSOR))
+    cursors.release(cursors.advance(cursors.lease("orders", owner="first"), CURSOR))
     assert cursors.set("orders", None, dry_run=True) == CURSOR
     assert cursors.streams()[0].value == CURSOR
 
 
 def test_a_cursor_is_not_set_under_a_run(cursors, clock):
     """It says which run is at it; when the run's lease has lapsed, it can be set."""
-    late = cursors.hold("orders", owner="first")
+    late = cursors.lease("orders", owner="first")
     with pytest.raises(UpstreamBusyError, match="run first is at it"):
         cursors.set("orders", None)
     clock.advance(61)
@@ -134,7 +134,7 @@ def test_a_cursor_is_not_set_under_a_run(cursors, clock):
 
 def test_a_cursor_of_another_form_is_refused(cursors):
     """An instant cannot become a number, nor lose its zone."""
-    cursors.release(cursors.advance(cursors.hold("orders", owner="first"), CURSOR))
+    cursors.release(cursors.advance(cursors.lease("orders", owner="first"), CURSOR))
     for wrong in ("17", "2026-03-01T12:00:00", "yesterday"):
         with pytest.raises(MisconfiguredError, match="instant"):
             cursors.set("orders", wrong)
@@ -142,6 +142,6 @@ def test_a_cursor_of_another_form_is_refused(cursors):
 
 def test_an_unknown_stream_is_named_with_those_there_are(cursors):
     """A typing mistake makes no new stream."""
-    cursors.hold("orders", owner="first")
+    cursors.lease("orders", owner="first")
     with pytest.raises(MisconfiguredError, match="there are: orders"):
         cursors.set("order", None)

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine
 
 from tasks.core.connectors.folders.local import LocalFiles
-from tasks.core.sync.file_import.ledger import Ledger
+from tasks.core.sync.file_import.ledger import FileLedger
 
 
 class Clock:
@@ -32,9 +32,9 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def new_ledger(state_database: Engine, clock: Clock) -> Callable[[str], Ledger]:
-    def make(owner: str) -> Ledger:
-        return Ledger(
+def new_ledger(state_database: Engine, clock: Clock) -> Callable[[str], FileLedger]:
+    def make(owner: str) -> FileLedger:
+        return FileLedger(
             state_database,
             importer="inventory",
             place="test://",

@@ -22,11 +22,11 @@ from killed import Application, KillSwitch, changes_something, in_child
 from tasks.core.connectors.folders.local import LocalFiles
 from tasks.core.formats.records.validation import RecordValidator
 from tasks.core.state.database import open_database
+from tasks.core.sync.file_import.after_import import AfterImport
 from tasks.core.sync.file_import.importing import import_file
-from tasks.core.sync.file_import.job import ImportJob
-from tasks.core.sync.file_import.ledger import Ledger
-from tasks.core.sync.file_import.pick_up import PickUp, find_ready_files
-from tasks.core.sync.file_import.put_away import PutAway
+from tasks.core.sync.file_import.job import FileImportJob
+from tasks.core.sync.file_import.ledger import FileLedger
+from tasks.core.sync.file_import.selection import FileSelection, find_ready_files
 from tasks.core.sync.file_import.work_list import plan_work
 
 GOOD = "sku,quantity\n" + "".join(f"s{n},{n}\n" for n in range(7)) + "bad,minus\n"
@@ -48,22 +48,22 @@ def run(directory: Path, owner: str, *, at: datetime, kill_at: int = 0) -> None:
             switch.around(target, name)
     engine = open_database(f"sqlite:///{directory / 'state.db'}")
     switch.after_statements(engine, changes_something)
-    ledger = Ledger(
+    ledger = FileLedger(
         engine, importer="items", place=folder.system, owner=owner, lease_s=60, clock=lambda: at
     )
-    job = ImportJob(
+    job = FileImportJob(
         folder=folder,
         ledger=ledger,
         sink=application,
         model=Item,
         validator=RecordValidator(Item),
-        put_away=PutAway(archive_folder="archive", error_folder="error"),
+        after_import=AfterImport(archive_folder="archive", error_folder="error"),
         run_id=owner,
         batch_size=2,
         clock=lambda: at,
     )
     ready = find_ready_files(
-        folder, "incoming", PickUp(stable_for_s=0), finished=ledger.finished
+        folder, "incoming", FileSelection(stable_for_s=0), finished=ledger.finished
     ).ready
     for item in plan_work(folder, ledger.unfinished(), ready):
         import_file(job, item.file, original=item.original)

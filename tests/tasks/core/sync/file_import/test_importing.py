@@ -17,11 +17,11 @@ from tasks.core.formats.records.validation import RecordValidator
 from tasks.core.state.database import open_database
 from tasks.core.sync.batches.application_records import InventoryItem
 from tasks.core.sync.batches.sink import Sent
+from tasks.core.sync.file_import.after_import import AfterImport
 from tasks.core.sync.file_import.importing import import_file, settle_duplicate
-from tasks.core.sync.file_import.job import ImportJob
-from tasks.core.sync.file_import.ledger import Ledger
-from tasks.core.sync.file_import.pick_up import PickUp, find_ready_files
-from tasks.core.sync.file_import.put_away import PutAway
+from tasks.core.sync.file_import.job import FileImportJob
+from tasks.core.sync.file_import.ledger import FileLedger
+from tasks.core.sync.file_import.selection import FileSelection, find_ready_files
 
 DONE = "{name}.done"
 
@@ -60,13 +60,17 @@ def engine(tmp_path: Path, migrated_sqlite: Path) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def new_job(engine: Engine, folder: LocalFiles) -> Callable[..., ImportJob]:
+def new_job(engine: Engine, folder: LocalFiles) -> Callable[..., FileImportJob]:
     """A job of one run, as `owner`."""
 
-    def make(application: Application, owner: str = "run", **fields) -> ImportJob:
-        ledger = Ledger(engine, importer="inventory", place=folder.system, owner=owner)
-        options = {"put_away": PutAway(archive_folder="archive"), "done_file": DONE, **fields}
-        return ImportJob(
+    def make(application: Application, owner: str = "run", **fields) -> FileImportJob:
+        ledger = FileLedger(engine, importer="inventory", place=folder.system, owner=owner)
+        options = {
+            "after_import": AfterImport(archive_folder="archive"),
+            "done_file": DONE,
+            **fields,
+        }
+        return FileImportJob(
             folder=folder,
             ledger=ledger,
             sink=application,
@@ -91,7 +95,7 @@ def drop(place: Path, *skus: str) -> None:
     (place / "incoming" / "stock.csv.done").touch()
 
 
-def stock(job: ImportJob):
+def stock(job: FileImportJob):
     file = job.folder.stat("incoming/stock.csv")
     assert file is not None
     return file
@@ -105,8 +109,8 @@ def files(place: Path) -> list[str]:
 def test_a_file_that_is_dropped_during_the_import_stays(new_job, place, on_success):
     """The next file of the same name, and its done file, are left for the next run, unread."""
     application = Application()
-    put_away = PutAway(archive_folder="archive", on_success=on_success)
-    job = new_job(application, put_away=put_away)
+    after_import = AfterImport(archive_folder="archive", on_success=on_success)
+    job = new_job(application, after_import=after_import)
     drop(place, "old")
     application.meanwhile = lambda: drop(place, "new", "newer")
     outcome = import_file(job, stock(job))
@@ -115,7 +119,7 @@ def test_a_file_that_is_dropped_during_the_import_stays(new_job, place, on_succe
     assert "newer" in (place / "incoming" / "stock.csv").read_text()
     assert outcome.now_at == ("incoming/stock.csv" if on_success == "keep" else None)
     application.meanwhile = lambda: None
-    import_file(new_job(application, "next", put_away=put_away), stock(job))
+    import_file(new_job(application, "next", after_import=after_import), stock(job))
     assert application.skus == ["old", "new", "newer"]
     assert "incoming/stock.csv.done" not in files(place)
 
@@ -135,13 +139,15 @@ def test_a_file_that_replaced_a_bad_one_stays(new_job, place):
 def test_a_duplicate_goes_with_its_done_file(new_job, place, on_success):
     """Else it would vouch for the next file of that name before that is complete."""
     application = Application()
-    keep = PutAway(on_success="keep")
+    keep = AfterImport(on_success="keep")
     drop(place, "1")
-    job = new_job(application, put_away=keep)
+    job = new_job(application, after_import=keep)
     import_file(job, stock(job))
     (place / "incoming" / "stock.csv.done").touch()
     job = new_job(
-        application, "next", put_away=PutAway(archive_folder="archive", on_success=on_success)
+        application,
+        "next",
+        after_import=AfterImport(archive_folder="archive", on_success=on_success),
     )
     outcome = settle_duplicate(job, stock(job))
     assert outcome.result == "duplicate"
@@ -152,7 +158,7 @@ def test_a_duplicate_goes_with_its_done_file(new_job, place, on_success):
 def test_a_duplicate_that_was_replaced_meanwhile_stays(new_job, place, on_success):
     """Between listing and putting away the partner may drop the next file of that name."""
     drop(place, "1")
-    job = new_job(Application(), put_away=PutAway(on_success=on_success))
+    job = new_job(Application(), after_import=AfterImport(on_success=on_success))
     listed = stock(job)
     drop(place, "2", "3")
     outcome = settle_duplicate(job, listed)
@@ -162,11 +168,11 @@ def test_a_duplicate_that_was_replaced_meanwhile_stays(new_job, place, on_succes
 
 def test_a_duplicate_that_cannot_be_put_away_is_an_outcome(new_job, place):
     """It says why, and does not stop the others."""
-    put_away = PutAway(archive_folder="archive", on_collision="fail")
+    after_import = AfterImport(archive_folder="archive", on_collision="fail")
     drop(place, "1")
     (place / "archive").mkdir()
     (place / "archive" / "stock.csv").write_text("another")
-    job = new_job(Application(), put_away=put_away)
+    job = new_job(Application(), after_import=after_import)
     outcome = settle_duplicate(job, stock(job))
     assert outcome.result == "interrupted"
     assert "a file of that name is there already" in (outcome.reason or "")
@@ -175,12 +181,12 @@ def test_a_duplicate_that_cannot_be_put_away_is_an_outcome(new_job, place):
 def test_a_duplicate_is_imported_again_when_that_is_asked(new_job, place):
     """Once a run, under keys of its own, so that the application takes the rows again."""
     application = Application()
-    put_away = PutAway(on_success="keep", on_duplicate="import")
+    after_import = AfterImport(on_success="keep", on_duplicate="import")
     drop(place, "1")
-    job = new_job(application, "first", put_away=put_away)
+    job = new_job(application, "first", after_import=after_import)
     import_file(job, stock(job))
     for owner in ("second", "third"):
-        job = new_job(application, owner, put_away=put_away)
+        job = new_job(application, owner, after_import=after_import)
         assert import_file(job, stock(job), again=True).result == "imported"
         assert import_file(job, stock(job), again=True).result == "duplicate", "a retry of the run"
     assert application.skus == ["1", "1", "1"]
@@ -216,19 +222,19 @@ def test_an_application_that_names_one_bad_row_at_a_time_takes_the_good_ones(new
 def test_an_archive_with_a_date_in_the_own_folder_is_not_imported(new_job, place, archive):
     """New files are found, archived ones never again, in sub-folders too."""
     application = Application()
-    put_away = PutAway(archive_folder=archive, error_folder="incoming/error")
+    after_import = AfterImport(archive_folder=archive, error_folder="incoming/error")
     for run in range(3):
         drop(place, f"direct {run}")
         (place / "incoming" / "sub").mkdir(exist_ok=True)
         (place / "incoming" / "stock.csv").rename(place / "incoming" / "sub" / f"{run}.csv")
         drop(place, f"below {run}")
-        job = new_job(application, str(uuid4()), put_away=put_away)
+        job = new_job(application, str(uuid4()), after_import=after_import)
         listing = find_ready_files(
             job.folder,
             "incoming",
-            PickUp(stable_for_s=0, recursive=True, include=["*.csv"]),
+            FileSelection(stable_for_s=0, recursive=True, include=["*.csv"]),
             finished=job.ledger.finished,
-            ignore_folders=(put_away.archive_folder, put_away.error_folder),
+            ignore_folders=(after_import.archive_folder, after_import.error_folder),
         )
         assert len(listing.ready) == 2
         for file in listing.ready:

@@ -15,7 +15,7 @@ from tasks.core.formats.records.formats import CsvFormat
 from tasks.core.sync.batches.application_records import InventoryItem
 from tasks.core.sync.batches.http_sink import HttpSink
 from tasks.core.sync.batches.sink import Sent
-from tasks.core.sync.record_import.importing import Entry, RecordImporter
+from tasks.core.sync.record_import.importing import ImportItem, RecordImporter
 
 
 class Item(BaseModel):
@@ -56,7 +56,7 @@ def shelf():
 
 def rows(*pairs):
     return [
-        Entry(f"row {n}", f"id-{n}", {"sku": sku, "quantity": quantity})
+        ImportItem(f"row {n}", f"id-{n}", {"sku": sku, "quantity": quantity})
         for n, (sku, quantity) in enumerate(pairs)
     ]
 
@@ -110,7 +110,7 @@ def test_the_same_entries_have_the_same_key_and_others_another(shelf):
     take = importer(shelf).take
     for entries in (rows(("a", 1)), rows(("a", 1)), rows(("b", 1))):
         take(entries)
-    take([Entry("row 9", "id-9", {"sku": "a", "quantity": 1})])
+    take([ImportItem("row 9", "id-9", {"sku": "a", "quantity": 1})])
     keys = [key for key, _ in shelf.calls]
     assert keys[0] == keys[1]
     assert len({*keys}) == 3
@@ -119,7 +119,7 @@ def test_the_same_entries_have_the_same_key_and_others_another(shelf):
 def test_names_numbers_and_empty_texts_are_read_as_declared(shelf):
     """Columns are mapped, decimal commas read, and what stands for nothing is nothing."""
     shelf.send = lambda records, **_: shelf.calls.append(json.loads(records)) or Sent()
-    entry = Entry("1", "1", {"Item": "a", "quantity": "1.234", "price": "NA"})
+    entry = ImportItem("1", "1", {"Item": "a", "quantity": "1.234", "price": "NA"})
     importer(shelf, columns={"Item": "sku"}, decimal_comma=True, empty_texts=("NA",)).take([entry])
     assert shelf.calls == [[{"sku": "a", "quantity": 1234, "price": None}]]
 
@@ -128,7 +128,7 @@ def test_names_numbers_and_empty_texts_are_read_as_declared(shelf):
 def test_messages_that_are_no_objects_are_bad(shelf, content, why):
     """A message is one JSON object; anything else is told, and the next goes in."""
     taken = importer(shelf).take(
-        [Entry("m1", "m1", content), Entry("m2", "m2", b'{"sku": "a", "quantity": 1}')]
+        [ImportItem("m1", "m1", content), ImportItem("m2", "m2", b'{"sku": "a", "quantity": 1}')]
     )
     assert why in taken.bad[0]
     assert [skus for _, skus in shelf.calls] == [["a"]]
@@ -139,9 +139,9 @@ def test_files_in_entries_go_through_the_readers(shelf):
     lines = b'{"sku":"d","quantity":-4}\n{"sku":"e","quantity":5}\n'
     taken = importer(shelf, holds_files=True, batch_size=2).take(
         [
-            Entry("1 a.csv", "1", b"sku,quantity\na,1\nb,2\nc,3\n", "a.csv"),
-            Entry("2 b.jsonl", "2", lines, "b.jsonl"),
-            Entry("3 c.exe", "3", b"MZ", "c.exe"),
+            ImportItem("1 a.csv", "1", b"sku,quantity\na,1\nb,2\nc,3\n", "a.csv"),
+            ImportItem("2 b.jsonl", "2", lines, "b.jsonl"),
+            ImportItem("3 c.exe", "3", b"MZ", "c.exe"),
         ]
     )
     assert [skus for _, skus in shelf.calls] == [["a", "b"], ["c"], ["e"]]
@@ -155,7 +155,7 @@ def test_a_file_that_breaks_off_says_how_far_it_came(shelf):
     content = b"sku;quantity\na;1\nb;2\n\xff;3\n"
     taken = importer(
         shelf, holds_files=True, file_format=CsvFormat(delimiter=";", encoding="utf-8")
-    ).take([Entry("1", "1", content)])
+    ).take([ImportItem("1", "1", content)])
     assert "records imported" in taken.bad[0]
     assert "encoding" in taken.bad[0]
 
@@ -171,8 +171,8 @@ def test_the_real_application_refuses_single_records_by_name(own_app):
     """Over its API, too: the too long name is told, the other record is in."""
     block = HttpApi(base_url=f"{own_app.base_url}/api/v1", auth=ApiKeyAuth(key=own_app.api_key))
     entries = [
-        Entry("1", "1", {"sku": "1", "name": "One", "quantity": 1}),
-        Entry("2", "2", {"sku": "2", "name": "far away " * 2000, "quantity": 2}),
+        ImportItem("1", "1", {"sku": "1", "name": "One", "quantity": 1}),
+        ImportItem("2", "2", {"sku": "2", "name": "far away " * 2000, "quantity": 2}),
     ]
     with open_api(block) as api:
         taken = RecordImporter(HttpSink(api, "inventory"), InventoryItem, system="test").take(

@@ -47,7 +47,7 @@ class SwallowingSource(Source):
         return [Message("orders", b"{}", None)]
 
 
-async def park(_message, _reason):
+async def dead_letter(_message, _reason):
     raise AssertionError("there is no bad one")
 
 
@@ -58,7 +58,7 @@ async def test_why_the_sink_failed_is_told_though_nothing_can_be_given_back():
         raise UnreachableError("the application is away", system="application", operation="send")
 
     with pytest.raises(UnreachableError, match="the application is away"):
-        await take_waiting(Source(), sink, park, limit=10)
+        await take_waiting(Source(), sink, dead_letter, limit=10)
 
 
 async def test_a_cancelled_import_ends_though_nothing_can_be_given_back():
@@ -69,7 +69,7 @@ async def test_a_cancelled_import_ends_though_nothing_can_be_given_back():
         at_work.set()
         await asyncio.Event().wait()
 
-    running = asyncio.create_task(take_waiting(Source(), sink, park, limit=10))
+    running = asyncio.create_task(take_waiting(Source(), sink, dead_letter, limit=10))
     await at_work.wait()
     running.cancel()
     await asyncio.wait({running})
@@ -83,7 +83,7 @@ async def test_a_cancelled_import_ends_though_its_source_swallows_that():
     async def sink(_messages):
         return {}
 
-    running = asyncio.create_task(take_waiting(source, sink, park, limit=10))
+    running = asyncio.create_task(take_waiting(source, sink, dead_letter, limit=10))
     await source.asked.wait()
     running.cancel()
     await asyncio.wait({running}, timeout=60)

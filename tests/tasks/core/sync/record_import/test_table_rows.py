@@ -185,19 +185,19 @@ def changed(shop, shelf, cursors):
             key="id",
             overlap=overlap,
         )
-        hold = cursors.hold("stock", owner=owner)
+        lease = cursors.lease("stock", owner=owner)
         try:
             return import_changed_rows(
                 ChangedRows(shop.engine, settings, system=shop.system),
                 importer(shelf),
                 cursors,
-                hold,
+                lease,
                 version="version",
                 key="id",
                 **{"rows_at_once": 2, **options},
             )
         finally:
-            cursors.release(hold)
+            cursors.release(lease)
 
     shop.create(STOCK)
     return run
@@ -247,7 +247,7 @@ def test_a_run_that_was_overtaken_does_not_move_the_cursor(shop, shelf, cursors,
     send = shelf.send
 
     def overtaken(*arguments, **options):
-        cursors.hold("stock", owner="run")  # a retry of the same run, elsewhere
+        cursors.lease("stock", owner="run")  # a retry of the same run, elsewhere
         return send(*arguments, **options)
 
     shelf.send = overtaken

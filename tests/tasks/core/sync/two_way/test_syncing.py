@@ -19,7 +19,7 @@ from tasks.core.sync.two_way.deciding import Snapshot
 from tasks.core.sync.two_way.identity_map.pairs import IdentityMap
 from tasks.core.sync.two_way.identity_map.sides import SIDES, other_side
 from tasks.core.sync.two_way.identity_map.tables import IDS, PAIRS
-from tasks.core.sync.two_way.records import ChangedMeanwhileError, Found
+from tasks.core.sync.two_way.records import ChangedMeanwhileError, FoundRecord
 from tasks.core.sync.two_way.rule import ConflictRule
 from tasks.core.sync.two_way.syncing import TwoWaySync
 
@@ -147,7 +147,7 @@ class MemorySide:
     def _found(self, record_id):
         record = self.records[record_id]
         snapshot = Snapshot(dict(record.values), dict(record.changed_at))
-        return Found(record_id, str(record.version), snapshot, record.marker)
+        return FoundRecord(record_id, str(record.version), snapshot, record.marker)
 
 
 class _Writing:

@@ -35,8 +35,8 @@ def identities(state_database, clock):
 
 
 def paired(identities, left, right, state=None):
-    with identities.hold(left=left) as pair:
-        pair.keep(right=right, state=state or {})
+    with identities.lease(left=left) as pair:
+        pair.store(right=right, state=state or {})
         return pair.id
 
 
@@ -56,31 +56,31 @@ def test_kinds_do_not_meet(identities, state_database):
     paired(identities, "L1", "R1")
     others = IdentityMap(state_database, "tickets")
     assert others.find("left", "L1") is None
-    with others.hold(left="L1") as pair:
+    with others.lease(left="L1") as pair:
         assert pair.right is None
 
 
 def test_a_record_of_which_nothing_was_kept_leaves_no_trace(identities):
     """Looking at an unknown record makes no pair; keeping something does."""
-    with identities.hold(left="L1"):
+    with identities.lease(left="L1"):
         pass
     assert identities.find("left", "L1") is None
-    with identities.hold(left="L1") as pair:
-        pair.keep()
+    with identities.lease(left="L1") as pair:
+        pair.store()
     assert identities.find("left", "L1").right is None
 
 
 def test_a_held_pair_is_busy_for_others(identities, clock):
     """While a pair is held nobody else gets it; afterwards everybody may."""
-    with identities.hold(left="L1") as pair:
-        pair.keep(right="R1")
-        with pytest.raises(UpstreamBusyError), identities.hold(right="R1"):
+    with identities.lease(left="L1") as pair:
+        pair.store(right="R1")
+        with pytest.raises(UpstreamBusyError), identities.lease(right="R1"):
             pass
-        with pytest.raises(UpstreamBusyError), identities.hold_pair(pair.id):
+        with pytest.raises(UpstreamBusyError), identities.lease_pair(pair.id):
             pass
-    with identities.hold(right="R1") as again:
+    with identities.lease(right="R1") as again:
         clock.advance(59)
-        with pytest.raises(UpstreamBusyError), identities.hold(left="L1"):
+        with pytest.raises(UpstreamBusyError), identities.lease(left="L1"):
             pass
     assert again.left == "L1"
 
@@ -89,38 +89,38 @@ def test_an_error_lets_the_pair_go(identities):
     """A block that ends with an error holds the pair no longer."""
 
     def fail():
-        with identities.hold(left="L1") as pair:
-            pair.keep(right="R1")
+        with identities.lease(left="L1") as pair:
+            pair.store(right="R1")
             raise KeyError
 
     with pytest.raises(KeyError):
         fail()
-    with identities.hold(left="L1") as pair:
+    with identities.lease(left="L1") as pair:
         assert pair.right == "R1"
 
 
 def test_a_lost_lease_keeps_nothing(identities, clock):
     """Whoever held a pair for too long can change nothing once another took it."""
-    with identities.hold(left="L1") as slow:
-        slow.keep(right="R1")
+    with identities.lease(left="L1") as slow:
+        slow.store(right="R1")
         clock.advance(61)
-        with identities.hold(left="L1") as quick:
+        with identities.lease(left="L1") as quick:
             with pytest.raises(LeaseLostError):
-                slow.keep(right="R2")
+                slow.store(right="R2")
             with pytest.raises(LeaseLostError):
                 slow.drop_id("right")
-            quick.keep(state={"by": "quick"})
+            quick.store(state={"by": "quick"})
     assert identities.find("left", "L1").state == {"by": "quick"}
     assert identities.find("left", "L1").right == "R1"
 
 
 def test_keeping_extends_the_lease(identities, clock):
     """A pair that is worked on stays held beyond the first lease."""
-    with identities.hold(left="L1") as pair:
+    with identities.lease(left="L1") as pair:
         for _ in range(3):
             clock.advance(50)
-            pair.keep()
-        with pytest.raises(UpstreamBusyError), identities.hold(left="L1"):
+            pair.store()
+        with pytest.raises(UpstreamBusyError), identities.lease(left="L1"):
             pass
 
 
@@ -129,20 +129,20 @@ def test_many_at_once_make_one_pair(state_database):
     start = threading.Barrier(8)
     made, busy = [], []
 
-    def hold():
+    def lease():
         identities = IdentityMap(state_database, "contacts")
         start.wait()
         for _ in range(1000):
             try:
-                with identities.hold(left="L1") as pair:
+                with identities.lease(left="L1") as pair:
                     if pair.right is None:
                         made.append(pair.id)
-                        pair.keep(right="R1")
+                        pair.store(right="R1")
                     return
             except UpstreamBusyError:
                 busy.append(1)
 
-    threads = [threading.Thread(target=hold) for _ in range(8)]
+    threads = [threading.Thread(target=lease) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -158,8 +158,8 @@ def identities_of(engine):
 def test_one_record_is_never_in_two_pairs(identities):
     """A record that another pair has cannot be kept, and then nothing of that call is."""
     paired(identities, "L1", "R1")
-    with identities.hold(left="L2") as pair, pytest.raises(PairedOtherwiseError):
-        pair.keep(right="R1", state={"lost": True})
+    with identities.lease(left="L2") as pair, pytest.raises(PairedOtherwiseError):
+        pair.store(right="R1", state={"lost": True})
     assert identities.find("left", "L2") is None
     assert identities.find("right", "R1").left == "L1"
 
@@ -167,13 +167,13 @@ def test_one_record_is_never_in_two_pairs(identities):
 def test_a_record_that_is_made_anew_is_found_by_its_former_id(identities):
     """Old ids lead to the pair, which knows the newest one, and may become current again."""
     paired(identities, "L1", "R1")
-    with identities.hold(left="L1") as pair:
-        pair.keep(right="R2")
+    with identities.lease(left="L1") as pair:
+        pair.store(right="R2")
     assert identities.find("right", "R1").right == "R2"
-    with identities.hold(right="R1") as pair:
-        pair.keep(right="R1")
+    with identities.lease(right="R1") as pair:
+        pair.store(right="R1")
     assert identities.find("right", "R2").right == "R1"
-    with identities.hold(right="R2") as pair:
+    with identities.lease(right="R2") as pair:
         pair.drop_id("right")
         assert pair.right is None
     assert identities.find("right", "R1").right is None
@@ -182,8 +182,8 @@ def test_a_record_that_is_made_anew_is_found_by_its_former_id(identities):
 def test_a_former_id_may_go_to_another_record(identities):
     """A former id that was given to a new record can have a pair of its own; a current one not."""
     paired(identities, "L1", "R1")
-    with identities.hold(left="L1") as pair:
-        pair.keep(right="R2")
+    with identities.lease(left="L1") as pair:
+        pair.store(right="R2")
         pair.forget_former("right", "R1")
         pair.forget_former("right", "R2")
     assert identities.find("right", "R1") is None
@@ -194,7 +194,7 @@ def test_merged_records_become_one_pair(identities):
     """After a merge all ids lead to the surviving pair, whose own ids stay the current ones."""
     survivor = paired(identities, "L1", "R1", {"of": "survivor"})
     paired(identities, "L2", "R2")
-    with identities.hold(left="L1") as pair, identities.hold(left="L2") as other:
+    with identities.lease(left="L1") as pair, identities.lease(left="L2") as other:
         pair.absorb(other)
     for side, record_id in (("left", "L2"), ("right", "R2"), ("left", "L1"), ("right", "R1")):
         found = identities.find(side, record_id)
@@ -205,9 +205,9 @@ def test_merged_records_become_one_pair(identities):
 
 def test_a_half_pair_gives_its_record_away(identities):
     """Absorbing a pair that has what is missing here completes this one."""
-    with identities.hold(left="L1") as pair, identities.hold(right="R1") as other:
-        pair.keep()
-        other.keep()
+    with identities.lease(left="L1") as pair, identities.lease(right="R1") as other:
+        pair.store()
+        other.store()
         pair.absorb(other)
         assert (pair.left, pair.right) == ("L1", "R1")
     assert identities.find("right", "R1").left == "L1"
@@ -216,12 +216,12 @@ def test_a_half_pair_gives_its_record_away(identities):
 def test_a_tombstone_stays_known(identities):
     """A deleted pair is still found, is on no page, and can be revived."""
     paired(identities, "L1", "R1")
-    with identities.hold(left="L1") as pair:
-        pair.keep(is_deleted=True)
+    with identities.lease(left="L1") as pair:
+        pair.store(is_deleted=True)
     assert identities.find("right", "R1").deleted_at == datetime(2026, 3, 1, 9, tzinfo=UTC)
     assert identities.page() == []
-    with identities.hold(left="L1") as pair:
-        pair.keep(is_deleted=False)
+    with identities.lease(left="L1") as pair:
+        pair.store(is_deleted=False)
     assert [one.left for one in identities.page()] == ["L1"]
 
 
@@ -241,7 +241,7 @@ def test_pages(identities):
 
 def test_nothing_of_a_forgotten_pair_stays(identities, state_database):
     """An absorbed or forgotten pair leaves no row behind."""
-    with identities.hold(left="L1"):
+    with identities.lease(left="L1"):
         pass
     with reading(state_database) as connection:
         for table in ("identity_pairs", "identity_ids"):

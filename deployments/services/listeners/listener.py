@@ -1,0 +1,291 @@
+"""The loop of every source: take messages, store them, and only then acknowledge them.
+
+    open ──► receive ──► decode ──► store ──► acknowledge ──┐
+      ▲         ▲                     │ inbox full or down: hold, try again
+      │         └─────────────────────┴─────────────────────┘
+      └── any error of the source: close, wait longer each time, begin anew
+
+While one batch is being stored the next is received already, where the source bears it. A
+message that was stored and not acknowledged comes again and is then a duplicate. Nothing is
+ever dropped: what nobody can read is stored as dead-lettered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol, TypeVar
+
+from blocks.errors import IntegrationError, PermanentError
+from deployments.services.listeners.status import SourceStatus
+from tasks.core.cancellation import is_cancelled, raise_if_cancelled
+from tasks.core.connectors.messages.message import Message, MessageSource
+from tasks.core.intake.inbox.new_delivery import NewDelivery, StoredDelivery
+from tasks.core.intake.messages.reading import MessageReader
+
+_LOG = logging.getLogger(__name__)
+_MAX_CALL_BYTES = 16 * 1024 * 1024
+
+T = TypeVar("T")
+
+
+class Store(Protocol):
+    """What `InboxWriter.store` does."""
+
+    def __call__(self, deliveries: Sequence[NewDelivery], /) -> Awaitable[list[StoredDelivery]]:
+        """Store all or none, on disk."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How much at once, and how long to wait for what.
+
+    Attributes:
+        batch: Messages taken at once.
+        poll_s: How long a source may wait for the first; as long a stop may wait for it.
+        first_wait_s: After an error; doubled each time.
+        max_wait_s: The longest such wait.
+        hold_every_s: While the inbox takes nothing, the source is told so often to wait.
+        lag_every_s: How often the source is asked how many messages wait.
+        finish_s: After a stop, how long what was taken may take to be stored and acknowledged.
+    """
+
+    batch: int = 500
+    poll_s: float = 5.0
+    first_wait_s: float = 0.5
+    max_wait_s: float = 30.0
+    hold_every_s: float = 5.0
+    lag_every_s: float = 10.0
+    finish_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Storing:
+    """Messages on their way to the disk, and what becomes of them."""
+
+    messages: Sequence[Message]
+    counts: Counter[str]
+    task: asyncio.Task[None]
+
+
+class Listener:
+    """One source's way into the inbox.
+
+    Args:
+        source: Where messages come from.
+        reader: Makes deliveries of them.
+        store: Where deliveries go.
+        notify: Called with the integration's name when something new is stored.
+        status: Told how it goes.
+        pace: How much at once, and how long to wait for what.
+        monotonic: Seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        source: MessageSource,
+        reader: MessageReader,
+        *,
+        store: Store,
+        notify: Callable[[str], None],
+        status: SourceStatus,
+        pace: Pace = Pace(),
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._source = source
+        self._reader = reader
+        self._store = store
+        self._notify = notify
+        self.status = status
+        self._pace = pace
+        self._monotonic = monotonic
+        self._stopping = asyncio.Event()
+        self._failures = 0
+        self._stage = "connect"
+        self._lag_asked_s = float("-inf")
+
+    def stop(self) -> None:
+        """Take no more; `run` ends when what was taken is stored and acknowledged.
+
+        That may take as long as the source and the inbox do; cancel it to leave at once.
+        """
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Listen until told to stop, whatever happens to the source or the inbox.
+
+        Cancelled, it closes the source and ends: what was not acknowledged comes again.
+        """
+        while not self._stopping.is_set():
+            self._stage = "connect"
+            try:
+                await _heeding(self._source.open())
+                await self._listen()
+            except IntegrationError as error:
+                self._note(error)
+            except Exception as bug:  # noqa: BLE001 - one source must not end the others
+                _LOG.exception("%s: a bug; it begins anew", self.status.name)
+                self.status.note_error(self._stage, _as_error(bug, self._source.system))
+            finally:
+                self.status.enter("stopped" if self._stopping.is_set() else "out of reach")
+                await self._source.close()
+            raise_if_cancelled()
+            await self._wait()
+
+    async def _listen(self) -> None:
+        self.status.enter("listening")
+        storing: _Storing | None = None
+        try:
+            while not self._stopping.is_set() or storing is not None:
+                following = await self._receive(storing)
+                if storing is not None:
+                    await self._hold_until_done(storing, following)
+                stored, storing = storing, None
+                if following:
+                    storing = self._begin_to_store(following)
+                if stored is not None:
+                    await self._acknowledge(stored)
+        finally:
+            if storing is not None:
+                await self._leave(storing)
+
+    async def _receive(self, storing: _Storing | None) -> list[Message]:
+        """The next messages; while others are being stored only what is there at once."""
+        if self._stopping.is_set() or (storing is not None and not self._source.reads_ahead):
+            return []
+        self._stage = "receive"
+        await self._ask_lag()
+        wait_s = 0.0 if storing is not None else self._pace.poll_s
+        messages = await _heeding(self._source.receive(self._pace.batch, wait_s=wait_s))
+        self._failures = 0
+        return messages
+
+    def _begin_to_store(self, messages: list[Message]) -> _Storing:
+        counts: Counter[str] = Counter()
+        return _Storing(messages, counts, asyncio.create_task(self._store_all(messages, counts)))
+
+    async def _hold_until_done(self, storing: _Storing, following: Sequence[Message]) -> None:
+        """Wait until they are stored: all are ours meanwhile, and no others are taken."""
+        held = [*storing.messages, *following]
+        metric = self.status.metrics.held.labels(self.status.name)
+        metric.set(len(held))
+        try:
+            while not (await asyncio.wait({storing.task}, timeout=self._pace.hold_every_s))[0]:
+                self._stage = "receive"
+                await _heeding(self._source.hold(held))
+            self._stage = "store"
+            storing.task.result()
+        finally:
+            metric.set(0)
+
+    async def _leave(self, storing: _Storing) -> None:
+        """Source or inbox failed: what was given comes again, and what is stored is told."""
+        if not is_cancelled():
+            await asyncio.wait({storing.task}, timeout=self._pace.hold_every_s)
+        storing.task.cancel()
+        await asyncio.wait({storing.task})
+        if not storing.task.cancelled():
+            storing.task.exception()  # told already
+        if storing.counts["new"]:
+            self._notify(self.status.integration)
+
+    async def _acknowledge(self, stored: _Storing) -> None:
+        if stored.counts["new"]:
+            self._notify(self.status.integration)
+        self._stage = "acknowledge"
+        await _heeding(self._source.acknowledge(stored.messages))
+        self.status.note_messages(+stored.counts)
+
+    async def _store_all(self, messages: Sequence[Message], counts: Counter[str]) -> None:
+        deliveries = await self._patiently(lambda: self._read(messages))
+        for chunk in _chunks(deliveries):
+            stored = await self._patiently(lambda c=chunk: self._store(c))  # type: ignore[misc]
+            for delivery, result in zip(chunk, stored, strict=True):
+                counts[_outcome(delivery, result)] += 1
+        counts["refused"] = len(messages) - len(deliveries)
+
+    async def _read(self, messages: Sequence[Message]) -> list[NewDelivery]:
+        received_at = datetime.now(UTC)
+        return [
+            await self._reader.delivery(message, received_at=received_at)
+            for message in messages
+            if message.refusal is None
+        ]
+
+    async def _patiently(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Try until it works."""
+        wait_s = self._pace.first_wait_s
+        while True:
+            try:
+                result = await _heeding(attempt())
+            except IntegrationError as error:
+                if self._stopping.is_set():
+                    raise  # nothing is acknowledged, so all of it comes again
+                if self.status.state != "waiting for the inbox":
+                    _LOG.warning("%s waits: %s", self.status.name, error)
+                self.status.note_error("store", error)
+                self.status.enter("waiting for the inbox")
+            else:
+                self.status.enter("listening")
+                return result
+            await self._sleep_or_stop(min(wait_s, self._pace.hold_every_s))
+            wait_s *= 2
+
+    async def _ask_lag(self) -> None:
+        now = self._monotonic()
+        if now - self._lag_asked_s >= self._pace.lag_every_s:
+            self._lag_asked_s = now
+            self.status.note_lag(await _heeding(self._source.lag()))
+
+    def _note(self, error: IntegrationError) -> None:
+        if self._failures == 0:  # the others are in the metrics
+            _LOG.warning("%s: %s; trying again", self.status.name, error)
+        self.status.note_error(self._stage, error)
+
+    async def _wait(self) -> None:
+        longest_s = min(self._pace.max_wait_s, self._pace.first_wait_s * 2**self._failures)
+        self._failures = min(self._failures + 1, 16)
+        await self._sleep_or_stop(longest_s * random.uniform(0.5, 1.0))
+
+    async def _sleep_or_stop(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            pass
+
+
+async def _heeding(call: Awaitable[T]) -> T:
+    """What a call gives, or the cancellation that came meanwhile and that it swallowed."""
+    result = await call
+    raise_if_cancelled()
+    return result
+
+
+def _outcome(delivery: NewDelivery, stored: StoredDelivery) -> str:
+    if not stored.is_new:
+        return "duplicate"
+    return "dead_letter" if delivery.status == "dead_letter" else "new"
+
+
+def _chunks(deliveries: Sequence[NewDelivery]) -> Iterator[Sequence[NewDelivery]]:
+    """Pieces that the inbox takes in one call, since it bounds what waits for the disk."""
+    begin, size_bytes = 0, 0
+    for position, delivery in enumerate(deliveries):
+        size_bytes += len(delivery.body) + len(delivery.payload or b"")
+        if size_bytes > _MAX_CALL_BYTES and position > begin:
+            yield deliveries[begin:position]
+            begin, size_bytes = position, len(delivery.body) + len(delivery.payload or b"")
+    if begin < len(deliveries):
+        yield deliveries[begin:]
+
+
+def _as_error(bug: Exception, system: str) -> PermanentError:
+    return PermanentError(f"a bug ({type(bug).__name__})", system=system, operation="listen")
