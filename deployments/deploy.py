@@ -13,16 +13,23 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from blocks.errors import IntegrationError, MisconfiguredError
 from deployments.prefect_server import require_server
 from deployments.register_blocks import read_documents, register_types, save_blocks
 from deployments.work_pool import WORK_POOL, ensure_work_pool
+from tasks.core.former_names import PARAMETERS, in_present_names
+from tasks.core.intake.inbox.consumer import ConsumerSettings
 from tasks.core.registry.declarations import declaration_files, read_declarations
 
 PROJECT = Path(__file__).parents[1]
+_PREFECT_DEPLOY = (sys.executable, "-m", "prefect", "--no-prompt", "deploy")
 
 
 def deployments_of(integrations: Sequence[str]) -> list[str]:
@@ -65,8 +72,12 @@ def deploy(names: Sequence[str] | None = None) -> None:
     register_types()
     ensure_work_pool(WORK_POOL)
     which = ["--all"] if names is None else [f"--name={name}" for name in names]
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", *which]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)  # noqa: S603
+    declared = yaml.safe_load((PROJECT / "prefect.yaml").read_text())
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        yaml.safe_dump(in_present_form(declared), file, sort_keys=False)
+        file.flush()
+        command = [*_PREFECT_DEPLOY, f"--prefect-file={file.name}", *which]
+        done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)  # noqa: S603
     # `prefect deploy` goes on after a failing entry and still ends with status 0
     if done.returncode != 0 or "Error" in done.stdout + done.stderr:
         raise MisconfiguredError(
@@ -74,6 +85,25 @@ def deploy(names: Sequence[str] | None = None) -> None:
             system="Prefect",
             operation="deploy",
         )
+
+
+def in_present_form(declared: dict[str, Any]) -> dict[str, Any]:
+    """What a `prefect.yaml` declares, with parameters of former names under their present ones."""
+    deployments = [
+        each | {"parameters": _present_parameters(each["parameters"])}
+        if each.get("parameters")
+        else each
+        for each in declared["deployments"]
+    ]
+    return declared | {"deployments": deployments}
+
+
+def _present_parameters(saved: dict[str, Any]) -> dict[str, Any]:
+    parameters: dict[str, Any] = in_present_names(saved, PARAMETERS)
+    if "consumer" not in parameters:
+        return parameters
+    consumer = ConsumerSettings.model_validate(parameters["consumer"])
+    return parameters | {"consumer": consumer.model_dump(exclude_unset=True, mode="json")}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from deployments.state_commands import run_command
+from tasks.core.former_names import STATUSES as FORMER_STATUSES
 from tasks.core.intake.inbox.operations import (
     STATUSES,
     UNEVENTFUL,
@@ -31,7 +32,7 @@ def _list(inbox: InboxOperations, options: argparse.Namespace) -> None:
 
 def _counts(inbox: InboxOperations, _options: argparse.Namespace) -> None:
     for (integration, status), count in sorted(inbox.counts().items()):
-        _say(f"{integration:30} {status:10} {count:8}")
+        _say(f"{integration:30} {status:11} {count:8}")
 
 
 def _show(inbox: InboxOperations, options: argparse.Namespace) -> None:
@@ -103,17 +104,26 @@ def _parser() -> argparse.ArgumentParser:
 
     purge = commands.add_parser("purge", help="delete what was finished long ago")
     purge.add_argument("--older-than-days", type=float, default=30)
-    purge.add_argument("--include-dead-letters", action="store_true")
+    purge.add_argument(
+        "--include-dead-letters",
+        "--parked-too",  # former name
+        action="store_true",
+        help="dead-lettered ones as well",
+    )
     purge.add_argument("--yes", action="store_true", help="do it; without, it only counts")
     purge.set_defaults(command=_purge)
     return parser
+
+
+def _status(given: str) -> str:
+    return FORMER_STATUSES.get(given, given)
 
 
 def _add_selection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("ids", nargs="*", help="delivery ids")
     parser.add_argument("--integration")
     parser.add_argument("--endpoint")
-    parser.add_argument("--status", action="append", choices=STATUSES, default=[])
+    parser.add_argument("--status", action="append", choices=STATUSES, type=_status, default=[])
     parser.add_argument("--from", dest="from_at", type=_instant, metavar="INSTANT")
     parser.add_argument("--until", dest="until_at", type=_instant, metavar="INSTANT")
     parser.add_argument("--limit", type=int, default=1000)
@@ -142,7 +152,7 @@ def _print_table(deliveries: Sequence[DeliverySummary]) -> None:
     for each in deliveries:
         received = f"{each.received_at:%Y-%m-%d %H:%M:%S}Z"
         _say(
-            f"{each.id}  {received}  {each.status:8} {each.attempts:3}  "
+            f"{each.id}  {received}  {each.status:11} {each.attempts:3}  "
             f"{each.integration} {each.event}  {each.reason or ''}".rstrip()
         )
 

@@ -8,12 +8,14 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Literal, TypeAlias, TypeVar
+from typing import Annotated, Literal, TypeAlias, TypeVar
 
 from prefect import task
 from prefect.artifacts import acreate_markdown_artifact
 from prefect.settings import PREFECT_UI_URL
+from pydantic import BeforeValidator
 
+from tasks.core.former_names import STATUSES
 from tasks.core.intake.inbox.consumer_registry import ConsumerRegistry
 from tasks.core.intake.inbox.delivery import Delivery
 from tasks.core.intake.inbox.operations import (
@@ -25,8 +27,11 @@ from tasks.core.intake.inbox.operations import (
 from tasks.core.state.database import open_database
 from tasks.deliveries import notify_waiting
 
-Status: TypeAlias = Literal[
-    "queued", "received", "leased", "failed", "dead_letter", "done", "ignored", "cancelled"
+Status: TypeAlias = Annotated[
+    Literal[
+        "queued", "received", "leased", "failed", "dead_letter", "done", "ignored", "cancelled"
+    ],
+    BeforeValidator(lambda status: STATUSES.get(status, status)),
 ]
 _SHOWN_PAYLOAD_CHARS = 50_000
 _HEADINGS = [

@@ -15,7 +15,7 @@ from prefect.artifacts import acreate_markdown_artifact
 from sqlalchemy import Engine
 
 from blocks.errors import BadPayloadError, IntegrationError
-from tasks.core.intake.inbox.consumer import ConsumerSettings
+from tasks.core.intake.inbox.consumer import AdvancedConsumerSettings, ConsumerSettings
 from tasks.core.intake.inbox.delivery import Delivery, Outcome, cancelled, done, ignored
 from tasks.core.intake.inbox.reply import Reply, failure_reply
 from tasks.core.intake.inbox.settlement import Settlement
@@ -29,14 +29,13 @@ _POLL_S = 0.02
 _SHOWN_CHARS = 50_000
 _CANCELLED = "whoever asked does not want the answer any more"
 
-# Somebody waits: little patience with failures, much with an empty inbox.
+# Somebody waits: few and quick retries, and a run that stays for the next.
 REPLYING = ConsumerSettings(
     idle_timeout_s=60.0,
-    retry_delays_s=[0.5],
     max_attempts=3,
-    first_retry_s=2.0,
-    max_retry_s=10.0,
-    lease_s=10.0,
+    advanced=AdvancedConsumerSettings(
+        retry_delays_s=[0.5], first_retry_s=2.0, max_retry_s=10.0, lease_s=10.0
+    ),
 )
 
 _tell: ContextVar[Callable[[Progress], None] | None] = ContextVar("tell progress", default=None)

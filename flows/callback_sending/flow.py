@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import State, flow
+from prefect import State
 
 from blocks.callback_signature import CallbackSignature
 from flows.callback_sending.callbacks import SendCallback, send_result
@@ -15,6 +15,7 @@ from tasks.core.intake.inbox.request_ending import CALLBACK_EVENT, CALLBACKS
 from tasks.core.intake.request_reply.requests import Requests
 from tasks.core.state.database import open_database
 from tasks.deliveries import handle_deliveries, name_run
+from tasks.integration_flow import flow
 
 
 @flow(name="callback-sending", flow_run_name=name_run)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from prefect import State, flow
+from prefect import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
@@ -23,6 +23,7 @@ from tasks.core.state.database import open_database
 from tasks.core.sync.two_way.identity_map.pairs import IdentityMap
 from tasks.core.sync.two_way.reconcile import ReconcileReport
 from tasks.deliveries import handle_deliveries, name_run
+from tasks.integration_flow import flow
 from tasks.outcomes import failed
 from tasks.two_way import (
     bring_unseen_in_step,

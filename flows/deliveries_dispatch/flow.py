@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import State, flow
+from prefect import State
 
 from tasks.core.intake.inbox.consumer import ConsumerSettings
 from tasks.core.intake.inbox.delivery import Delivery
 from tasks.core.intake.inbox.routing import Route, route
 from tasks.deliveries import handing_over_by, handle_deliveries, name_run
+from tasks.integration_flow import flow
 
 
 @flow(name="deliveries-dispatch", flow_run_name=name_run)

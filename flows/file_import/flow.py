@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import State, flow
+from prefect import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
@@ -22,6 +22,7 @@ from tasks.file_import import (
     summarize,
 )
 from tasks.folders import FOLDER_BLOCKS
+from tasks.integration_flow import flow
 from tasks.outcomes import failed
 
 

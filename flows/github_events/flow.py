@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import State, flow
+from prefect import State
 
 from blocks.http_api import HttpApi
 from flows.github_events.activities import (
@@ -19,6 +19,7 @@ from tasks.core.connectors.http.client import ApiClient
 from tasks.core.intake.inbox.consumer import ConsumerSettings
 from tasks.core.intake.inbox.delivery import Delivery, Outcome, ignored
 from tasks.deliveries import handle_deliveries, name_run
+from tasks.integration_flow import flow
 
 
 @flow(name="github-events", flow_run_name=name_run)

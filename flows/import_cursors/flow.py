@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import State, flow
+from prefect import State
 from prefect.states import Completed
 
 from tasks.import_cursors import list_streams, set_cursor, show_rejects_of_streams, show_streams
+from tasks.integration_flow import flow
 from tasks.outcomes import failed
 
 

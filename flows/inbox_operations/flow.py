@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from prefect import State, flow
+from prefect import State
 from prefect.states import Completed
 
 from tasks.core.intake.inbox.operations import DeliveryFilter
@@ -19,6 +19,7 @@ from tasks.inbox_operations import (
     show_deliveries,
     show_payloads,
 )
+from tasks.integration_flow import flow
 
 
 @flow(name="replay-deliveries")
@@ -104,6 +105,9 @@ async def list_dead_letters(
     links = await show_payloads(dead_lettered) if show_content else {}
     await show_deliveries(dead_lettered, key="dead-letters", links=links)
     return Completed(message=f"{len(dead_lettered)} deliveries are dead-lettered")
+
+
+list_parked_deliveries = list_dead_letters  # former name, which saved deployments may start
 
 
 @flow(name="sweep-inbox", flow_run_name=name_run)

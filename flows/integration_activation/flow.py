@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from prefect import State, flow
+from prefect import State
 from prefect.states import Completed
 
 from blocks.errors import IntegrationError
@@ -24,6 +24,7 @@ from tasks.core.registry.activation.desired import (
     desired_registrations,
 )
 from tasks.core.registry.activation.ledger import ActivationState
+from tasks.integration_flow import flow
 from tasks.outcomes import failed
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import State, flow
+from prefect import State
 
 from blocks.http_api import HttpApi
 from flows.inventory_updates.updates import EVENT, apply_updates
@@ -13,6 +13,7 @@ from tasks.connections import load_connection
 from tasks.core.intake.inbox.consumer import ConsumerSettings
 from tasks.core.intake.inbox.delivery import Delivery, Outcome
 from tasks.deliveries import handle_deliveries, name_run
+from tasks.integration_flow import flow
 
 
 @flow(name="inventory-updates", flow_run_name=name_run)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import State, flow
+from prefect import State
 
 from blocks.http_api import HttpApi
 from flows.order_events_export.exporting import OrderExport
@@ -14,6 +14,7 @@ from tasks.connections import load_connection
 from tasks.core.intake.inbox.consumer import ConsumerSettings
 from tasks.deliveries import handle_deliveries, name_run
 from tasks.exports import published_events
+from tasks.integration_flow import flow
 
 
 @flow(name="order-events-export", flow_run_name=name_run)
@@ -28,7 +29,8 @@ async def order_events_export(
 
     An event is checked by the schema that the application publishes. One whose order has changed
     since is left to its later event, so a replay never brings back an old state. What the other
-    system refuses is dead-lettered with its own words. Retry handles what this run failed to handle.
+    system refuses is dead-lettered with its own words. Retry handles what this run failed to
+    handle.
 
     Args:
         rules: Which events are sent, and how: the first whose `when` holds decides. Its `request`

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import State, flow
+from prefect import State
 from prefect.runtime import flow_run
 from pydantic import AwareDatetime
 
@@ -18,6 +18,7 @@ from tasks.data_import import (
     backfill_range,
     import_and_show,
 )
+from tasks.integration_flow import flow
 
 
 def name_run() -> str:

@@ -6,7 +6,7 @@ import asyncio
 from decimal import Decimal
 from typing import Any
 
-from prefect import State, flow
+from prefect import State
 
 from blocks.http_api import HttpApi
 from flows.price_quote.quotes import QuoteRequest, TaxPolicy, make_quote, priced_lines
@@ -17,6 +17,7 @@ from tasks.core.intake.inbox.consumer import ConsumerSettings
 from tasks.core.intake.inbox.delivery import Delivery
 from tasks.core.intake.inbox.reply import Reply
 from tasks.deliveries import name_run
+from tasks.integration_flow import flow
 from tasks.request_reply import REPLYING, reply_to_requests, report_progress
 
 

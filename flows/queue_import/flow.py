@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import State, flow
+from prefect import State
 from prefect.runtime import flow_run
 
 from blocks.http_api import HttpApi
 from tasks.connections import load_connection
 from tasks.core.sync.batches.application_records import MODELS, RecordType
+from tasks.integration_flow import flow
 from tasks.queue import QUEUE_BLOCKS, FileMessages, QueueImport, import_messages, open_queue
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import State, flow
+from prefect import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 from pydantic import AwareDatetime
@@ -20,6 +20,7 @@ from tasks.core.formats.reports.period import PeriodRule
 from tasks.core.formats.reports.xlsx_report import XlsxReport
 from tasks.core.sync.report_export.destinations import Destination
 from tasks.core.sync.report_export.summary import summarize
+from tasks.integration_flow import flow
 from tasks.outcomes import failed
 from tasks.reports import (
     build_report_file,

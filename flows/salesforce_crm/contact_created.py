@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from prefect import State, flow
+from prefect import State
 
 from flows.salesforce_crm.application import put_contact
 from flows.salesforce_crm.notifications import Contact, both_sides
 from tasks.core.intake.inbox.consumer import ConsumerSettings
 from tasks.core.intake.inbox.delivery import Delivery, Outcome, ignored
 from tasks.deliveries import handle_deliveries, name_run
+from tasks.integration_flow import flow
 
 
 @flow(name="salesforce-contact-created", flow_run_name=name_run)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import State, flow
+from prefect import State
 
 from flows.salesforce_crm.notifications import Notification
 from tasks.activation import RegisteredNames
 from tasks.core.intake.inbox.consumer import ConsumerSettings
 from tasks.core.intake.inbox.delivery import Delivery
 from tasks.deliveries import handing_over_by, handle_deliveries, name_run
+from tasks.integration_flow import flow
 
 SIBLINGS = {
     "opportunity-created": "salesforce_opportunity_created",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from prefect import State, flow
+from prefect import State
 
 from flows.salesforce_crm.application import put_opportunity
 from flows.salesforce_crm.notifications import (
@@ -17,6 +17,7 @@ from flows.salesforce_crm.notifications import (
 from tasks.core.intake.inbox.consumer import ConsumerSettings
 from tasks.core.intake.inbox.delivery import Delivery, Outcome, done
 from tasks.deliveries import handle_deliveries, name_run
+from tasks.integration_flow import flow
 
 
 @flow(name="salesforce-opportunity-updated", flow_run_name=name_run)

@@ -6,12 +6,13 @@ import os
 from typing import Any
 
 import httpx
-from prefect import State, flow, task
+from prefect import State, task
 from prefect.artifacts import acreate_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
+from tasks.integration_flow import flow
 from tasks.outcomes import failed
 
 LISTENERS_VARIABLE = "INTEGRATIONS_LISTENERS"

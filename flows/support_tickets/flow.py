@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from prefect import State, flow
+from prefect import State
 from prefect.runtime import flow_run
 from pydantic import AwareDatetime
 from sqlalchemy import Engine
@@ -28,6 +28,7 @@ from tasks.data_import import (
 )
 from tasks.deliveries import handle_deliveries, name_run
 from tasks.exports import published_events
+from tasks.integration_flow import flow
 
 
 @flow(name="support-tickets-export", flow_run_name=name_run)
@@ -40,8 +41,8 @@ async def support_tickets_export(
     """Take the waiting ticket events and bring the helpdesk's tickets in step with them.
 
     What the application decides of a ticket is sent, if it has changed since it was last sent; a
-    change that came from the helpdesk goes no further. What the helpdesk refuses is dead-lettered with
-    its own words. Retry handles what this run failed to handle.
+    change that came from the helpdesk goes no further. What the helpdesk refuses is dead-lettered
+    with its own words. Retry handles what this run failed to handle.
 
     Args:
         application: The block of the application whose tickets they are.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from prefect import State, flow
+from prefect import State
 from prefect.runtime import flow_run
 from pydantic import Field
 
@@ -15,6 +15,7 @@ from tasks.core.connectors.sql.changed_rows import ChangedRowsSettings
 from tasks.core.connectors.sql.row_queue import RowQueueSettings
 from tasks.core.sync.batches.application_records import MODELS, RecordType
 from tasks.core.sync.record_import.table_rows import FileColumn
+from tasks.integration_flow import flow
 from tasks.sql import TableImport, import_rows
 
 Rows = Annotated[RowQueueSettings | ChangedRowsSettings, Field(discriminator="take")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from prefect import State, flow
+from prefect import State
 from pydantic import Field
 
 from blocks.http_api import HttpApi
@@ -15,6 +15,7 @@ from tasks.connections import load_connection
 from tasks.core.intake.inbox.consumer import ConsumerSettings
 from tasks.deliveries import handle_deliveries, name_run
 from tasks.exports import published_events
+from tasks.integration_flow import flow
 
 RepositoryName = Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
 

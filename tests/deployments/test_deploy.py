@@ -10,7 +10,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from blocks.errors import MisconfiguredError
 from deployments import deploy, register_blocks
-from deployments.deploy import deployments_of
+from deployments.deploy import deployments_of, in_present_form
 from sandbox.systems.scripted_api import ScriptedReply
 
 # Prefect's own clients leave sockets to the garbage collector.
@@ -82,3 +82,30 @@ def test_a_server_that_refuses_is_told(main, scripted_api, capsys):
     assert "it answers 401: set PREFECT_API_KEY or PREFECT_API_AUTH_STRING" in (
         capsys.readouterr().err
     )
+
+
+def test_a_prefect_yaml_of_former_versions_deploys_under_present_names():
+    """Parameters of one's own are rewritten; what has nothing to rewrite stays as it is."""
+    former = {
+        "name": "mine",
+        "deployments": [
+            {"name": "a", "parameters": {"draining": {"linger_s": 5, "lease_s": 9}, "payload": 1}},
+            {"name": "b", "parameters": {"pick_up": {"include": ["*.csv"]}}},
+            {"name": "c"},
+        ],
+    }
+    assert in_present_form(former) == {
+        "name": "mine",
+        "deployments": [
+            {
+                "name": "a",
+                "parameters": {
+                    "payload": 1,
+                    "consumer": {"idle_timeout_s": 5, "advanced": {"lease_s": 9}},
+                },
+            },
+            {"name": "b", "parameters": {"selection": {"include": ["*.csv"]}}},
+            {"name": "c"},
+        ],
+    }
+    assert in_present_form(PREFECT_YAML) == PREFECT_YAML

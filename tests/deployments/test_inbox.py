@@ -21,7 +21,7 @@ from tasks.core.state.database import open_database
 
 @pytest.fixture
 def url(migrated_sqlite, tmp_path):
-    """An inbox in which one delivery is done and one dead-lettered; their ids are "done", "dead_letter"."""
+    """An inbox with one delivery done and one dead-lettered; their ids say which."""
     url = f"sqlite:///{shutil.copy(migrated_sqlite, tmp_path / 'inbox.db')}"
     engine = open_database(url)
     asyncio.run(store(engine, "done", "dead_letter"))
@@ -71,7 +71,7 @@ def test_list(run):
     """Deliveries are listed oldest first, one a line, and can be selected."""
     done, dead_lettered = run("list")
     assert "2026-03-01 12:00:00Z  done " in done
-    assert dead_lettered.endswith("dead-lettered     1  orders order.created  unknown ?[31mitem")
+    assert dead_lettered.endswith("dead_letter   1  orders order.created  unknown ?[31mitem")
     assert run("list", "--status", "dead_letter", "--from", "2026-03-01T13:01:00+01:00") == [
         dead_lettered
     ]
@@ -81,8 +81,8 @@ def test_list(run):
 def test_counts(run):
     """Deliveries are counted by integration and status."""
     assert [line.split() for line in run("counts")] == [
-        ["orders", "done", "1"],
         ["orders", "dead_letter", "1"],
+        ["orders", "done", "1"],
     ]
 
 

@@ -125,7 +125,7 @@ def test_a_limit_leaves_the_rest_for_the_next_run(queue, runs, own_app):
 
 
 def test_a_replayed_message_is_imported_by_the_next_run(queue, runs, inbox, own_app):
-    """What was dead-lettered and is replayed goes in with what waits, once; else it is dead-lettered again."""
+    """What is replayed goes in with what waits, once; if it cannot, it is dead-lettered again."""
     queue.put(foreign("A", 1), foreign("bad", -1))
     assert runs.start(queue_import, **queue.parameters).is_failed()
     inbox.operations.replay(DeliveryFilter(statuses=("dead_letter",)), dry_run=False)

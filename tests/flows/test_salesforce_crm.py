@@ -76,7 +76,7 @@ def wait_until_acknowledged(salesforce, notifications):
 
 
 def test_one_message_of_a_hundred_of_which_one_is_bad(activated, runs, inbox, own_app):
-    """One acknowledgement, 99 effects, one dead-lettered with its reason, and few calls to Salesforce."""
+    """One acknowledgement, 99 effects, one dead letter with its reason, few calls to Salesforce."""
     for number in range(100):
         name = "" if number == 41 else f"Deal {number}"
         activated.records.create("Opportunity", Name=name, **OPPORTUNITY)
@@ -162,7 +162,7 @@ def test_a_message_sent_again_has_no_second_effect(activated, runs, inbox, own_a
 
 
 def test_deleted_and_purged_records_are_told_apart(activated, runs, inbox):
-    """What was deleted meanwhile is ignored; what cannot be seen is dead-lettered, and both say so."""
+    """What was deleted meanwhile is ignored; what cannot be seen is a dead letter; both say so."""
     ids = [
         activated.records.create("Opportunity", Name=f"Deal {n}", **OPPORTUNITY) for n in range(3)
     ]
@@ -178,7 +178,7 @@ def test_deleted_and_purged_records_are_told_apart(activated, runs, inbox):
 
 
 def test_a_spent_allowance_is_waited_for(activated, runs, inbox, own_app):
-    """When the day's calls are used up, notifications stay and are handled later, not dead-lettered."""
+    """When the day's calls are used up, notifications are handled later and not dead-lettered."""
     activated.records.create("Opportunity", Name="Deal", **OPPORTUNITY)
     wait_until_acknowledged(activated, 1)
     runs.start(salesforce_crm, consumer=CONSUMER)

@@ -80,7 +80,7 @@ def test_other_events_are_ignored_and_broken_ones_refused(take, own_app):
 
 
 def test_the_good_orders_of_a_mail_are_imported_and_the_bad_ones_named(take, own_app):
-    """An attached file goes through the file readers; the delivery is dead-lettered for its bad row."""
+    """An attached file goes through the file readers; its bad row dead-letters the delivery."""
     good, bad = EVENT["order"], {**EVENT["order"], "order_no": "S-1002", "total": "much"}
     mail = order_mail(json.dumps([good, bad]).encode(), file_name="orders.json")
     outcome = take({}, body=mail, content_type="message/rfc822")

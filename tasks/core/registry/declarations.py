@@ -36,6 +36,7 @@ import yaml
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from blocks.errors import MisconfiguredError
+from tasks.core.former_names import ENDPOINT_FIELDS, in_present_names
 from tasks.core.intake.webhooks.verifier import SCHEMES
 from tasks.core.registry.registrations import AnyRegistration
 from tasks.core.registry.request_reply import RequestReplyDeclaration
@@ -105,6 +106,11 @@ class EndpointDeclaration(Declaration):
     request_reply: RequestReplyDeclaration | None = Field(
         None, description="Callers wait for the flow's answer; {} for the usual limits."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_former_names(cls, values: Any) -> Any:
+        return in_present_names(values, ENDPOINT_FIELDS)
 
     @field_validator("path")
     @classmethod

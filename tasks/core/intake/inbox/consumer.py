@@ -12,15 +12,16 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from blocks.errors import TransientError
+from tasks.core.former_names import CONSUMER_SETTINGS, in_present_names
 from tasks.core.intake.inbox.consumer_registry import ConsumerRegistry
 from tasks.core.intake.inbox.delivery import Delivery
 from tasks.core.intake.inbox.request_ending import CALLBACKS
@@ -35,21 +36,18 @@ _RELIEF_WITHIN_S = 30.0  # a successor that has not come by then comes when ther
 _AS_SUCCESSOR_S = 30.0  # so long it does not think itself spare beside its predecessor
 
 
-class ConsumerSettings(BaseModel):
-    """How a consumer run goes about its work; the defaults suit most integrations."""
+class AdvancedConsumerSettings(BaseModel):
+    """What seldom needs another value."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, field_title_generator=ui_label)
 
-    concurrency: int = Field(16, ge=1, le=200, description="Deliveries handled at once.")
-    idle_timeout_s: float = Field(
-        10.0, ge=0, description="Seconds to wait for more once the inbox is empty."
-    )
+    max_runs: int = Field(2, ge=1, description="Runs of this integration at once.")
     max_run_s: float = Field(
         900.0, gt=0, description="After so many seconds the run ends and another carries on."
     )
     keep_warm: bool = Field(
         False,
-        description="Keep one run at work all the time: it lingers until max_run_s, and leaves "
+        description="Keep one run at work all the time: it stays until max_run_s, and leaves "
         "when its successor has come. It takes one place of the worker's for good.",
     )
     report_failures_within_s: float = Field(
@@ -57,15 +55,9 @@ class ConsumerSettings(BaseModel):
         ge=0,
         description="Under load, seconds from the first failure until the run ends as failed.",
     )
-    handle_timeout_s: float = Field(
-        60.0, gt=0, description="Seconds that one attempt at one delivery may take."
-    )
     retry_delays_s: list[float] = Field(
         [1.0, 5.0],
         description="Seconds before each retry within the run; later ones are up to the inbox.",
-    )
-    max_attempts: int = Field(
-        12, ge=1, description="After so many runs failed to handle a delivery it is dead-lettered."
     )
     first_retry_s: float = Field(
         15.0, ge=0, description="Seconds until another run tries again; doubles each time."
@@ -74,14 +66,53 @@ class ConsumerSettings(BaseModel):
     lease_s: float = Field(
         30.0,
         gt=0,
-        description="If the run dies, others take over what it held after so many seconds.",
+        description="If the run dies, others take over what it had leased after so many seconds.",
     )
-    max_runs: int = Field(2, ge=1, description="Runs of this integration at once.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_former_names(cls, values: Any) -> Any:
+        return in_present_names(values, CONSUMER_SETTINGS)
+
+
+class ConsumerSettings(BaseModel):
+    """How a run handles an integration's deliveries; the defaults suit most integrations."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, field_title_generator=ui_label)
+
+    concurrency: int = Field(16, ge=1, le=200, description="Deliveries handled at once.")
+    handle_timeout_s: float = Field(
+        60.0, gt=0, description="Seconds that one attempt at one delivery may take."
+    )
+    max_attempts: int = Field(
+        12, ge=1, description="After so many runs failed to handle a delivery it is dead-lettered."
+    )
+    idle_timeout_s: float = Field(
+        10.0, ge=0, description="Seconds to wait for more once the inbox is empty."
+    )
+    advanced: AdvancedConsumerSettings = AdvancedConsumerSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_former_form(cls, values: Any) -> Any:
+        # under former names, or beside what is now under `advanced`
+        values = in_present_names(values, CONSUMER_SETTINGS)
+        if not isinstance(values, Mapping):
+            return values
+        former = {
+            name: values[name] for name in AdvancedConsumerSettings.model_fields if name in values
+        }
+        if not former:
+            return values
+        rest = {name: value for name, value in values.items() if name not in former}
+        return rest | {"advanced": {**rest.get("advanced", {}), **former}}
 
     @property
     def retry_policy(self) -> RetryPolicy:
         """The part that the inbox carries out."""
-        return RetryPolicy(self.max_attempts, self.first_retry_s, self.max_retry_s)
+        return RetryPolicy(
+            self.max_attempts, self.advanced.first_retry_s, self.advanced.max_retry_s
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +184,7 @@ class InboxConsumer:
         self._inbox = inbox
         self._consumers = consumers
         self._integration = integration
-        self._owner = LeaseOwner(run_id, settings.lease_s)
+        self._owner = LeaseOwner(run_id, settings.advanced.lease_s)
         self._handle = handle
         self._settings = settings
         self._notify = notify
@@ -179,7 +210,7 @@ class InboxConsumer:
                 self._consumers.enter,
                 self._integration,
                 self._owner,
-                max_runs=self._settings.max_runs,
+                max_runs=self._settings.advanced.max_runs,
             ):
                 self._report.at_capacity = True
                 return self._report
@@ -189,7 +220,7 @@ class InboxConsumer:
         # In this order: who stored something before we left counted on us.
         if await in_thread(self._inbox.has_due, self._integration):
             await self._notify(self._integration)
-        elif self._settings.keep_warm:
+        elif self._settings.advanced.keep_warm:
             await self._notify_if_nobody_is_there(self._integration)
         return self._report
 
@@ -255,7 +286,7 @@ class InboxConsumer:
             if self._trouble is None:
                 self._trouble = now
                 self._log.warning("%s; trying again", error)
-            if now - self._trouble > self._settings.lease_s:
+            if now - self._trouble > self._settings.advanced.lease_s:
                 raise  # by now everything held is lost
             await asyncio.sleep(self._poll_s)
             return False
@@ -270,7 +301,7 @@ class InboxConsumer:
         """
         await self._settle_ended()
         now = self._monotonic()
-        if now - self._renewed >= self._settings.lease_s / 3:
+        if now - self._renewed >= self._settings.advanced.lease_s / 3:
             await self._renew()
             self._renewed = now
         if self._is_ending(now) and await self._is_relieved(now):
@@ -283,18 +314,22 @@ class InboxConsumer:
         return now - self._busy >= await self._timeout_s()
 
     def _is_ending(self, now: float) -> bool:
-        if now - self._started >= self._settings.max_run_s:
+        if now - self._started >= self._settings.advanced.max_run_s:
             return True
         return (
             self._first_failure is not None
             and self._pending_again is None
-            and now - self._first_failure >= self._settings.report_failures_within_s
+            and now - self._first_failure >= self._settings.advanced.report_failures_within_s
         )
 
     async def _is_relieved(self, now: float) -> bool:
         """Whether a run that stands by may end: its successor has come, or is late."""
-        overdue_s = now - self._started - self._settings.max_run_s
-        if not self._settings.keep_warm or self._report.failures or overdue_s > _RELIEF_WITHIN_S:
+        overdue_s = now - self._started - self._settings.advanced.max_run_s
+        if (
+            not self._settings.advanced.keep_warm
+            or self._report.failures
+            or overdue_s > _RELIEF_WITHIN_S
+        ):
             return True
         if now - self._notified.get(self._integration, -_NOTIFY_AGAIN_S) >= _NOTIFY_AGAIN_S:
             self._notified[self._integration] = now
@@ -304,7 +339,7 @@ class InboxConsumer:
     async def _timeout_s(self) -> float:
         if self._report.failures or self._pending_again is not None:
             return 0.0
-        is_kept_warm = self._settings.keep_warm
+        is_kept_warm = self._settings.advanced.keep_warm
         if is_kept_warm and self._monotonic() - self._started < _AS_SUCCESSOR_S:
             return math.inf
         if await in_thread(self._consumers.is_spare, self._integration, self._owner):

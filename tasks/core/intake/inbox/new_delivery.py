@@ -28,7 +28,7 @@ class NewDelivery:
         payload: JSON of the single event; None where the body is the payload.
         content_type: Of the body.
         received_at: Aware UTC instant.
-        dead_letter_reason: Store it as dead-lettered for this reason, so that it is kept, seen and can be
+        dead_letter_reason: Store it dead-lettered for this reason, so that it is seen and can be
             replayed, but not handled; None for the usual way.
         ignore_reason: As `dead_letter_reason`, but stored as ignored: nobody has to look at it.
         beside: A table and a row of it to insert with the delivery if that is new.

@@ -1,4 +1,4 @@
-"""Decides what an outcome or an error means for a delivery: done, retried when, or dead-lettered."""
+"""Decides what an outcome or an error means for a delivery: done, retry or dead letter."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Settlement:
 
     Attributes:
         delivery: As it was claimed.
-        status: "failed" will be tried again at `retry_at`; "dead_letter" only when somebody replays.
+        status: "failed" is tried again at `retry_at`, "dead_letter" only if somebody replays.
         reason: What the operator reads.
         retry_at: Aware UTC instant; only of a failed one.
         integration: Who takes it on; only of one that is handed over.
@@ -99,8 +99,8 @@ def settle_error(
 ) -> Settlement:
     """What an error of the handler means.
 
-    A transient one is tried again until the attempts are used up; any other is dead-lettered at once,
-    since the same call would fail again.
+    A transient one is tried again until the attempts are used up; any other is dead-lettered at
+    once, since the same call would fail again.
     """
     if not isinstance(error, TransientError):
         return Settlement(delivery, "dead_letter", str(error), error=error)

@@ -53,7 +53,7 @@ DELIVERIES = Table(
     Column("ordering_key", Text),
     Column("request_id", String(32), nullable=False, index=True),
     Column("size_bytes", Integer, nullable=False),
-    Column("status", String(10), nullable=False),
+    Column("status", String(20), nullable=False),
     # when it may be claimed: at once, at retry time, when its lease has run out; else NULL
     Column("due_at", Instant),
     Column("attempts", Integer, nullable=False),

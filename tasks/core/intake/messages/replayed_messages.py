@@ -20,8 +20,8 @@ _CRASHES = RetryPolicy()
 class ReplayedMessages:
     """What came from one endpoint and waits in the inbox; its errors are those of `Inbox`.
 
-    A message is known by its delivery's idempotency key. What `dead_letter` names goes back to be dead-lettered
-    when it is acknowledged. What was taken is leased: `hold` extends that.
+    A message is known by its delivery's idempotency key. What `dead_letter` names becomes a
+    dead letter again when it is acknowledged. What was taken is leased: `hold` extends that.
 
     Args:
         inbox: Where they wait.

@@ -219,8 +219,10 @@ def test_request_is_sent_and_its_answer_mapped(scripted_api):
 
 def test_refusal_that_is_fine_is_no_error(scripted_api):
     """A declared refusal counts as success without an answer; another one is raised."""
-    scripted_api.answer(ScriptedReply(status=404), ScriptedReply({"message": "it is gone"}, status=410, headers={
-        "Content-Type": "application/json"}))  # fmt: skip
+    gone = ScriptedReply(
+        {"message": "it is gone"}, status=410, headers={"Content-Type": "application/json"}
+    )
+    scripted_api.answer(ScriptedReply(status=404), gone)
     template = RequestTemplate(
         method="DELETE", path="x", fine_statuses=[404], response={"id": "id"}
     )

@@ -136,7 +136,7 @@ async def test_replay_is_not_a_duplicate(setup, new):
 
 
 async def test_purge(setup, new):
-    """Old finished deliveries go with their content; younger, dead-lettered and unfinished ones stay."""
+    """Old finished deliveries go with their content; younger ones and dead letters stay."""
     await setup.store(new("old", payload=b"1"), new("shared", body=b"[1,2]", payload=b"1"))
     settle(setup, "done")
     await setup.store(new("dead_letter", body=b"[3]"))

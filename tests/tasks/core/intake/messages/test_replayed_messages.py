@@ -23,7 +23,7 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 class DeadLettered:
-    """An inbox into which messages of queues are dead-lettered, with a clock that the test turns."""
+    """An inbox with dead-lettered messages of queues, and a clock that the test turns."""
 
     def __init__(self, engine) -> None:
         self.now = NOW
