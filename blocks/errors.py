@@ -3,7 +3,7 @@
     IntegrationError(message, *, system, operation, record=None)
     ├── TransientError(…, retry_after_s=None)   trying again may help
     │   ├── UnreachableError                    no connection, or it was cut, or timed out
-    │   ├── UpstreamBusyError                   the other side asks for patience (429, 503, locked)
+    │   ├── UpstreamBusyError                   the other side is busy (429, 503, locked)
     │   ├── UpstreamFailedError                 the other side broke (other 5xx)
     │   └── LeaseLostError                      another run took over, because our lease ran out
     └── PermanentError                          the same call will fail again
@@ -75,7 +75,7 @@ class UnreachableError(TransientError):
 
 
 class UpstreamBusyError(TransientError):
-    """The other side is there and asks for patience."""
+    """The other side is there, and busy."""
 
 
 class UpstreamFailedError(TransientError):

@@ -1,4 +1,4 @@
-"""Where an HTTP API is, who we are there, and how patient we are with it."""
+"""Where an HTTP API is, who we are there, and how long and often we try."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ Auth = NoAuth | ApiKeyAuth | BasicAuth | BearerAuth | OAuth2Client | OAuth2Refre
 
 
 class HttpApi(Block):
-    """An HTTP API: its address, the credentials, time-outs, limits and patience.
+    """An HTTP API: its address, the credentials, time-outs, limits and retries.
 
     The tasks of `tasks.api` take this block. `get_client` gives the bare client for what they do
     not offer; retries, limits and OAuth 2 tokens are theirs.
@@ -113,7 +113,7 @@ class HttpApi(Block):
 
     _block_type_name = "HTTP API"
     _block_type_slug = "http-api"
-    _description = "An HTTP API: its address, the credentials, time-outs, limits and patience."
+    _description = "An HTTP API: its address, the credentials, time-outs, limits and retries."
 
     model_config = ConfigDict(hide_input_in_errors=True)
 

@@ -36,7 +36,7 @@ def running_gateway(
         declarations: The file or folder with its endpoints.
         logs: Where `access.log` and `said.log` go.
         database_url: Of the state database.
-        environment: Secrets and whatever else it needs; without PREFECT_API_URL it rings nobody.
+        environment: Secrets and whatever else it needs; without PREFECT_API_URL it notifies nobody.
     """
     said = logs / "said.log"
     complete = {

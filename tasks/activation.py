@@ -30,6 +30,11 @@ from tasks.core.registry.activation.activating import (
     Registering,
     failed_registration,
 )
+from tasks.core.registry.activation.desired import (
+    declared_integration,
+    declared_integrations,
+    desired_registrations,
+)
 from tasks.core.registry.activation.ledger import (
     ActivationLedger,
     ActivationState,
@@ -41,6 +46,27 @@ from tasks.core.registry.activation.salesforce_registrar import SalesforceRegist
 from tasks.core.registry.registrations import AnyRegistration, RestRegistration
 from tasks.core.registry.secrets.store import StoredSecrets
 from tasks.core.state.database import open_database
+
+__all__ = [
+    "ACTIVATION_TAG",
+    "ActivationState",
+    "ActiveWork",
+    "Registered",
+    "RegisteredNames",
+    "declared_integration",
+    "declared_integrations",
+    "desired_registrations",
+    "ensure_registration",
+    "is_deployed",
+    "known_states",
+    "register_all",
+    "remove_registration",
+    "show_registrations",
+    "switch",
+    "switch_deployments",
+    "working_on",
+]
+
 
 ACTIVATION_TAG = "activation"
 """Of the deployments that activate and deactivate; they are never switched off."""

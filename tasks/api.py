@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from prefect import State, get_run_logger, task
@@ -23,13 +23,36 @@ from blocks.errors import (
     UpstreamBusyError,
 )
 from blocks.http_api import HttpApi, OAuth2Grant, OAuth2RefreshToken
+from tasks.connections import load_connection
 from tasks.core.connectors.http import batches, paging
 from tasks.core.connectors.http.auth import OAuth2
-from tasks.core.connectors.http.client import ApiClient, ApiLimits
-from tasks.core.connectors.http.errors import Where
-from tasks.core.connectors.http.pagination import PaginationStyle, Position
+from tasks.core.connectors.http.batch_loading import BatchLoader
+from tasks.core.connectors.http.client import ApiClient, ApiLimits, path_segment
+from tasks.core.connectors.http.current_records import is_outdated
+from tasks.core.connectors.http.errors import OutcomeUnknownError, Where
+from tasks.core.connectors.http.pagination import BodyCursor, LinkHeader, PaginationStyle, Position
 from tasks.core.connectors.http.paging import Page
 from tasks.core.connectors.http.retrying import RetryPolicy
+
+__all__ = [
+    "DEFAULT_MAX_RECORDS",
+    "ApiClient",
+    "BatchLoader",
+    "BodyCursor",
+    "LinkHeader",
+    "OutcomeUnknownError",
+    "call_api",
+    "fetch_page",
+    "fetch_records",
+    "is_outdated",
+    "is_transient",
+    "open_api",
+    "open_api_for_deliveries",
+    "open_connection",
+    "path_segment",
+    "send_batch",
+]
+
 
 DEFAULT_MAX_RECORDS = 100_000
 
@@ -52,7 +75,7 @@ async def call_api(
     """Make one call and return its answer's JSON, None if it is empty.
 
     Args:
-        api: Where, as whom and how patiently.
+        api: Where, as whom and with which retries.
         method: The HTTP method.
         path: Relative to the block's base URL, without query.
         params: The query.
@@ -201,6 +224,35 @@ def open_api(api: HttpApi) -> Iterator[ApiClient]:
             before_request=_budget(api),
             log=_run_log(),
         )
+
+
+@asynccontextmanager
+async def open_connection(block: str) -> AsyncIterator[ApiClient]:
+    """A client for the API of a block, e.g. "http-api/own-app"; see `open_api`."""
+    with open_api(await load_connection(block, HttpApi)) as api:
+        yield api
+
+
+@asynccontextmanager
+async def open_api_for_deliveries(
+    block: str, *, timeout_s: float | None = None
+) -> AsyncIterator[ApiClient]:
+    """A client that attempts each call once: retries are the delivery's, so that they are seen.
+
+    Args:
+        block: Of the API, e.g. "http-api/own-app".
+        timeout_s: The longest that a call may take, where somebody waits; None for the block's.
+    """
+    api = await load_connection(block, HttpApi)
+    changes: dict[str, Any] = {"max_attempts": 1}
+    if timeout_s is not None:
+        changes |= {
+            "connect_timeout_s": min(api.connect_timeout_s, timeout_s),
+            "read_timeout_s": timeout_s,
+            "total_timeout_s": timeout_s,
+        }
+    with open_api(api.model_copy(update=changes)) as client:
+        yield client
 
 
 def _run_log() -> logging.Logger | logging.LoggerAdapter[Any]:

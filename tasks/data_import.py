@@ -28,10 +28,20 @@ from tasks.core.sync.api_import.importing import import_changes as import_window
 from tasks.core.sync.api_import.job import ApiImportJob, ApiImportResult
 from tasks.core.sync.api_import.source import IncrementalList, Range
 from tasks.core.sync.batches.http_sink import HttpSink
-from tasks.core.sync.batches.sink import RecordSink
+from tasks.core.sync.batches.sink import RecordSink, Sent
 from tasks.outcomes import counted, failed
 from tasks.progress import work_in_thread
 from tasks.rejects import dashed
+
+__all__ = [
+    "DataImport",
+    "HttpSink",
+    "IncrementalList",
+    "Sent",
+    "backfill_range",
+    "import_and_show",
+    "import_changes",
+]
 
 
 @dataclass(frozen=True, slots=True)

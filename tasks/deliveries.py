@@ -28,10 +28,19 @@ from tasks.core.intake.inbox.consumer import (
     InboxConsumer,
 )
 from tasks.core.intake.inbox.consumer_registry import ConsumerRegistry
-from tasks.core.intake.inbox.delivery import Delivery, Outcome, dead_letter, handed_to
+from tasks.core.intake.inbox.delivery import (
+    Delivery,
+    Outcome,
+    dead_letter,
+    done,
+    handed_to,
+    ignored,
+)
 from tasks.core.intake.inbox.notification import EVENT_NAME, related_tags, resource_id
+from tasks.core.intake.inbox.routing import Route, Scalar, all_hold, route
 from tasks.core.intake.inbox.settlement import (
     Settlement,
+    in_words,
     settle_crashes,
     settle_error,
     settle_outcome,
@@ -39,6 +48,26 @@ from tasks.core.intake.inbox.settlement import (
 from tasks.core.intake.inbox.store import Inbox
 from tasks.core.state.database import open_database
 from tasks.outcomes import failed
+
+__all__ = [
+    "AsTaskRun",
+    "Conclude",
+    "ConsumerSettings",
+    "Delivery",
+    "Handle",
+    "Outcome",
+    "Route",
+    "Scalar",
+    "all_hold",
+    "dead_letter",
+    "done",
+    "handing_over_by",
+    "handle_deliveries",
+    "ignored",
+    "notify_waiting",
+    "route",
+]
+
 
 Handle: TypeAlias = Callable[[Delivery], "Awaitable[Outcome | None] | Outcome | None"]
 AsTaskRun: TypeAlias = Callable[[Delivery], Awaitable[Settlement]]
@@ -50,20 +79,13 @@ _SHOWN_FAILURES = 500
 _END = "Finished in state "  # of all that is logged at the end of a task run
 
 
-def name_run() -> str:
-    """What a run handles and since when, e.g. "github-events 14:02:10"."""
-    what = "sample for " if runtime.flow_run.parameters.get("payload") is not None else ""
-    started_at = runtime.flow_run.scheduled_start_time or datetime.now(UTC)
-    return f"{what}{runtime.flow_run.flow_name} {started_at:%H:%M:%S}"
-
-
 async def handle_deliveries(
     integration: str,
     handle: Handle,
     *,
     settings: ConsumerSettings,
     payload: Any = None,
-    event: str = "",
+    event: str | None = None,
     conclude: Conclude | None = None,
     poll_s: float = 0.05,
 ) -> State[Any]:
@@ -76,11 +98,11 @@ async def handle_deliveries(
         integration: Whose deliveries.
         handle: Called with one delivery, many at once; a plain function runs in a thread. It
             returns an `Outcome`, or nothing when done, and raises errors of `blocks.errors`:
-            a transient one is retried, any other parks the delivery. Effects carry the
+            a transient one is retried, any other dead-letters the delivery. Effects carry the
             delivery's `idempotency_key`, so that none happens twice.
         settings: How the run goes about it.
         payload: A sample to handle in place of what is waiting; the inbox is not touched.
-        event: The sample's event.
+        event: The sample's event; None for its field `type`.
         conclude: Adds to how each delivery ended, before that is stored.
         poll_s: How often the empty inbox is looked at.
 
@@ -90,7 +112,8 @@ async def handle_deliveries(
     with ThreadPoolExecutor(settings.concurrency, "handle-delivery") as threads:
         as_task_run = _as_task_runs(handle, settings, threads, conclude or (lambda each: each))
         if payload is not None:
-            return await _handle_sample(integration, as_task_run, payload, event)
+            kind = _type_of(payload) if event is None else event
+            return await _handle_sample(integration, as_task_run, payload, kind)
         try:
             report = await _drain(integration, as_task_run, settings, poll_s)
         except IntegrationError as error:
@@ -150,6 +173,10 @@ async def _drain(
         await asyncio.to_thread(inbox.close)
 
 
+def _type_of(payload: Any) -> str:
+    return str(payload.get("type", "")) if isinstance(payload, dict) else ""
+
+
 async def _handle_sample(
     integration: str, as_task_run: AsTaskRun, payload: Any, event: str
 ) -> State[Any]:
@@ -157,7 +184,7 @@ async def _handle_sample(
     sample_id = f"sample-{runtime.flow_run.id}"
     delivery = Delivery.sample(payload, event=event, integration=integration, id=sample_id)
     settlement = await as_task_run(delivery)
-    message = f"sample {settlement.status}: {settlement.reason}".removesuffix(": ")
+    message = f"sample {in_words(settlement.status)}: {settlement.reason}".removesuffix(": ")
     return failed(message) if settlement.is_failure else Completed(message=message)
 
 
@@ -260,7 +287,8 @@ async def _call(handle: Handle, delivery: Delivery, threads: ThreadPoolExecutor)
 def _ended(report: ConsumerReport) -> State[Any]:
     if report.at_capacity:
         return Completed(message="enough runs are at work already; they take what is waiting")
-    counts = ", ".join(f"{count} {status}" for status, count in sorted(report.counts.items()))
+    by_weight = sorted(report.counts.items(), key=lambda each: (each[0] == "dead_letter", each[0]))
+    counts = ", ".join(f"{count} {in_words(status)}" for status, count in by_weight)
     summary = counts or "nothing was waiting"
     if report.lost:
         summary += f", {report.lost} taken over by other runs"
@@ -272,7 +300,7 @@ def _ended(report: ConsumerReport) -> State[Any]:
 
 
 def _named(failure: Failure) -> str:
-    return f"{failure.event} {failure.id} {failure.status} ({failure.reason})"
+    return f"{failure.event} {failure.id} {in_words(failure.status)} ({failure.reason})"
 
 
 async def _show_failures(integration: str, report: ConsumerReport) -> None:
@@ -283,7 +311,7 @@ async def _show_failures(integration: str, report: ConsumerReport) -> None:
             {
                 "Delivery": failure.id,
                 "Event": failure.event,
-                "Became": failure.status,
+                "Became": in_words(failure.status),
                 "Why": failure.reason,
                 "Next attempt": f"{failure.retry_at:%Y-%m-%d %H:%M:%S} UTC"
                 if failure.retry_at

@@ -11,8 +11,21 @@ from blocks.http_api import HttpApi
 from tasks.api import is_transient, open_api
 from tasks.core.connectors.http import templated_request
 from tasks.core.connectors.http.client import ApiClient
-from tasks.core.connectors.http.templated_request import RequestTemplate, compile_request
+from tasks.core.connectors.http.templated_request import (
+    CompiledRequest,
+    RequestTemplate,
+    compile_request,
+)
 from tasks.core.intake.webhooks.published_events import PublishedEvents
+
+__all__ = [
+    "CompiledRequest",
+    "PublishedEvents",
+    "RequestTemplate",
+    "compile_request",
+    "published_events",
+    "send_request",
+]
 
 
 def published_events(application: ApiClient, path: str = "asyncapi.json") -> PublishedEvents:
@@ -42,7 +55,7 @@ async def send_request(
     """Render a declared request, send it, and take from the answer what it names.
 
     Args:
-        api: Where, as whom and how patiently.
+        api: Where, as whom and with which retries.
         request: The template, as a deployment's parameters have it.
         values: Name to JSON value, as its expressions name them.
         idempotency_key: The same for the same effect, in other runs, too.

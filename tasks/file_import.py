@@ -37,6 +37,20 @@ from tasks.folders import open_folder
 from tasks.outcomes import counted, failed
 from tasks.progress import work_in_thread
 
+__all__ = [
+    "AfterImport",
+    "FileFormat",
+    "FileImport",
+    "FileSelection",
+    "FilesFound",
+    "import_files",
+    "import_one_file",
+    "list_ready_files",
+    "show_outcomes",
+    "summarize",
+]
+
+
 _COLLECT_AFTER = (10_000, 20, 20)
 
 

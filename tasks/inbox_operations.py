@@ -1,4 +1,4 @@
-"""Look at the inbox, replay and purge, and ring for what waits, as tasks."""
+"""Look at the inbox, replay and purge, and notify of what waits, as tasks."""
 
 from __future__ import annotations
 
@@ -26,6 +26,18 @@ from tasks.core.intake.inbox.operations import (
 )
 from tasks.core.state.database import open_database
 from tasks.deliveries import notify_waiting
+
+__all__ = [
+    "DeliveryFilter",
+    "Status",
+    "list_deliveries",
+    "notify_for_waiting",
+    "purge_settled",
+    "replay",
+    "show_deliveries",
+    "show_payloads",
+]
+
 
 Status: TypeAlias = Annotated[
     Literal[
@@ -77,10 +89,10 @@ async def purge_settled(
 
 @task
 async def notify_for_waiting(behind_after_s: float = float("inf")) -> list[str]:
-    """Ring for every integration whose deliveries wait and that needs one more run.
+    """Notify of every integration whose deliveries wait and that needs one more run.
 
     Args:
-        behind_after_s: Ring although runs are at work if the oldest has waited for longer.
+        behind_after_s: Notify although runs are at work if the oldest has waited for longer.
 
     Returns:
         The integrations.

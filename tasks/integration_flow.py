@@ -1,22 +1,31 @@
-"""The `flow` decorator of integrations: Prefect's own, with parameters completed before a run.
+"""The `flow` decorator of integrations: Prefect's own, with what all of them have in common.
 
 A deployment that sets one field of a nested setting keeps the flow's own defaults for the others,
-and parameters that were saved under former names are taken under their present ones.
+parameters saved under former names are taken under their present ones, and parameters that all
+integrations have are described once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from inspect import signature
+from datetime import UTC, datetime
+from inspect import cleandoc, signature
 from typing import Any, ParamSpec, TypeVar
 
-from prefect import Flow
+from prefect import Flow, runtime
 from pydantic import BaseModel
 
 from tasks.core.former_names import PARAMETERS, in_present_names
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_DESCRIPTIONS = {
+    "application": "The block of your application's API.",
+    "payload": "A sample to handle in place of what is waiting; the inbox is not touched.",
+    "consumer": "How the run handles waiting deliveries.",
+}
+"""What the run form says of parameters that a flow's docstring does not describe."""
 
 
 class IntegrationFlow(Flow[P, R]):
@@ -40,9 +49,29 @@ def flow(
     """
 
     def decorate(function: Callable[P, R]) -> IntegrationFlow[P, R]:
+        function.__doc__ = _described(function)
         return IntegrationFlow(function, name=name, flow_run_name=flow_run_name)
 
     return decorate
+
+
+def run_name(*templates: str, time: str = "%H:%M:%S") -> Callable[[], str]:
+    """Name runs by what they work on and since when, e.g. "warehouse 14:02:10".
+
+    Args:
+        templates: Of the flow's parameters, e.g. "{stream}"; of a block, its name is taken. The
+            first counts that is not empty. By default the flow's name.
+        time: How the scheduled start is written.
+    """
+
+    def name() -> str:
+        run = runtime.flow_run
+        values = {key: str(value or "").rpartition("/")[2] for key, value in run.parameters.items()}
+        what = next(filter(None, (each.format_map(values) for each in templates)), run.flow_name)
+        sample = "sample for " if run.parameters.get("payload") is not None else ""
+        return f"{sample}{what} {run.scheduled_start_time or datetime.now(UTC):{time}}"
+
+    return name
 
 
 def _merged(default: Any, value: Any) -> Any:
@@ -50,7 +79,20 @@ def _merged(default: Any, value: Any) -> Any:
     if not isinstance(default, BaseModel) or type(value) is not type(default):
         return value
     said = {
-        name: _merged(getattr(default, name), getattr(value, name))
-        for name in value.model_fields_set
+        field: _merged(getattr(default, field), getattr(value, field))
+        for field in value.model_fields_set
     }
     return default.model_copy(update=said)
+
+
+def _described(function: Callable[..., Any]) -> str:
+    """The docstring, which Prefect reads for the run form, with the shared descriptions."""
+    text = cleandoc(function.__doc__ or "")
+    missing = [
+        f"    {name}: {_DESCRIPTIONS[name]}"
+        for name in signature(function).parameters
+        if name in _DESCRIPTIONS and f"\n    {name}: " not in text
+    ]
+    if not missing:
+        return text
+    return "\n".join([text, *([] if "\nArgs:\n" in text else ["", "Args:"]), *missing])

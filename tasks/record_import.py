@@ -11,8 +11,20 @@ from pydantic import BaseModel
 from blocks.http_api import HttpApi
 from tasks.core.connectors.http.client import ApiClient
 from tasks.core.formats.records.formats import FileFormat
+from tasks.core.sync.batches.application_records import MODELS, Order, RecordType
 from tasks.core.sync.batches.http_sink import HttpSink
-from tasks.core.sync.record_import.importing import RecordImporter
+from tasks.core.sync.record_import.importing import BatchResult, ImportItem, RecordImporter
+
+__all__ = [
+    "MODELS",
+    "BatchResult",
+    "HoldsFiles",
+    "ImportItem",
+    "Order",
+    "RecordImport",
+    "RecordImporter",
+    "RecordType",
+]
 
 
 class HoldsFiles(Protocol):

@@ -30,8 +30,10 @@ from tasks.core.connectors.http.errors import OutcomeUnknownError
 from tasks.core.formats.reports import building
 from tasks.core.formats.reports.building import NoData, ReportFormat
 from tasks.core.formats.reports.packaging import Package
-from tasks.core.formats.reports.report import Report
+from tasks.core.formats.reports.period import Period, PeriodRule
+from tasks.core.formats.reports.report import Chart, Kind, Report, ReportColumn
 from tasks.core.formats.reports.rows import Rows
+from tasks.core.formats.reports.xlsx_report import XlsxReport
 from tasks.core.state.database import open_database
 from tasks.core.sync.report_export.delivery_ledger import (
     AlreadyDelivered,
@@ -56,11 +58,35 @@ from tasks.core.sync.report_export.sending import (
     report_mail,
     report_sms,
 )
-from tasks.core.sync.report_export.summary import DeliveryResult, report_summary
+from tasks.core.sync.report_export.summary import DeliveryResult, report_summary, summarize
 from tasks.folders import FOLDER_BLOCKS, open_folder
 from tasks.mail import hand_in
 from tasks.outcomes import failed
 from tasks.sms import hand_over
+
+__all__ = [
+    "FOLDER_VARIABLE",
+    "Chart",
+    "Destination",
+    "Kind",
+    "NoData",
+    "Package",
+    "Period",
+    "PeriodRule",
+    "Report",
+    "ReportColumn",
+    "ReportFormat",
+    "Send",
+    "XlsxReport",
+    "build_report_file",
+    "cached_built_report",
+    "deliver_everywhere",
+    "deliver_report",
+    "drop_cached_report_of_run",
+    "show_report",
+    "summarize",
+]
+
 
 FOLDER_VARIABLE = "INTEGRATIONS_REPORTS_DIR"
 _KEPT_FOR = timedelta(days=14)

@@ -18,10 +18,26 @@ from blocks.errors import BadPayloadError, IntegrationError
 from tasks.core.intake.inbox.consumer import AdvancedConsumerSettings, ConsumerSettings
 from tasks.core.intake.inbox.delivery import Delivery, Outcome, cancelled, done, ignored
 from tasks.core.intake.inbox.reply import Reply, failure_reply
+from tasks.core.intake.inbox.request_ending import CALLBACK_EVENT, CALLBACKS
 from tasks.core.intake.inbox.settlement import Settlement
+from tasks.core.intake.request_reply.callbacks import callback_body, send_callback
 from tasks.core.intake.request_reply.requests import Progress, Requests
 from tasks.core.state.database import open_database
 from tasks.deliveries import handle_deliveries
+
+__all__ = [
+    "CALLBACKS",
+    "CALLBACK_EVENT",
+    "REPLYING",
+    "Reply",
+    "Requests",
+    "Respond",
+    "callback_body",
+    "reply_to_requests",
+    "report_progress",
+    "send_callback",
+]
+
 
 Respond: TypeAlias = Callable[[Delivery], "Awaitable[Any] | Any"]
 _ATTEND_EVERY_S = 0.25
@@ -47,7 +63,7 @@ async def reply_to_requests(
     *,
     settings: ConsumerSettings = REPLYING,
     payload: Any = None,
-    event: str = "",
+    event: str | None = None,
 ) -> State[Any]:
     """Answer the waiting requests of an integration, each as a task run of its own.
 
@@ -63,7 +79,7 @@ async def reply_to_requests(
             more is tried, by a problem document with the run's id and nothing else of ours.
         settings: How the run goes about it.
         payload: A sample to answer in place of what is waiting; an artifact shows the answer.
-        event: The sample's event.
+        event: The sample's event; None for its field `type`.
 
     Returns:
         The state for the flow to return.

@@ -30,6 +30,17 @@ from tasks.outcomes import counted, ended_as, failed
 from tasks.record_import import RecordImport
 from tasks.rejects import show_rejects
 
+__all__ = [
+    "ChangedRowsSettings",
+    "FileColumn",
+    "RowQueueSettings",
+    "TableImport",
+    "import_rows",
+    "import_rows_of_table",
+    "write_report_table",
+]
+
+
 _FILES_AT_ONCE = 10  # rows with files are held in memory
 
 

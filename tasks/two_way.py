@@ -15,6 +15,8 @@ from tasks.api import is_transient
 from tasks.core.connectors.http.client import ApiClient
 from tasks.core.connectors.http.pagination import PaginationStyle, Position
 from tasks.core.connectors.http.paging import fetch_page
+from tasks.core.sync.two_way.deciding import Snapshot, Value, changed_at_of
+from tasks.core.sync.two_way.identity_map.pairs import IdentityMap, LeasedPair
 from tasks.core.sync.two_way.identity_map.sides import Side
 from tasks.core.sync.two_way.reconcile import (
     ReconcileReport,
@@ -22,8 +24,30 @@ from tasks.core.sync.two_way.reconcile import (
     bring_in_step,
     bring_page_in_step,
 )
-from tasks.core.sync.two_way.records import FoundRecord
-from tasks.core.sync.two_way.syncing import TwoWaySync
+from tasks.core.sync.two_way.records import ChangedMeanwhileError, FoundRecord
+from tasks.core.sync.two_way.rule import ConflictRule
+from tasks.core.sync.two_way.syncing import Synced, TwoWaySync
+
+__all__ = [
+    "ChangedMeanwhileError",
+    "ConflictRule",
+    "FoundRecord",
+    "IdentityMap",
+    "LeasedPair",
+    "ReconcileReport",
+    "Side",
+    "Snapshot",
+    "Synced",
+    "TwoWaySync",
+    "Value",
+    "bring_unseen_in_step",
+    "changed_at_of",
+    "find_all_unseen",
+    "joined",
+    "reconcile_list",
+    "show_reconciled",
+]
+
 
 _RETRY_DELAYS_S = [1.0, 5.0]
 _UNSEEN_AT_ONCE = 500

@@ -17,8 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
+from benchmarks.deliveries import peers
 from benchmarks.deliveries.stack import Stack, running_stack, show
-from benchmarks.drain import peers
 
 _SENDERS = 4
 _ITEMS = 50
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def throughput(stack: Stack, count: int) -> float:
-    """Deliveries a second from the first request to the last effect, by a run that lingers."""
+    """Deliveries a second from the first request to the last effect, by a run that is at work."""
     _accept_to_effect_s(stack, "first", wait_for_quiet=False)
     items = stack.make_items(_ITEMS)
     share = [items[number % _ITEMS] for number in range(count // _SENDERS)]

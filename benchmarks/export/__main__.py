@@ -5,7 +5,7 @@
 Everything runs on this machine: own app with its webhooks, gateway, inbox, Prefect server on
 SQLite, launcher, and the other system. The rules are the project's own deployment's. Latency is
 measured from own app's answer to a change until the other system has the request: with nothing
-running ("idle"), and with a run that lingers ("steady"). Then many orders change at once.
+running ("idle"), and with a run at work ("steady"). Then many orders change at once.
 
 The bare loop sends the same bodies to the same server over one connection, with an idempotency key
 and the same retry rules, and nothing else: no webhook, no signature, no inbox, no schema, no look

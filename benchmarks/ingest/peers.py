@@ -150,7 +150,7 @@ def _activate_workflow(base: str, nodes: Sequence[dict[str, Any]]) -> None:
 
 
 def _wait_for_rest(base: str) -> None:
-    # While it starts n8n answers everything with 200 and a page that asks for patience.
+    # While it starts n8n answers everything with 200 and a page that says it is busy.
     deadline = time.monotonic() + _START_TIMEOUT_S
     while True:
         try:

@@ -3,7 +3,7 @@
     python -m benchmarks.request_reply [--cold 10] [--warm 60] [--peer 5] [--database URL]
 
 ours, cold   no run is at work: gateway, notifier, automation, launcher, flow, and all the way back
-ours, warm   a run lingers, as it does after each request: the request is a task run of it
+ours, warm   a run is at work still, as it is after each request: the request is a task run of it
 floor        the same logic, called in a bare Starlette handler
 peer         stock Prefect: `run_deployment`, awaited in such a handler, on a stock process worker
 """
@@ -25,8 +25,8 @@ from typing import Any
 import httpx
 import yaml
 
+from benchmarks.deliveries import stack as deliveries_stack
 from benchmarks.deliveries.stack import Stack
-from benchmarks.drain import stack as deliveries_stack
 from benchmarks.ingest.servers import free_port
 from sandbox.systems import tax_api
 from sandbox.systems.own_app.serving import running_own_app

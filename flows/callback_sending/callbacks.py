@@ -8,9 +8,8 @@ from collections.abc import Awaitable, Callable
 from pydantic import BaseModel
 
 from blocks.callback_signature import CallbackSignature
-from tasks.core.intake.inbox.delivery import Outcome, done, ignored
-from tasks.core.intake.request_reply.callbacks import callback_body, send_callback
-from tasks.core.intake.request_reply.requests import Requests
+from tasks.deliveries import Outcome, done, ignored
+from tasks.request_reply import Requests, callback_body, send_callback
 
 
 class SendCallback(BaseModel):

@@ -9,45 +9,36 @@ from prefect import State
 from blocks.callback_signature import CallbackSignature
 from flows.callback_sending.callbacks import SendCallback, send_result
 from tasks.connections import load_connection
-from tasks.core.intake.inbox.consumer import ConsumerSettings
-from tasks.core.intake.inbox.delivery import Delivery, Outcome
-from tasks.core.intake.inbox.request_ending import CALLBACK_EVENT, CALLBACKS
-from tasks.core.intake.request_reply.requests import Requests
-from tasks.core.state.database import open_database
-from tasks.deliveries import handle_deliveries, name_run
-from tasks.integration_flow import flow
+from tasks.deliveries import ConsumerSettings, Delivery, Outcome, handle_deliveries
+from tasks.integration_flow import flow, run_name
+from tasks.request_reply import CALLBACK_EVENT, CALLBACKS, Requests
+from tasks.state import state_database
 
 
-@flow(name="callback-sending", flow_run_name=name_run)
+@flow(name="callback-sending", flow_run_name=run_name())
 async def callback_sending(
     payload: dict[str, Any] | None = None,
-    consumer: ConsumerSettings = ConsumerSettings(),  # noqa: B008 - immutable, shown in the run form
+    consumer: ConsumerSettings = ConsumerSettings(),
 ) -> State[Any]:
     """Take the waiting results and send each to its callback address, signed.
 
     An address that is out of reach or busy is tried again, with longer and longer waits; one
-    that refuses, redirects, is gone, or leads where it may not, parks the delivery.
-
-    Args:
-        payload: A sample {"request": id} to send in place of what is waiting.
-        consumer: How the run goes about waiting deliveries.
+    that refuses, redirects, is gone, or leads where it may not, dead-letters the delivery.
     """
     signatures: dict[str, CallbackSignature] = {}
-    engine = open_database()
-    requests = Requests(engine)
 
     async def load_signature(slug: str) -> CallbackSignature:
         if slug not in signatures:
             signatures[slug] = await load_connection(slug, CallbackSignature)
         return signatures[slug]
 
-    async def handle(delivery: Delivery) -> Outcome | None:
-        callback = delivery.parse(SendCallback)
-        return await send_result(requests, callback, delivery.idempotency_key, load_signature)
+    async with state_database() as engine:
+        requests = Requests(engine)
 
-    try:
+        async def handle(delivery: Delivery) -> Outcome | None:
+            callback = delivery.parse(SendCallback)
+            return await send_result(requests, callback, delivery.idempotency_key, load_signature)
+
         return await handle_deliveries(
             CALLBACKS, handle, settings=consumer, payload=payload, event=CALLBACK_EVENT
         )
-    finally:
-        engine.dispose()

@@ -14,10 +14,8 @@ from pydantic import ValidationError
 
 from blocks.errors import BadPayloadError, UpstreamRejectedError
 from flows.crm_contacts.contacts import CrmContact, OwnContact, crm_properties
-from tasks.core.connectors.http.client import ApiClient, path_segment
-from tasks.core.connectors.http.pagination import BodyCursor
-from tasks.core.sync.two_way.deciding import Snapshot, Value
-from tasks.core.sync.two_way.records import ChangedMeanwhileError, FoundRecord
+from tasks.api import ApiClient, BodyCursor, path_segment
+from tasks.two_way import ChangedMeanwhileError, FoundRecord, Snapshot, Value
 
 CRM_PAGES = BodyCursor(records_path="results", cursor_path="paging.next_cursor")
 OWN_APP_PAGES = BodyCursor(records_path="records")

@@ -7,9 +7,7 @@ from typing import Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, Field
 
-from tasks.core.sync.two_way.deciding import Snapshot, changed_at_of
-from tasks.core.sync.two_way.identity_map.sides import Side
-from tasks.core.sync.two_way.rule import ConflictRule
+from tasks.two_way import ConflictRule, Side, Snapshot, changed_at_of
 
 KIND = "crm_contacts"
 CRM: Side = "left"

@@ -5,12 +5,9 @@ from __future__ import annotations
 from blocks.errors import BadPayloadError
 from flows.crm_contacts.adapters import CrmRecords, OwnAppRecords
 from flows.crm_contacts.contacts import CRM, OWN_APP, CrmEvent, OwnEvent
-from tasks.core.connectors.http.client import ApiClient
-from tasks.core.intake.inbox.delivery import Delivery, Outcome, done, ignored
-from tasks.core.sync.two_way.deciding import Snapshot
-from tasks.core.sync.two_way.identity_map.pairs import IdentityMap
-from tasks.core.sync.two_way.rule import ConflictRule
-from tasks.core.sync.two_way.syncing import Synced, TwoWaySync
+from tasks.api import ApiClient
+from tasks.deliveries import Delivery, Outcome, done, ignored
+from tasks.two_way import ConflictRule, IdentityMap, Snapshot, Synced, TwoWaySync
 
 _ECHO = "as both sides have it already: an echo of our own change, or nothing new"
 

@@ -8,24 +8,20 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from prefect import State
-from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from blocks.errors import IntegrationError
-from blocks.http_api import HttpApi
 from flows.crm_contacts.adapters import CRM_PAGES, OWN_APP_PAGES
 from flows.crm_contacts.contacts import CRM, KIND, OWN_APP, ContactRule
 from flows.crm_contacts.deliveries import ContactSync
-from tasks.api import open_api
-from tasks.connections import load_connection
-from tasks.core.intake.inbox.consumer import ConsumerSettings
-from tasks.core.state.database import open_database
-from tasks.core.sync.two_way.identity_map.pairs import IdentityMap
-from tasks.core.sync.two_way.reconcile import ReconcileReport
-from tasks.deliveries import handle_deliveries, name_run
-from tasks.integration_flow import flow
+from tasks.api import open_api_for_deliveries, open_connection
+from tasks.deliveries import ConsumerSettings, handle_deliveries
+from tasks.integration_flow import flow, run_name
 from tasks.outcomes import failed
+from tasks.state import state_database
 from tasks.two_way import (
+    IdentityMap,
+    ReconcileReport,
     bring_unseen_in_step,
     find_all_unseen,
     joined,
@@ -37,18 +33,13 @@ _PAGE_SIZE = {"limit": 200}
 _NAMED = 3
 
 
-def name_reconcile() -> str:
-    """What walks and since when, e.g. "crm-contacts-reconcile 14:00"."""
-    return f"{flow_run.flow_name} {flow_run.scheduled_start_time:%H:%M}"
-
-
-@flow(name="crm-contacts-import", flow_run_name=name_run)
+@flow(name="crm-contacts-import", flow_run_name=run_name())
 async def crm_contacts_import(
     crm: str = "http-api/crm",
     application: str = "http-api/own-app",
-    rule: ContactRule = ContactRule(),  # noqa: B008 - immutable, shown in the run form
+    rule: ContactRule = ContactRule(),
     payload: dict[str, Any] | None = None,
-    consumer: ConsumerSettings = ConsumerSettings(),  # noqa: B008
+    consumer: ConsumerSettings = ConsumerSettings(),
 ) -> State[Any]:
     """Take the waiting events of the CRM and let the application's contacts follow.
 
@@ -59,26 +50,23 @@ async def crm_contacts_import(
         crm: The block of the CRM.
         application: The block of the application.
         rule: What prevails when both sides have changed a contact.
-        payload: A sample event to handle in place of what is waiting.
-        consumer: How the run goes about waiting deliveries.
     """
-    async with _both_sides(crm, application, rule, attempts=1) as contacts:
+    async with _both_sides(crm, application, rule, for_deliveries=True) as contacts:
         return await handle_deliveries(
             "crm_contacts_import",
             contacts.handle_crm_event,
             settings=consumer,
             payload=payload,
-            event=str((payload or {}).get("type", "")),
         )
 
 
-@flow(name="crm-contacts-export", flow_run_name=name_run)
+@flow(name="crm-contacts-export", flow_run_name=run_name())
 async def crm_contacts_export(
     crm: str = "http-api/crm",
     application: str = "http-api/own-app",
-    rule: ContactRule = ContactRule(),  # noqa: B008 - immutable, shown in the run form
+    rule: ContactRule = ContactRule(),
     payload: dict[str, Any] | None = None,
-    consumer: ConsumerSettings = ConsumerSettings(),  # noqa: B008
+    consumer: ConsumerSettings = ConsumerSettings(),
 ) -> State[Any]:
     """Take the waiting events of the application and let the CRM's contacts follow.
 
@@ -88,24 +76,21 @@ async def crm_contacts_export(
         crm: The block of the CRM.
         application: The block of the application.
         rule: What prevails when both sides have changed a contact.
-        payload: A sample event to handle in place of what is waiting.
-        consumer: How the run goes about waiting deliveries.
     """
-    async with _both_sides(crm, application, rule, attempts=1) as contacts:
+    async with _both_sides(crm, application, rule, for_deliveries=True) as contacts:
         return await handle_deliveries(
             "crm_contacts_export",
             contacts.handle_own_event,
             settings=consumer,
             payload=payload,
-            event=str((payload or {}).get("type", "")),
         )
 
 
-@flow(name="crm-contacts-initial-sync", flow_run_name=name_reconcile)
+@flow(name="crm-contacts-initial-sync", flow_run_name=run_name(time="%H:%M"))
 async def crm_contacts_initial_sync(
     crm: str = "http-api/crm",
     application: str = "http-api/own-app",
-    rule: ContactRule = ContactRule(),  # noqa: B008 - immutable, shown in the run form
+    rule: ContactRule = ContactRule(),
 ) -> State[Any]:
     """Pair all contacts by e-mail address, and make on each side those that it lacks.
 
@@ -118,17 +103,17 @@ async def crm_contacts_initial_sync(
     """
     async with _both_sides(crm, application, rule) as contacts:
         try:
-            of_crm, of_own_app = await _walk(contacts)
+            of_crm, of_own_app = await _reconcile_lists(contacts)
         except IntegrationError as error:
             return failed(f"{error}; Retry goes on at the page that failed")
         return await _ended("crm-contacts-initial-sync", of_crm, of_own_app, ReconcileReport())
 
 
-@flow(name="crm-contacts-reconcile", flow_run_name=name_reconcile)
+@flow(name="crm-contacts-reconcile", flow_run_name=run_name(time="%H:%M"))
 async def crm_contacts_reconcile(
     crm: str = "http-api/crm",
     application: str = "http-api/own-app",
-    rule: ContactRule = ContactRule(),  # noqa: B008 - immutable, shown in the run form
+    rule: ContactRule = ContactRule(),
     max_missing: int = 50,
 ) -> State[Any]:
     """Find what events did not tell: list both sides, bring in step what differs or is gone.
@@ -144,7 +129,7 @@ async def crm_contacts_reconcile(
     """
     async with _both_sides(crm, application, rule) as contacts:
         try:
-            of_crm, of_own_app = await _walk(contacts)
+            of_crm, of_own_app = await _reconcile_lists(contacts)
             seen = {CRM: of_crm.seen, OWN_APP: of_own_app.seen}
             unseen = await asyncio.to_thread(find_all_unseen, contacts.two_way, seen)
             if len(unseen) > max_missing:
@@ -160,7 +145,7 @@ async def crm_contacts_reconcile(
         return await _ended("crm-contacts-reconcile", of_crm, of_own_app, of_unseen)
 
 
-async def _walk(contacts: ContactSync) -> tuple[ReconcileReport, ReconcileReport]:
+async def _reconcile_lists(contacts: ContactSync) -> tuple[ReconcileReport, ReconcileReport]:
     """The lists of the CRM and of the application, one after the other."""
     two_way, crm, own_app = contacts.two_way, contacts.crm, contacts.own_app
     of_crm = await reconcile_list(
@@ -190,13 +175,13 @@ async def _ended(
     )
     if not report.refused:
         return Completed(message=message)
-    named = "; ".join(f"{records.record}: {records.what}" for records in report.refused[:_NAMED])
+    named = "; ".join(f"{each.record}: {each.what}" for each in report.refused[:_NAMED])
     return failed(f"{message}, {len(report.refused)} could not be: {named}")
 
 
 @asynccontextmanager
 async def _both_sides(
-    crm: str, application: str, rule: ContactRule, *, attempts: int | None = None
+    crm: str, application: str, rule: ContactRule, *, for_deliveries: bool = False
 ) -> AsyncIterator[ContactSync]:
     """Both APIs and the identity map, open.
 
@@ -204,15 +189,13 @@ async def _both_sides(
         crm: Its block.
         application: Its block.
         rule: What prevails.
-        attempts: At each call; one where retries are the delivery's own, so that they are seen.
+        for_deliveries: Whether each call is attempted once.
     """
-    changes = {} if attempts is None else {"max_attempts": attempts}
-    crm_block = (await load_connection(crm, HttpApi)).model_copy(update=changes)
-    own_block = (await load_connection(application, HttpApi)).model_copy(update=changes)
-    engine = await asyncio.to_thread(open_database)
-    try:
-        with open_api(crm_block) as crm_api, open_api(own_block) as own_api:
-            identities = IdentityMap(engine, KIND)
-            yield ContactSync(identities, crm_api, own_api, rule.as_conflict_rule())
-    finally:
-        engine.dispose()
+    open_ = open_api_for_deliveries if for_deliveries else open_connection
+    async with (
+        state_database() as engine,
+        open_(crm) as crm_api,
+        open_(application) as own_api,
+    ):
+        identities = IdentityMap(engine, KIND)
+        yield ContactSync(identities, crm_api, own_api, rule.as_conflict_rule())

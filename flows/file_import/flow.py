@@ -5,34 +5,27 @@ from __future__ import annotations
 from typing import Any
 
 from prefect import State
-from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from blocks.http_api import HttpApi
 from tasks.connections import load_connection
-from tasks.core.formats.records.formats import FileFormat
-from tasks.core.sync.batches.application_records import MODELS, RecordType
-from tasks.core.sync.file_import.after_import import AfterImport
-from tasks.core.sync.file_import.selection import FileSelection
 from tasks.file_import import (
+    AfterImport,
+    FileFormat,
     FileImport,
+    FileSelection,
     import_files,
     list_ready_files,
     show_outcomes,
     summarize,
 )
 from tasks.folders import FOLDER_BLOCKS
-from tasks.integration_flow import flow
+from tasks.integration_flow import flow, run_name
 from tasks.outcomes import failed
+from tasks.record_import import MODELS, RecordType
 
 
-def name_run() -> str:
-    """Source and time, e.g. "warehouse 14:02"."""
-    source = str(flow_run.parameters.get("source", ""))
-    return f"{source.rpartition('/')[2]} {flow_run.scheduled_start_time:%H:%M:%S}"
-
-
-@flow(name="file-import", flow_run_name=name_run)
+@flow(name="file-import", flow_run_name=run_name("{source}"))
 async def file_import(
     source: str,
     record_type: RecordType,
@@ -42,15 +35,15 @@ async def file_import(
     columns: dict[str, str] | None = None,
     decimal_comma: bool = False,
     empty_texts: tuple[str, ...] = ("",),
-    selection: FileSelection = FileSelection(),  # noqa: B008 - an immutable default, shown in the run form
-    after_import: AfterImport = AfterImport(),  # noqa: B008
+    selection: FileSelection = FileSelection(),
+    after_import: AfterImport = AfterImport(),
     batch_size: int = 500,
     all_or_nothing: bool = False,
     files_at_once: int = 1,
     file_retries: int = 2,
     file_retry_delay_s: float = 10,
 ) -> State[Any]:
-    """Import files of one source: pick up what is ready, send its records, put the files away.
+    """Import files of one source: select what is ready, send its records, move the files away.
 
     Retry takes up what this run left unfinished: a failed file from the error folder, where you
     may have mended it, an interrupted one behind the last batch that went through.

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BaseModel, Field, StringConstraints
 
-from tasks.core.intake.inbox.delivery import Delivery, Outcome, ignored
+from tasks.deliveries import Delivery, Outcome, ignored
 
 _SHOWN_COMMITS = 20
 _TOLD_ISSUE_ACTIONS = {"opened", "closed", "reopened"}

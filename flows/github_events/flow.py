@@ -6,28 +6,23 @@ from typing import Any
 
 from prefect import State
 
-from blocks.http_api import HttpApi
 from flows.github_events.activities import (
     Activity,
     activity_for_issue,
     activity_for_pull_request,
     activity_for_push,
 )
-from tasks.api import open_api
-from tasks.connections import load_connection
-from tasks.core.connectors.http.client import ApiClient
-from tasks.core.intake.inbox.consumer import ConsumerSettings
-from tasks.core.intake.inbox.delivery import Delivery, Outcome, ignored
-from tasks.deliveries import handle_deliveries, name_run
-from tasks.integration_flow import flow
+from tasks.api import ApiClient, open_api_for_deliveries
+from tasks.deliveries import ConsumerSettings, Delivery, Outcome, handle_deliveries, ignored
+from tasks.integration_flow import flow, run_name
 
 
-@flow(name="github-events", flow_run_name=name_run)
+@flow(name="github-events", flow_run_name=run_name())
 async def github_events(
     application: str = "http-api/own-app",
     payload: dict[str, Any] | None = None,
     event: str = "push",
-    consumer: ConsumerSettings = ConsumerSettings(),  # noqa: B008 - immutable, shown in the run form
+    consumer: ConsumerSettings = ConsumerSettings(),
 ) -> State[Any]:
     """Take the waiting GitHub deliveries and add an activity for each push, issue and pull request.
 
@@ -36,19 +31,15 @@ async def github_events(
 
     Args:
         application: The block of the application that shows activities.
-        payload: A sample event to handle in place of what is waiting.
         event: The sample's type, as GitHub sends it in X-GitHub-Event.
-        consumer: How the run goes about waiting deliveries.
     """
-    block = await load_connection(application, HttpApi)
-    # one attempt a call: retries are the delivery's own, so that they are seen
-    with open_api(block.model_copy(update={"max_attempts": 1})) as api:
+    async with open_api_for_deliveries(application) as api:
 
         def handle(delivery: Delivery) -> Outcome | None:
-            outcome = branch_by_event(delivery)
-            if not isinstance(outcome, Activity):
-                return outcome
-            add_activity(api, outcome)
+            activity = branch_by_event(delivery)
+            if isinstance(activity, Outcome):
+                return activity
+            add_activity(api, activity)
             return None
 
         return await handle_deliveries(

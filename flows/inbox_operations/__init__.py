@@ -1,1 +1,1 @@
-"""Operate the inbox from the Prefect UI: replay, purge, show what is dead-lettered, ring again."""
+"""Operate the inbox from the Prefect UI: replay, purge, show dead letters, notify again."""

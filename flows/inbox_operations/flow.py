@@ -1,4 +1,4 @@
-"""Operate the inbox from the Prefect UI: replay, purge, show what is dead-lettered, ring again."""
+"""Operate the inbox from the Prefect UI: replay, purge, show dead letters, notify again."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Any
 from prefect import State
 from prefect.states import Completed
 
-from tasks.core.intake.inbox.operations import DeliveryFilter
-from tasks.deliveries import name_run
 from tasks.inbox_operations import (
+    DeliveryFilter,
     Status,
     list_deliveries,
     notify_for_waiting,
@@ -19,7 +18,7 @@ from tasks.inbox_operations import (
     show_deliveries,
     show_payloads,
 )
-from tasks.integration_flow import flow
+from tasks.integration_flow import flow, run_name
 
 
 @flow(name="replay-deliveries")
@@ -110,13 +109,13 @@ async def list_dead_letters(
 list_parked_deliveries = list_dead_letters  # former name, which saved deployments may start
 
 
-@flow(name="sweep-inbox", flow_run_name=name_run)
+@flow(name="sweep-inbox", flow_run_name=run_name())
 async def sweep_inbox(behind_after_s: float = 60) -> State[Any]:
-    """Ring again for what is waiting: lost doorbells, retries that are due, lapsed leases.
+    """Notify again of what is waiting: lost events, retries that are due, lapsed leases.
 
     Args:
         behind_after_s: An integration whose oldest delivery has waited for longer gets one more
             run, even if some are at work.
     """
     notified = await notify_for_waiting(behind_after_s)
-    return Completed(message=f"rung for {', '.join(notified)}" if notified else "nothing waits")
+    return Completed(message=f"notified: {', '.join(notified)}" if notified else "nothing waits")

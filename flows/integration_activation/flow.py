@@ -11,19 +11,17 @@ from prefect.states import Completed
 
 from blocks.errors import IntegrationError
 from tasks.activation import (
+    ActivationState,
+    Registered,
+    declared_integration,
+    declared_integrations,
+    desired_registrations,
     known_states,
     register_all,
     show_registrations,
     switch,
     working_on,
 )
-from tasks.core.registry.activation.activating import Registered
-from tasks.core.registry.activation.desired import (
-    declared_integration,
-    declared_integrations,
-    desired_registrations,
-)
-from tasks.core.registry.activation.ledger import ActivationState
 from tasks.integration_flow import flow
 from tasks.outcomes import failed
 

@@ -8,8 +8,8 @@ from urllib.parse import quote
 from pydantic import BaseModel, Field, StringConstraints
 
 from blocks.errors import UpstreamRejectedError
-from tasks.core.connectors.http.client import ApiClient
-from tasks.core.intake.inbox.delivery import Delivery, Outcome, dead_letter, ignored
+from tasks.api import ApiClient
+from tasks.deliveries import Delivery, Outcome, dead_letter, ignored
 
 EVENT = "INVENTORY_UPDATE"
 
@@ -33,7 +33,7 @@ def apply_updates(api: ApiClient, delivery: Delivery) -> Outcome | None:
     """Apply all updates of a delivery, each once however often the delivery is handled.
 
     A payload that breaks its contract (an unknown action, say) changes nothing. An update that
-    the application refuses (unknown item, or the stock would go negative) parks the delivery
+    the application refuses (unknown item, or the stock would go negative) dead-letters the delivery
     while the others are applied; a replay after mending applies just what is missing.
 
     Args:

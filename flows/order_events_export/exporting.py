@@ -7,11 +7,10 @@ from typing import Any
 
 from blocks.errors import UpstreamRejectedError
 from flows.order_events_export.rules import Rules
-from tasks.core.connectors.http.client import ApiClient, path_segment
-from tasks.core.connectors.http.current_records import is_outdated
+from tasks.api import ApiClient, is_outdated, path_segment
 from tasks.core.connectors.http.templated_request import send_request
-from tasks.core.intake.inbox.delivery import Delivery, Outcome, dead_letter, done, ignored
-from tasks.core.intake.webhooks.published_events import PublishedEvents
+from tasks.deliveries import Delivery, Outcome, dead_letter, done, ignored
+from tasks.exports import PublishedEvents
 
 SOURCE = "order-events-export"
 _NOT_OF_THE_USER = {"external_ids", "changed_at", "version"}
@@ -40,7 +39,7 @@ class OrderExport:
         """Export one event.
 
         Every effect carries the delivery's key, so a repetition has none; the other side's
-        refusal parks the delivery in that side's own words.
+        refusal dead-letters the delivery in that side's own words.
 
         Raises:
             BadPayloadError: The event is not as published, or the template does not fit it.

@@ -6,24 +6,21 @@ from typing import Any
 
 from prefect import State
 
-from blocks.http_api import HttpApi
 from flows.order_events_export.exporting import OrderExport
 from flows.order_events_export.rules import ExportRule, Rules
-from tasks.api import open_api
-from tasks.connections import load_connection
-from tasks.core.intake.inbox.consumer import ConsumerSettings
-from tasks.deliveries import handle_deliveries, name_run
+from tasks.api import open_api_for_deliveries
+from tasks.deliveries import ConsumerSettings, handle_deliveries
 from tasks.exports import published_events
-from tasks.integration_flow import flow
+from tasks.integration_flow import flow, run_name
 
 
-@flow(name="order-events-export", flow_run_name=name_run)
+@flow(name="order-events-export", flow_run_name=run_name())
 async def order_events_export(
     rules: list[ExportRule],
     application: str = "http-api/own-app",
     destination: str = "http-api/fulfilment",
     payload: dict[str, Any] | None = None,
-    consumer: ConsumerSettings = ConsumerSettings(),  # noqa: B008 - immutable, shown in the run form
+    consumer: ConsumerSettings = ConsumerSettings(),
 ) -> State[Any]:
     """Take the waiting order events, and send each that a rule wants as that rule's request.
 
@@ -38,25 +35,18 @@ async def order_events_export(
             application what was answered.
         application: The block of the application whose orders they are.
         destination: The block of the system that is told.
-        payload: A sample event to export in place of what is waiting.
-        consumer: How the run goes about waiting deliveries.
     """
-    # one attempt a call: retries are the delivery's own, so that they are seen
-    once = {"max_attempts": 1}
-    own_app = (await load_connection(application, HttpApi)).model_copy(update=once)
-    other = (await load_connection(destination, HttpApi)).model_copy(update=once)
-    with open_api(own_app) as application_api, open_api(other) as destination_api:
+    async with (
+        open_api_for_deliveries(application) as own_app,
+        open_api_for_deliveries(destination) as other,
+    ):
         export = OrderExport(
-            published_events(application_api),
+            published_events(own_app),
             Rules.of(rules),
-            application_api,
-            destination_api,
+            own_app,
+            other,
             skips_outdated=payload is None,
         )
         return await handle_deliveries(
-            "order_events_export",
-            export.handle,
-            settings=consumer,
-            payload=payload,
-            event=str((payload or {}).get("type", "")),
+            "order_events_export", export.handle, settings=consumer, payload=payload
         )

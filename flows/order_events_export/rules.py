@@ -8,12 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tasks.core.connectors.http.templated_request import (
-    CompiledRequest,
-    RequestTemplate,
-    compile_request,
-)
-from tasks.core.intake.inbox.routing import Scalar, all_hold
+from tasks.deliveries import Scalar, all_hold
+from tasks.exports import CompiledRequest, RequestTemplate, compile_request
 
 
 class ExportRule(BaseModel):

@@ -5,29 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from prefect import State
-from prefect.runtime import flow_run
 from pydantic import AwareDatetime
 
 from blocks.http_api import HttpApi
 from flows.orders_import.orders import ORDERS, order_of
 from tasks.connections import load_connection
-from tasks.core.sync.api_import.source import IncrementalList
-from tasks.core.sync.batches.application_records import Order
 from tasks.data_import import (
     DataImport,
+    IncrementalList,
     backfill_range,
     import_and_show,
 )
-from tasks.integration_flow import flow
+from tasks.integration_flow import flow, run_name
+from tasks.record_import import Order
 
 
-def name_run() -> str:
-    """Stream and time, e.g. "marketplace-orders 14:02:00"."""
-    stream = flow_run.parameters.get("stream", "")
-    return f"{stream} {flow_run.scheduled_start_time:%H:%M:%S}"
-
-
-@flow(name="orders-import", flow_run_name=name_run)
+@flow(name="orders-import", flow_run_name=run_name("{stream}"))
 async def orders_import(
     stream: str = "marketplace-orders",
     source: str = "http-api/marketplace",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tasks.core.connectors.http.pagination import BodyCursor
-from tasks.core.sync.api_import.source import IncrementalList
+from tasks.api import BodyCursor
+from tasks.data_import import IncrementalList
 
 ORDERS = IncrementalList(
     path="orders",

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from decimal import Decimal
 from typing import Any
 
 from prefect import State
 
-from blocks.http_api import HttpApi
 from flows.price_quote.quotes import QuoteRequest, TaxPolicy, make_quote, priced_lines
-from flows.price_quote.tax import ask_for_tax, in_time
-from tasks.api import open_api
-from tasks.connections import load_connection
-from tasks.core.intake.inbox.consumer import ConsumerSettings
-from tasks.core.intake.inbox.delivery import Delivery
-from tasks.core.intake.inbox.reply import Reply
-from tasks.deliveries import name_run
-from tasks.integration_flow import flow
-from tasks.request_reply import REPLYING, reply_to_requests, report_progress
+from flows.price_quote.tax import ask_for_tax
+from tasks.api import open_api_for_deliveries
+from tasks.deliveries import ConsumerSettings, Delivery
+from tasks.integration_flow import flow, run_name
+from tasks.request_reply import REPLYING, Reply, reply_to_requests, report_progress
 
 
-@flow(name="price-quote", flow_run_name=name_run)
+@flow(name="price-quote", flow_run_name=run_name())
 async def price_quote(
     application: str = "http-api/own-app",
     tax_service: str = "http-api/tax",
@@ -43,27 +37,21 @@ async def price_quote(
         when_tax_is_late: Leave the tax out and say so, estimate it, or fail.
         estimated_tax_rates: Rate by country for estimates, e.g. {"DE": "0.19"}; the tax is left
             out for other countries.
-        payload: A sample request to answer in place of what is waiting.
-        consumer: How the run goes about waiting requests.
     """
-    app_block, tax_block = await asyncio.gather(
-        load_connection(application, HttpApi), load_connection(tax_service, HttpApi)
-    )
-    with (
-        # one attempt a call: somebody waits
-        open_api(app_block.model_copy(update={"max_attempts": 1})) as own_app,
-        open_api(in_time(tax_block, tax_patience_s)) as tax_api,
+    async with (
+        open_api_for_deliveries(application) as own_app,
+        open_api_for_deliveries(tax_service, timeout_s=tax_patience_s) as tax_api,
     ):
 
         def respond(delivery: Delivery) -> Reply:
-            wanted = delivery.parse(QuoteRequest)
+            request = delivery.parse(QuoteRequest)
             report_progress("looking up prices and stock", 20)
-            lines = priced_lines(own_app, wanted)
+            lines = priced_lines(own_app, request)
             if isinstance(lines, Reply):
                 return lines
             report_progress("asking for the tax", 60)
-            tax = ask_for_tax(tax_api, wanted, lines)
-            return make_quote(wanted, lines, tax, when_tax_is_late, estimated_tax_rates or {})
+            tax = ask_for_tax(tax_api, request, lines)
+            return make_quote(request, lines, tax, when_tax_is_late, estimated_tax_rates or {})
 
         return await reply_to_requests(
             "price_quote", respond, settings=consumer, payload=payload, event="quote"

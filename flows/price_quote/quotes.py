@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, StringConstraints
 
 from blocks.errors import TransientError, UpstreamRejectedError
-from tasks.core.connectors.http.client import ApiClient, path_segment
-from tasks.core.intake.inbox.reply import Reply
+from tasks.api import ApiClient, path_segment
+from tasks.request_reply import Reply
 
 TaxPolicy = Literal["leave out", "estimate", "fail"]
 _CENT = Decimal("0.01")

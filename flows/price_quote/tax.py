@@ -6,13 +6,12 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from blocks.errors import BadPayloadError, TransientError
-from blocks.http_api import HttpApi
 from flows.price_quote.quotes import Priced, QuoteRequest, rounded
-from tasks.core.connectors.http.client import ApiClient
+from tasks.api import ApiClient
 
 
 def ask_for_tax(
-    tax_api: ApiClient, wanted: QuoteRequest, priced: Priced
+    tax_api: ApiClient, request: QuoteRequest, priced: Priced
 ) -> Decimal | TransientError:
     """The tax on all lines in cents, or why the third party did not tell it in time.
 
@@ -24,7 +23,7 @@ def ask_for_tax(
             "POST",
             "calculations",
             json={
-                "country": wanted.country,
+                "country": request.country,
                 "currency": priced.currency,
                 "lines": [{"sku": line.sku, "net": line.net} for line in priced.lines],
             },
@@ -39,18 +38,6 @@ def ask_for_tax(
             "its answer has no amount under tax", system=tax_api.system, operation="calculate tax"
         )
     return amount
-
-
-def in_time(tax_service: HttpApi, timeout_s: float) -> HttpApi:
-    """The third party as it is called while somebody waits: once, and not for longer."""
-    return tax_service.model_copy(
-        update={
-            "max_attempts": 1,
-            "connect_timeout_s": min(tax_service.connect_timeout_s, timeout_s),
-            "read_timeout_s": timeout_s,
-            "total_timeout_s": timeout_s,
-        }
-    )
 
 
 def _amount(answer: Any) -> Decimal | None:

@@ -5,22 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from prefect import State
-from prefect.runtime import flow_run
 
 from blocks.http_api import HttpApi
 from tasks.connections import load_connection
-from tasks.core.sync.batches.application_records import MODELS, RecordType
-from tasks.integration_flow import flow
+from tasks.integration_flow import flow, run_name
 from tasks.queue import QUEUE_BLOCKS, FileMessages, QueueImport, import_messages, open_queue
+from tasks.record_import import MODELS, RecordType
 
 
-def name_run() -> str:
-    """Queue and time, e.g. "depot-orders 14:02:00"."""
-    queue = flow_run.parameters.get("name") or flow_run.parameters.get("queue", "")
-    return f"{queue.rpartition('/')[2]} {flow_run.scheduled_start_time:%H:%M:%S}"
-
-
-@flow(name="queue-import", flow_run_name=name_run)
+@flow(name="queue-import", flow_run_name=run_name("{name}", "{queue}"))
 async def queue_import(
     queue: str,
     record_type: RecordType,

@@ -11,41 +11,35 @@ from pydantic import AwareDatetime
 
 from blocks.http_api import HttpApi
 from flows.sales_report.sales import sales_of
-from tasks.api import fetch_records
+from tasks.api import BodyCursor, fetch_records
 from tasks.connections import load_connection
-from tasks.core.connectors.http.pagination import BodyCursor
-from tasks.core.formats.reports.building import NoData, ReportFormat
-from tasks.core.formats.reports.packaging import Package
-from tasks.core.formats.reports.period import PeriodRule
-from tasks.core.formats.reports.xlsx_report import XlsxReport
-from tasks.core.sync.report_export.destinations import Destination
-from tasks.core.sync.report_export.summary import summarize
-from tasks.integration_flow import flow
+from tasks.integration_flow import flow, run_name
 from tasks.outcomes import failed
 from tasks.reports import (
+    Destination,
+    NoData,
+    Package,
+    PeriodRule,
+    ReportFormat,
+    XlsxReport,
     build_report_file,
     cached_built_report,
     deliver_everywhere,
     drop_cached_report_of_run,
     show_report,
+    summarize,
 )
 
 
-def name_run() -> str:
-    """Report and scheduled time, e.g. "weekly-sales 2026-07-23 17:00"."""
-    report = flow_run.parameters.get("report", "")
-    return f"{report} {flow_run.scheduled_start_time:%Y-%m-%d %H:%M}"
-
-
-@flow(name="sales-report", flow_run_name=name_run)
+@flow(name="sales-report", flow_run_name=run_name("{report}", time="%Y-%m-%d %H:%M"))
 async def sales_report(
     destinations: list[Destination],
     report: str = "sales",
     title: str = "Sales",
-    period: PeriodRule = PeriodRule(),  # noqa: B008 - an immutable default, shown in the run form
+    period: PeriodRule = PeriodRule(),
     scheduled_for: AwareDatetime | None = None,
     application: str = "http-api/own-app",
-    file_format: ReportFormat = XlsxReport(),  # noqa: B008
+    file_format: ReportFormat = XlsxReport(),
     name_template: str = "{report}-{start}",
     package: Package | None = None,
     no_data: NoData = "empty",

@@ -7,8 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from tasks.core.formats.reports.period import Period
-from tasks.core.formats.reports.report import Chart, Kind, Report, ReportColumn
+from tasks.reports import Chart, Kind, Period, Report, ReportColumn
 
 _USUAL_CURRENCY = "EUR"  # of a period without orders
 _COLUMNS = (

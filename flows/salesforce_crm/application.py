@@ -6,7 +6,7 @@ from typing import Any
 
 from blocks.errors import BadPayloadError
 from flows.salesforce_crm.notifications import Contact, Opportunity
-from tasks.core.connectors.http.client import ApiClient, path_segment
+from tasks.api import ApiClient, path_segment
 
 
 def add_activity(api: ApiClient, opportunity: Opportunity, *, key: str) -> None:

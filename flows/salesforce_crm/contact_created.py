@@ -9,18 +9,16 @@ from prefect import State
 
 from flows.salesforce_crm.application import put_contact
 from flows.salesforce_crm.notifications import Contact, both_sides
-from tasks.core.intake.inbox.consumer import ConsumerSettings
-from tasks.core.intake.inbox.delivery import Delivery, Outcome, ignored
-from tasks.deliveries import handle_deliveries, name_run
-from tasks.integration_flow import flow
+from tasks.deliveries import ConsumerSettings, Delivery, Outcome, handle_deliveries, ignored
+from tasks.integration_flow import flow, run_name
 
 
-@flow(name="salesforce-contact-created", flow_run_name=name_run)
+@flow(name="salesforce-contact-created", flow_run_name=run_name())
 async def contact_created(
     application: str = "http-api/own-app",
     salesforce: str = "http-api/salesforce",
     payload: dict[str, Any] | None = None,
-    consumer: ConsumerSettings = ConsumerSettings(concurrency=100),  # noqa: B008 - immutable
+    consumer: ConsumerSettings = ConsumerSettings(concurrency=100),
 ) -> State[Any]:
     """Take the waiting notifications of new contacts, fetch each, and put it into the application.
 
@@ -29,8 +27,6 @@ async def contact_created(
     Args:
         application: The block of the application that keeps contacts.
         salesforce: The block of Salesforce's REST API.
-        payload: A sample notification to handle in place of what is waiting.
-        consumer: How the run goes about waiting deliveries.
     """
     async with both_sides(application, salesforce, Contact) as (api, completion):
 

@@ -8,10 +8,8 @@ from prefect import State
 
 from flows.salesforce_crm.notifications import Notification
 from tasks.activation import RegisteredNames
-from tasks.core.intake.inbox.consumer import ConsumerSettings
-from tasks.core.intake.inbox.delivery import Delivery
-from tasks.deliveries import handing_over_by, handle_deliveries, name_run
-from tasks.integration_flow import flow
+from tasks.deliveries import ConsumerSettings, Delivery, handing_over_by, handle_deliveries
+from tasks.integration_flow import flow, run_name
 
 SIBLINGS = {
     "opportunity-created": "salesforce_opportunity_created",
@@ -21,20 +19,16 @@ SIBLINGS = {
 """Which sibling takes the notifications of which registration."""
 
 
-@flow(name="salesforce-crm", flow_run_name=name_run)
+@flow(name="salesforce-crm", flow_run_name=run_name())
 async def salesforce_crm(
     payload: dict[str, Any] | None = None,
-    consumer: ConsumerSettings = ConsumerSettings(),  # noqa: B008 - immutable, shown in the run form
+    consumer: ConsumerSettings = ConsumerSettings(),
 ) -> State[Any]:
     """Hand each waiting notification to the sibling flow that its outbound message belongs to.
 
     A notification says by which outbound message it was sent, and the ledger of registrations
     which one that is; what the record looks like decides nothing, since Salesforce sends it as
     it is when it sends, not as it was when it happened.
-
-    Args:
-        payload: A sample notification to examine in place of what is waiting.
-        consumer: How the run goes about waiting deliveries.
     """
     names = RegisteredNames("salesforce_crm")
 

@@ -14,13 +14,9 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AwareDatetime, BaseModel, Field, StringConstraints, ValidationError
 
 from blocks.errors import BadPayloadError
-from blocks.http_api import HttpApi
-from tasks.api import open_api
-from tasks.connections import load_connection
-from tasks.core.connectors.http.batch_loading import BatchLoader
-from tasks.core.connectors.http.client import ApiClient
+from tasks.api import ApiClient, BatchLoader, open_api_for_deliveries
 from tasks.core.connectors.salesforce import MAX_IDS, Fetched, checked_id, fetch_by_id
-from tasks.core.intake.inbox.delivery import Delivery, Outcome, dead_letter, ignored
+from tasks.deliveries import Delivery, Outcome, dead_letter, ignored
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=10_000)]
 Currency = Annotated[str, StringConstraints(pattern="^[A-Z]{3}$")]
@@ -91,7 +87,7 @@ class Completion:
     async def complete(self, delivery: Delivery, model: type[ModelT]) -> ModelT | Outcome:
         """The record that a notification is about, or what became of the delivery without it.
 
-        A record deleted meanwhile needs nothing done; one that we cannot see parks the delivery.
+        A record deleted meanwhile needs nothing done; one that we cannot see makes a dead letter.
 
         Args:
             delivery: The notification.
@@ -131,9 +127,7 @@ async def both_sides(
     *,
     without: Collection[str] = (),
 ) -> AsyncIterator[tuple[ApiClient, Completion]]:
-    """The application, and what completes notifications, while a run drains them.
-
-    A call is attempted once: retries are the delivery's own, so that they are seen.
+    """Open the application, and what completes notifications with records of Salesforce.
 
     Args:
         application: Its block.
@@ -141,16 +135,12 @@ async def both_sides(
         model: What the notifications are about, named as at Salesforce.
         without: Fields of the model that are not fetched.
     """
-    with (
-        open_api(await _load_for_one_attempt(application)) as api,
-        open_api(await _load_for_one_attempt(salesforce)) as source,
+    async with (
+        open_api_for_deliveries(application) as api,
+        open_api_for_deliveries(salesforce) as source,
     ):
         fetch = partial(fetch_by_id, source, model.__name__, model.fields(without))
         yield api, Completion(BatchLoader(fetch, max_keys=MAX_IDS), model.__name__)
-
-
-async def _load_for_one_attempt(block: str) -> HttpApi:
-    return (await load_connection(block, HttpApi)).model_copy(update={"max_attempts": 1})
 
 
 def _faults(exc: ValidationError) -> str:

@@ -9,29 +9,25 @@ from prefect import State
 
 from flows.salesforce_crm.application import add_activity
 from flows.salesforce_crm.notifications import CURRENCY_FIELD, Opportunity, both_sides
-from tasks.core.intake.inbox.consumer import ConsumerSettings
-from tasks.core.intake.inbox.delivery import Delivery, Outcome
-from tasks.deliveries import handle_deliveries, name_run
-from tasks.integration_flow import flow
+from tasks.deliveries import ConsumerSettings, Delivery, Outcome, handle_deliveries
+from tasks.integration_flow import flow, run_name
 
 
-@flow(name="salesforce-opportunity-created", flow_run_name=name_run)
+@flow(name="salesforce-opportunity-created", flow_run_name=run_name())
 async def opportunity_created(
     application: str = "http-api/own-app",
     salesforce: str = "http-api/salesforce",
     payload: dict[str, Any] | None = None,
-    consumer: ConsumerSettings = ConsumerSettings(concurrency=100),  # noqa: B008 - immutable
+    consumer: ConsumerSettings = ConsumerSettings(concurrency=100),
 ) -> State[Any]:
     """Take the waiting notifications of new opportunities, fetch each, and add an activity.
 
     What waits together is fetched together, up to 200 records a call. A record that was deleted
-    meanwhile is ignored, one that breaks its contract parks its notification alone.
+    meanwhile is ignored, one that breaks its contract dead-letters its notification alone.
 
     Args:
         application: The block of the application that shows activities.
         salesforce: The block of Salesforce's REST API.
-        payload: A sample notification to handle in place of what is waiting.
-        consumer: How the run goes about waiting deliveries.
     """
     both = both_sides(application, salesforce, Opportunity, without=[CURRENCY_FIELD])
     async with both as (api, completion):

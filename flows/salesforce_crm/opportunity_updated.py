@@ -14,19 +14,17 @@ from flows.salesforce_crm.notifications import (
     Opportunity,
     both_sides,
 )
-from tasks.core.intake.inbox.consumer import ConsumerSettings
-from tasks.core.intake.inbox.delivery import Delivery, Outcome, done
-from tasks.deliveries import handle_deliveries, name_run
-from tasks.integration_flow import flow
+from tasks.deliveries import ConsumerSettings, Delivery, Outcome, done, handle_deliveries
+from tasks.integration_flow import flow, run_name
 
 
-@flow(name="salesforce-opportunity-updated", flow_run_name=name_run)
+@flow(name="salesforce-opportunity-updated", flow_run_name=run_name())
 async def opportunity_updated(
     application: str = "http-api/own-app",
     salesforce: str = "http-api/salesforce",
     currency: Currency | None = None,
     payload: dict[str, Any] | None = None,
-    consumer: ConsumerSettings = ConsumerSettings(concurrency=100),  # noqa: B008 - immutable
+    consumer: ConsumerSettings = ConsumerSettings(concurrency=100),
 ) -> State[Any]:
     """Take the waiting notifications of changed opportunities, fetch each, and put it as it is now.
 
@@ -38,8 +36,6 @@ async def opportunity_updated(
         salesforce: The block of Salesforce's REST API.
         currency: The organisation's currency, as EUR; empty if it has several, so that each
             opportunity says its own.
-        payload: A sample notification to handle in place of what is waiting.
-        consumer: How the run goes about waiting deliveries.
     """
     without = [CURRENCY_FIELD] if currency else []
     both = both_sides(application, salesforce, Opportunity, without=without)

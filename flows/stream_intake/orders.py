@@ -8,12 +8,11 @@ from typing import Any
 import orjson
 from pydantic import BaseModel, ConfigDict
 
-from tasks.core.connectors.http.client import ApiClient
+from tasks.api import ApiClient
 from tasks.core.connectors.messages.received_mail import read_mail
-from tasks.core.intake.inbox.delivery import Delivery, Outcome, dead_letter, done, ignored
-from tasks.core.sync.batches.application_records import Order
-from tasks.core.sync.batches.http_sink import HttpSink
-from tasks.core.sync.record_import.importing import BatchResult, ImportItem, RecordImporter
+from tasks.data_import import HttpSink
+from tasks.deliveries import Delivery, Outcome, dead_letter, done, ignored
+from tasks.record_import import BatchResult, ImportItem, Order, RecordImporter
 
 _EVENTS = ("order.placed", "order.changed")
 _MAX_REASONS = 5
@@ -31,8 +30,8 @@ class OrderEvent(BaseModel):
 def import_orders(api: ApiClient, delivery: Delivery) -> Outcome | None:
     """Import the orders of one delivery, each once however often it is handled.
 
-    An order that is bad, or that the application refuses, parks the delivery while the other ones
-    of its mail go in; a replay after mending brings in what is missing.
+    An order that is bad, or that the application refuses, dead-letters the delivery; the others
+    of its mail go in. A replay after mending brings in what is missing.
 
     Args:
         api: The application.

@@ -13,11 +13,10 @@ from flows.support_tickets.tickets import (
     for_helpdesk,
     new_for_helpdesk,
 )
-from tasks.core.connectors.http.client import ApiClient, path_segment
-from tasks.core.connectors.http.current_records import is_outdated
-from tasks.core.intake.inbox.delivery import Delivery, Outcome, dead_letter, done, ignored
-from tasks.core.intake.webhooks.published_events import PublishedEvents
-from tasks.core.sync.two_way.identity_map.pairs import IdentityMap, LeasedPair
+from tasks.api import ApiClient, is_outdated, path_segment
+from tasks.deliveries import Delivery, Outcome, dead_letter, done, ignored
+from tasks.exports import PublishedEvents
+from tasks.two_way import IdentityMap, LeasedPair
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from prefect import State
-from prefect.runtime import flow_run
 from pydantic import AwareDatetime
 from sqlalchemy import Engine
 
@@ -14,29 +12,27 @@ from blocks.http_api import HttpApi
 from flows.support_tickets.exporting import TicketExport
 from flows.support_tickets.importing import TicketSink
 from flows.support_tickets.tickets import CHANGED_TICKETS, KIND, HelpdeskTicket, shown_fields
-from tasks.api import open_api
+from tasks.api import ApiClient, open_api_for_deliveries
 from tasks.connections import load_connection
-from tasks.core.connectors.http.client import ApiClient
-from tasks.core.intake.inbox.consumer import ConsumerSettings
-from tasks.core.state.database import open_database
-from tasks.core.sync.api_import.source import IncrementalList
-from tasks.core.sync.two_way.identity_map.pairs import IdentityMap
 from tasks.data_import import (
     DataImport,
+    IncrementalList,
     backfill_range,
     import_and_show,
 )
-from tasks.deliveries import handle_deliveries, name_run
+from tasks.deliveries import ConsumerSettings, handle_deliveries
 from tasks.exports import published_events
-from tasks.integration_flow import flow
+from tasks.integration_flow import flow, run_name
+from tasks.state import state_database
+from tasks.two_way import IdentityMap
 
 
-@flow(name="support-tickets-export", flow_run_name=name_run)
+@flow(name="support-tickets-export", flow_run_name=run_name())
 async def support_tickets_export(
     application: str = "http-api/own-app",
     helpdesk: str = "http-api/helpdesk",
     payload: dict[str, Any] | None = None,
-    consumer: ConsumerSettings = ConsumerSettings(),  # noqa: B008 - immutable, shown in the run form
+    consumer: ConsumerSettings = ConsumerSettings(),
 ) -> State[Any]:
     """Take the waiting ticket events and bring the helpdesk's tickets in step with them.
 
@@ -47,40 +43,25 @@ async def support_tickets_export(
     Args:
         application: The block of the application whose tickets they are.
         helpdesk: The block of the helpdesk's API.
-        payload: A sample event to export in place of what is waiting.
-        consumer: How the run goes about waiting deliveries.
     """
-    # one attempt a call: retries are the delivery's own, so that they are seen
-    once = {"max_attempts": 1}
-    own_app = (await load_connection(application, HttpApi)).model_copy(update=once)
-    other = (await load_connection(helpdesk, HttpApi)).model_copy(update=once)
-    engine = await asyncio.to_thread(open_database)
-    try:
-        with open_api(own_app) as application_api, open_api(other) as helpdesk_api:
-            export = TicketExport(
-                published_events(application_api),
-                application_api,
-                helpdesk_api,
-                IdentityMap(engine, KIND),
-                is_sample=payload is not None,
-            )
-            return await handle_deliveries(
-                "support_tickets",
-                export.handle,
-                settings=consumer,
-                payload=payload,
-                event=str((payload or {}).get("type", "")),
-            )
-    finally:
-        engine.dispose()
+    async with (
+        state_database() as engine,
+        open_api_for_deliveries(application) as own_app,
+        open_api_for_deliveries(helpdesk) as helpdesk_api,
+    ):
+        export = TicketExport(
+            published_events(own_app),
+            own_app,
+            helpdesk_api,
+            IdentityMap(engine, KIND),
+            is_sample=payload is not None,
+        )
+        return await handle_deliveries(
+            "support_tickets", export.handle, settings=consumer, payload=payload
+        )
 
 
-def name_import() -> str:
-    """Stream and time, e.g. "helpdesk-tickets 14:02:00"."""
-    return f"{flow_run.parameters.get('stream', '')} {flow_run.scheduled_start_time:%H:%M:%S}"
-
-
-@flow(name="support-tickets-import", flow_run_name=name_import)
+@flow(name="support-tickets-import", flow_run_name=run_name("{stream}"))
 async def support_tickets_import(
     stream: str = "helpdesk-tickets",
     helpdesk: str = "http-api/helpdesk",

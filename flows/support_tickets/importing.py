@@ -14,9 +14,9 @@ from flows.support_tickets.tickets import (
     for_application,
     new_for_application,
 )
-from tasks.core.connectors.http.client import ApiClient, path_segment
-from tasks.core.sync.batches.sink import Sent
-from tasks.core.sync.two_way.identity_map.pairs import IdentityMap, LeasedPair
+from tasks.api import ApiClient, path_segment
+from tasks.data_import import Sent
+from tasks.two_way import IdentityMap, LeasedPair
 
 _CREATED, _UPDATED, _UNCHANGED = Sent(created=1), Sent(updated=1), Sent(unchanged=1)
 

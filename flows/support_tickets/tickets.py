@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 import orjson
 from pydantic import BaseModel, Field, StringConstraints
 
-from tasks.core.connectors.http.pagination import BodyCursor
-from tasks.core.sync.api_import.source import IncrementalList
+from tasks.api import BodyCursor
+from tasks.data_import import IncrementalList
 
 SOURCE = "support-tickets"  # what own app is told as the source of our changes
 KIND = "support_tickets"  # of pairs: left is the application's ticket, right the helpdesk's

@@ -5,29 +5,19 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from prefect import State
-from prefect.runtime import flow_run
 from pydantic import Field
 
 from blocks.http_api import HttpApi
 from blocks.sql_database import SqlDatabase
 from tasks.connections import load_connection
-from tasks.core.connectors.sql.changed_rows import ChangedRowsSettings
-from tasks.core.connectors.sql.row_queue import RowQueueSettings
-from tasks.core.sync.batches.application_records import MODELS, RecordType
-from tasks.core.sync.record_import.table_rows import FileColumn
-from tasks.integration_flow import flow
-from tasks.sql import TableImport, import_rows
+from tasks.integration_flow import flow, run_name
+from tasks.record_import import MODELS, RecordType
+from tasks.sql import ChangedRowsSettings, FileColumn, RowQueueSettings, TableImport, import_rows
 
 Rows = Annotated[RowQueueSettings | ChangedRowsSettings, Field(discriminator="take")]
 
 
-def name_run() -> str:
-    """Import and time, e.g. "erp-stock 14:02:00"."""
-    name = flow_run.parameters.get("name", "")
-    return f"{name} {flow_run.scheduled_start_time:%H:%M:%S}"
-
-
-@flow(name="table-import", flow_run_name=name_run)
+@flow(name="table-import", flow_run_name=run_name("{name}"))
 async def table_import(
     name: str,
     database: str,

@@ -7,10 +7,9 @@ from typing import Any
 
 from blocks.errors import UpstreamRejectedError
 from flows.ticket_escalation.issues import Repository, issue_of
-from tasks.core.connectors.http.client import ApiClient, path_segment
-from tasks.core.connectors.http.current_records import is_outdated
-from tasks.core.intake.inbox.delivery import Delivery, Outcome, dead_letter, done, ignored
-from tasks.core.intake.webhooks.published_events import PublishedEvents
+from tasks.api import ApiClient, is_outdated, path_segment
+from tasks.deliveries import Delivery, Outcome, dead_letter, done, ignored
+from tasks.exports import PublishedEvents
 
 SOURCE = "ticket-escalation"
 _NOT_OF_THE_USER = {"external_ids", "changed_at", "version"}

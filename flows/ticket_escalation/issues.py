@@ -11,9 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from blocks.errors import UnreachableError
-from tasks.core.connectors.http.client import ApiClient
-from tasks.core.connectors.http.errors import OutcomeUnknownError
-from tasks.core.connectors.http.pagination import LinkHeader
+from tasks.api import ApiClient, LinkHeader, OutcomeUnknownError
 from tasks.core.connectors.http.paging import fetch_records
 
 _LONGEST_TITLE = 250

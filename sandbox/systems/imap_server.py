@@ -1,6 +1,6 @@
 """A mailbox on the loopback: speaks IMAP with IDLE, MOVE and UIDPLUS, and keeps mails in memory.
 
-It knows what clients that fetch and put away mails need, and nothing else: no SEARCH criteria
+It knows what clients that fetch and move mails need, and nothing else: no SEARCH criteria
 but ALL, no partial FETCH but of the head, and of the flags only the one for deletion.
 """
 

@@ -262,7 +262,7 @@ def test_merged_contacts_are_merged_in_the_application(contacts, both):
     assert both.are_equal()
 
 
-def test_what_the_application_refuses_is_parked_with_what_to_do(place, both, runs, inbox):
+def test_what_the_application_refuses_is_dead_lettered_with_what_to_do(place, both, runs, inbox):
     """A contact without an e-mail address waits until the CRM has one, then follows."""
     made = both.crm.contacts.add({"display_name": "Ada"})
     id_ = deliver(inbox, "import", crm_event("contact.created", made))

@@ -63,7 +63,7 @@ def test_task_run_tells_each_attempt(runs, inbox):
     }
 
 
-def test_bug_in_a_handler_parks_its_delivery_only(runs, inbox, caplog):
+def test_bug_in_a_handler_dead_letters_its_delivery_only(runs, inbox, caplog):
     """A bug is told with its traceback and stops no other delivery."""
 
     async def handle(delivery):
@@ -107,7 +107,7 @@ def test_long_waits_are_left_to_the_inbox(runs, inbox):
     assert calls == [1]
 
 
-def test_last_attempt_parks(runs, inbox):
+def test_last_attempt_dead_letters(runs, inbox):
     """When its attempts are used up a delivery is dead-lettered, with the last reason."""
 
     async def handle(_delivery):

@@ -160,7 +160,7 @@ def test_rows_that_only_the_application_refuses_are_rejected_alone(place, runs, 
     assert "1 row rejected" in state.message
 
 
-def test_a_file_imported_before_is_set_aside_unread(place, runs, own_app):
+def test_a_file_imported_before_is_quarantined_unread(place, runs, own_app):
     """The very file put back from the archive is not sent again."""
     path = place / "incoming" / "a.csv"
     path.write_text(stock("1,One,1"))

@@ -45,7 +45,7 @@ def test_replay(runs, inbox):
     assert inbox.statuses() == {done: "received", dead_lettered: "received"}
 
 
-def test_list_of_parked(runs, inbox):
+def test_list_of_dead_letters(runs, inbox):
     """The list links each dead-lettered delivery to an artifact with its payload."""
     dead_lettered = inbox.deliver("orders", {"note": "```\n# no heading"}, event="created")
     settle(inbox, "dead_letter", "unknown item")
@@ -79,7 +79,7 @@ def test_sweeper(runs, inbox):
     assert runs.start(sweep_inbox).message == "rung for orders, returns"
 
 
-async def test_doorbell_event_is_what_triggers_match(prefect_server):
+async def test_waiting_event_is_what_triggers_match(prefect_server):
     """The event arrives at the server with the name and resource of the triggers."""
     async with get_client() as client:
         response = await client.request("POST", "/events", json=[waiting_event("orders")])

@@ -83,7 +83,7 @@ def test_updates_reach_the_application(place, runs, inbox, own_app):
     assert set(inbox.statuses().values()) == {"done"}
 
 
-def test_unknown_item_parks_the_delivery_and_applies_the_rest(place, runs, inbox, own_app):
+def test_unknown_item_dead_letters_the_delivery_and_applies_the_rest(place, runs, inbox, own_app):
     """The run fails naming the delivery; after mending, Retry applies just what is missing."""
     good = deliver(inbox, "inventory_update")
     bad = deliver(inbox, "inventory_update_unknown_item")

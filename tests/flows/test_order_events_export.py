@@ -139,8 +139,10 @@ def test_cancelled_and_deleted_orders_are_not_shipped(place, runs, relay, own_ap
     assert fulfilment.shipments == {}
 
 
-def test_refused_order_is_parked_in_the_others_words(place, runs, relay, own_app, fulfilment):
-    """A 4xx parks the delivery with the answer's reason; others go on; a Retry sends it again."""
+def test_refused_order_is_dead_lettered_in_the_others_words(
+    place, runs, relay, own_app, fulfilment
+):
+    """A 4xx dead-letters the delivery with the other's reason; Retry sends it again."""
     battery = [{"sku": "lithium-battery", "quantity": 1, "unit_price": "3.00"}]
     put(own_app, lines=battery)
     put(own_app, order_no="SO-2")
@@ -252,7 +254,7 @@ def test_late_event_sends_the_order_as_it_is_now(place, runs, relay, own_app, fu
     assert fulfilment.shipments["SO-1"]["recipient"] == "Bob"
 
 
-def test_event_that_breaks_its_schema_is_parked(place, runs, inbox, fulfilment):
+def test_event_that_breaks_its_schema_is_dead_lettered(place, runs, inbox, fulfilment):
     """What own app never promised to send is refused, saying where."""
     event = sample("order_without_total")
     store(inbox, event)
@@ -278,7 +280,7 @@ def test_every_sample_has_its_decided_outcome(place, runs, own_app, fulfilment, 
     assert message in state.message
 
 
-def test_template_mistake_is_parked_with_its_place(place, runs, relay, own_app, fulfilment):
+def test_template_mistake_is_dead_lettered_with_its_place(place, runs, relay, own_app, fulfilment):
     """A template that names a field the order has not is said by place; nothing is sent."""
     rule = {
         "when": {"data.status": "paid"},

@@ -79,7 +79,7 @@ def test_an_answer_without_an_amount_is_refused(told, answer):
         told(answer)
 
 
-def test_patience_bounds_connecting_too():
+def test_the_timeout_bounds_connecting_too():
     """Whoever does not even take the connection is waited for no longer than who is slow."""
     fields = ("connect_timeout_s", "read_timeout_s", "total_timeout_s")
 

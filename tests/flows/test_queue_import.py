@@ -78,7 +78,7 @@ def stock(own_app):
     return {record["sku"]: record["quantity"] for record in own_app.records("inventory")}
 
 
-def test_what_waits_is_imported_and_bad_messages_are_parked(queue, runs, inbox, own_app):
+def test_what_waits_is_imported_and_bad_messages_are_dead_lettered(queue, runs, inbox, own_app):
     """Good messages are in and gone; a bad one is kept in the inbox, shown, and named."""
     queue.put(*(item(f"S{n}", n) for n in range(4)), item("bad", -1))
     state = runs.start(queue_import, **queue.parameters)

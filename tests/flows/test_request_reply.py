@@ -138,7 +138,7 @@ def test_a_request_cancelled_before_its_turn_is_not_begun(runs, asked):
     assert asked.answer(request_id)[0] == "cancelled"
 
 
-def test_what_a_run_that_died_held_is_answered_by_the_next(runs, asked, inbox):
+def test_what_a_run_that_died_had_leased_is_answered_by_the_next(runs, asked, inbox):
     """A crash costs an attempt and no answer."""
     request_id = asked.ask(1)
     die_holding_everything(inbox)
@@ -181,7 +181,7 @@ def test_a_bug_is_a_problem_without_its_text(runs, asked):
 
 
 def test_transient_errors_are_tried_again_before_they_are_told(runs, asked, inbox):
-    """While something is left to try the request is under way; then a problem asks for patience."""
+    """While something is left to try the request is under way; then a problem is busy."""
     attempts = []
 
     def respond(delivery):

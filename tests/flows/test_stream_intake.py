@@ -15,9 +15,9 @@ from blocks.http_api import ApiKeyAuth, HttpApi
 from deployments.services.listeners.declarations import declaration_files, read_declarations
 from deployments.services.listeners.listener import Pace
 from deployments.services.listeners.service import Listeners
+from flows.listener_status.flow import show_sources
 from flows.stream_intake.flow import stream_intake
 from flows.stream_intake.orders import import_orders
-from flows.stream_intake.sources import show_sources
 from sandbox.systems import imap_server, order_events, s3_server
 from sandbox.systems.order_mail import order_mail
 from sandbox.systems.web_server import WebServer

@@ -230,8 +230,10 @@ def test_deleted_ticket_is_deleted_there_and_does_not_come_back(
     assert own_app.records("tickets") == []
 
 
-def test_refused_ticket_is_parked_in_the_helpdesks_words(place, export, own_app, helpdesk, runs):
-    """A 4xx parks the delivery with the reason; the others go in; correcting it is enough."""
+def test_refused_ticket_is_dead_lettered_in_the_helpdesks_words(
+    place, export, own_app, helpdesk, runs
+):
+    """A 4xx dead-letters the delivery with the reason; others go in; correcting it is enough."""
     put(own_app, requester="nobody@localhost")
     put(own_app, ticket_no="T-2")
     assert export(2).is_failed()

@@ -122,8 +122,8 @@ def test_redelivery_opens_no_second_issue(place, step, github, own_app, inbox, r
     assert ticket_of(own_app)["external_ids"] == {"github": "example-shop/storefront#1"}
 
 
-def test_refusal_is_parked_in_githubs_words(place, step, github, runs):
-    """A repository without issues parks the delivery; Retry opens the issue later."""
+def test_refusal_is_dead_lettered_in_githubs_words(place, step, github, runs):
+    """A repository without issues dead-letters the delivery; Retry opens the issue later."""
     github.issues.refuse_with = 410
     state = step()
     assert state.is_failed()

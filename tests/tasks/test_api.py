@@ -93,7 +93,7 @@ async def test_list_too_long_for_memory_is_refused(api):
         await fetch_records.fn(api, "/contacts", CONTACTS, max_records=4)
 
 
-async def test_patience_is_set_in_the_block(api, own_app):
+async def test_retrying_is_set_in_the_block(api, own_app):
     """Attempts, time-outs and sizes come from the block."""
     own_app.behave("error", status=503, remaining=2)
     assert await call_api.fn(api, "GET", "/contacts") == {"records": [], "next_cursor": None}

@@ -10,7 +10,7 @@ Environment:
     INTEGRATIONS_PUBLIC_URL       how senders reach the gateway, e.g. https://hooks.example
     INTEGRATIONS_TRUSTED_PROXIES  whose X-Forwarded-* headers are believed, CIDR, by comma
     INTEGRATIONS_CALLBACK_NETWORKS  private networks that results may go to, CIDR, by comma
-    PREFECT_API_URL               which server the notifier rings at
+    PREFECT_API_URL               which server is notified
 """
 
 from __future__ import annotations

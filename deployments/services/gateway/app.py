@@ -46,7 +46,7 @@ class Gateway:
         forwarding: What is known about proxies and public URLs.
         access_log: Where requests are told.
         confirm: Confirms subscriptions.
-        limits: What bounds memory and patience.
+        limits: What bounds memory and time.
         changed_endpoints: As `StoredSecretsWatch.changed`.
         request_reply: Has the requests answered whose callers wait; without it, synchronous
             endpoints cannot be served. Started and closed with the application.

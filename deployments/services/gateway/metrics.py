@@ -24,7 +24,7 @@ class Metrics:
         requests: By endpoint and outcome, as the access log names it.
         deliveries: By endpoint, "new" or "duplicate".
         seconds: From the request's first byte to its answer, by endpoint.
-        notifications: Doorbell events, by integration and "rung" or "failed".
+        notifications: By integration and "sent" or "failed".
     """
 
     def __init__(self) -> None:
@@ -53,8 +53,8 @@ class Metrics:
             registry=self._registry,
         )
         self.notifications = Counter(
-            "gateway_doorbell_rings",
-            "Doorbell events sent to Prefect.",
+            "gateway_notifications",
+            "Events sent to Prefect.",
             ("integration", "outcome"),
             registry=self._registry,
         )

@@ -1,6 +1,6 @@
 """Tells Prefect that deliveries wait, so that a run starts; never slows or fails an accept.
 
-Events may be lost; the inbox is the record and a sweeper rings again. So nothing here is
+Events may be lost; the inbox is the record and a sweeper notifies again. So nothing here is
 waited for, and while Prefect is down the notifier just tries on, more and more seldom.
 """
 
@@ -41,9 +41,9 @@ class Notifier:
     Args:
         post: Sends the event.
         count_runs: Tells whether a run is at work.
-        metrics: Where rings are counted.
+        metrics: Where notifications are counted.
         sleep: In place of `asyncio.sleep`, for tests.
-        pause_s: At least this between two rings of one integration; doubles as long as no
+        pause_s: At least this between two notifications of one integration; doubles as long as no
             run appears, up to `longest_pause_s`.
         longest_pause_s: The longest pause.
     """
@@ -77,7 +77,7 @@ class Notifier:
             bell.task = asyncio.create_task(self._watch(integration, bell))
 
     async def close(self, *, timeout_s: float = 2.0) -> None:
-        """Ring at once for what waits for its ring, then stop."""
+        """Notify at once of what still waits for it, then stop."""
         self._closing.set()
         tasks = [bell.task for bell in self._bells.values() if bell.task is not None]
         if not tasks:
@@ -116,11 +116,11 @@ class Notifier:
 
     async def _is_attended(self, integration: str) -> bool:
         # A run that finds nothing more first says that it leaves and then looks once more; so
-        # whoever asks after the commit and finds a run at work need not ring.
+        # whoever asks after the commit and finds a run at work need not notify.
         try:
             return await in_daemon_thread(self._count_runs, integration) > 0
         except IntegrationError as exc:
-            _LOG.warning("cannot see whether a run is at work, so the notifier rings: %s", exc)
+            _LOG.warning("cannot see whether a run is at work, so Prefect is notified: %s", exc)
             return False
 
     async def _rang(self, integration: str) -> bool:
@@ -135,7 +135,7 @@ class Notifier:
                 type(exc).__name__,
             )
             return False
-        self._metrics.notifications.labels(integration, "notified").inc()
+        self._metrics.notifications.labels(integration, "sent").inc()
         return True
 
 

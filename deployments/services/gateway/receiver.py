@@ -41,7 +41,7 @@ Confirm = Callable[[str], Awaitable[bool]]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What bounds memory and patience.
+    """What bounds memory and time.
 
     Attributes:
         max_at_once: More requests than this at once are sent away.
@@ -89,7 +89,7 @@ class Receiver:
         metrics: Where requests are counted.
         access_log: Where they are told.
         confirm: Confirms subscriptions of senders that want that.
-        limits: What bounds memory and patience.
+        limits: What bounds memory and time.
         renewed: The endpoint with the secrets that are stored now; the same one if none changed.
         request_reply: Has the requests answered whose callers wait; None if no endpoint has such.
 

@@ -54,7 +54,7 @@ _PURGE_EVERY_S = 60.0
 _CREDENTIALS = {"basic": "authorization", "bearer": "authorization"}
 
 Store = Callable[[NewDelivery], Awaitable[StoredDelivery]]
-"""Stores a delivery and rings for it."""
+"""Stores a delivery and notifies Prefect of it."""
 
 Notify = Callable[[str], None]
 """Rings for an integration unless a run is at work."""
@@ -297,7 +297,7 @@ class RequestReply:
     async def _wait(
         self, wait: _Wait, ended: asyncio.Future[None], receive: Receive, notify: Notify
     ) -> Handled:
-        """Wait for the end of the request, of the caller's patience, of the connection or of us."""
+        """Wait until the request ends, the caller's time is over, or either of us leaves."""
         loop = asyncio.get_running_loop()
         until = loop.time() + wait.waits_s
         left = asyncio.ensure_future(_has_left(receive))

@@ -70,7 +70,7 @@ def refusal(
 
 
 def answer_reply(answer: Acknowledgement) -> HttpResponse:
-    """The answer a sender insists on."""
+    """The answer that a sender requires."""
     return respond(200, answer.body, answer.content_type)
 
 

@@ -35,7 +35,7 @@ from deployments.state_commands import tell_default_database
 # Names of all states of type SCHEDULED.
 _WAITING = ["Scheduled", "Late", "AwaitingRetry", "Resuming", "AwaitingConcurrencySlot"]
 _RETRY_EVERY_S = 5.0
-# After a poll: in a burst one run after the other rings, and one poll serves them all.
+# After a poll: in a burst one run after the other notifies, and one poll serves them all.
 _QUIET_S = 0.2
 _STDIN = 0
 
@@ -124,7 +124,7 @@ def _with_command(template: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _answer_notifications(worker: ProcessWorker, pool_name: str) -> None:
-    # Room for one ring: whatever rings during a poll needs one more poll, not many.
+    # Room for one notification: whatever comes during a poll needs one more poll, not many.
     notify, notifications = anyio.create_memory_object_stream[None](1)
     async with anyio.create_task_group() as group:
         group.start_soon(_listen, notify, pool_name)
@@ -147,7 +147,7 @@ async def _listen(notify: MemoryObjectSendStream[None], pool_name: str) -> None:
                     with contextlib.suppress(anyio.WouldBlock):
                         notify.send_nowait(None)
         except Exception as exc:  # noqa: BLE001 - polls go on whatever the notifier suffers
-            _log.debug("Doorbell lost: %r", exc)
+            _log.debug("Notification lost: %r", exc)
         await anyio.sleep(_RETRY_EVERY_S)
 
 

@@ -3,7 +3,7 @@
 Environment:
     INTEGRATIONS_SOURCES          files and folders with source declarations; else flows/
     INTEGRATIONS_DATABASE_URL     where the inbox is; else a SQLite file in the user's home
-    PREFECT_API_URL               which server the notifier rings at
+    PREFECT_API_URL               which server is notified
 and whatever the declarations name.
 """
 

@@ -108,7 +108,7 @@ def send_mail(
         now: Gives the aware instant of the message's date.
 
     Raises:
-        UpstreamBusyError: The server, or one recipient's mailbox, asks for patience.
+        UpstreamBusyError: The server, or one recipient's mailbox, is busy.
         UnreachableError: No connection, or it was cut.
         UpstreamRejectedError: A recipient or the message is refused.
         MisconfiguredError: An address, the credentials or the certificate are wrong, or the file

@@ -33,7 +33,7 @@ def dropbox_errors(system: str, operation: str, path: str) -> Iterator[None]:
         yield
     except sdk.RateLimitError as exc:
         raise UpstreamBusyError(
-            "Dropbox asks for patience: too many requests at once",
+            "Dropbox is busy: too many requests at once",
             system=system,
             operation=operation,
             record=path,
@@ -117,7 +117,7 @@ def _answer(tags: set[str], operation: str) -> tuple[type[IntegrationError], str
             "Dropbox denies permission; have the folder's owner let this account write there"
         )
     if tags & {"too_many_write_operations", "too_many_requests"}:
-        return UpstreamBusyError, "Dropbox asks for patience: too many changes at once"
+        return UpstreamBusyError, "Dropbox is busy: too many changes at once"
     if "content_hash_mismatch" in tags:
         return UpstreamFailedError, "the content was damaged on its way; try again"
     if "reset" in tags:

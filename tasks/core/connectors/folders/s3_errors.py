@@ -103,7 +103,7 @@ def _answer(exc: boto.ClientError, system: str, operation: str, path: str) -> In
         return TargetExistsError("there is a file of that name already", **where)
     if status in (409, 429, 503):
         return UpstreamBusyError(
-            f"the service asks for patience ({code})", retry_after_s=_retry_after_s(exc), **where
+            f"the service is busy ({code})", retry_after_s=_retry_after_s(exc), **where
         )
     if status == 507 or "QuotaExceeded" in code:
         return PermanentError(f"no room ({code}); have the service's owner make room", **where)

@@ -24,7 +24,7 @@ from blocks.errors import (
 from tasks.core.connectors.http.rate_limits import parse_rate_limit, wait_asked_for
 from tasks.core.connectors.http.refusal_words import words_of_refusal
 
-# Refusals that ask for patience when they say how long: a spent budget, a lock, a key in use.
+# Refusals that mean busy when they say how long: a spent budget, a lock, a key in use.
 _BUSY_WHEN_TIMED = {403, 409, 423, 425}
 
 

@@ -95,7 +95,7 @@ class SchemaRegistryDecoder:
         if answer.status_code in (401, 403):
             raise MisconfiguredError("the registry refused us; check the login", **where)
         if answer.status_code in (429, 503):
-            raise UpstreamBusyError("the registry asks for patience", **where)
+            raise UpstreamBusyError("the registry is busy", **where)
         if answer.status_code >= 500:
             raise UpstreamFailedError(f"the registry failed ({answer.status_code})", **where)
         try:

@@ -109,7 +109,7 @@ class ImapMailbox:
 
     @property
     def reads_ahead(self) -> bool:
-        """No: what is not put away yet would be seen again."""
+        """No: what is not moved yet would be seen again."""
         return False
 
     async def open(self) -> None:
@@ -286,7 +286,7 @@ class ImapMailbox:
         targets: dict[str | None, list[str]] = {}
         for receipt in receipts:
             targets.setdefault(receipt.target, []).append(receipt.uid)
-        with self._errors("put away"):
+        with self._errors("move"):
             for target, uids in targets.items():
                 self._move(",".join(uids), target)
                 self._waiting = max(0, self._waiting - len(uids))

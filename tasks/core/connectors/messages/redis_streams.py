@@ -211,9 +211,7 @@ class RedisStream:
         if isinstance(exc, redis.AuthenticationError | redis.NoPermissionError):
             return MisconfiguredError("the server refused the login or the command", **where)
         if isinstance(exc, redis.BusyLoadingError | redis.TryAgainError | redis.OutOfMemoryError):
-            return UpstreamBusyError(
-                f"the server asks for patience ({type(exc).__name__})", **where
-            )
+            return UpstreamBusyError(f"the server is busy ({type(exc).__name__})", **where)
         if isinstance(exc, redis.ReadOnlyError):
             return UpstreamBusyError("the server is a replica right now", **where)
         if isinstance(exc, OSError | redis.ConnectionError | redis.TimeoutError):

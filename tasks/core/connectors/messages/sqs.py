@@ -217,7 +217,7 @@ class SqsQueue:
             if code.rpartition(".")[2] in _CREDENTIALS or status in (401, 403):
                 return MisconfiguredError(f"access was denied ({code})", **where)
             if code.rpartition(".")[2] in _BUSY or status in (429, 503):
-                return UpstreamBusyError(f"SQS asks for patience ({code})", **where)
+                return UpstreamBusyError(f"SQS is busy ({code})", **where)
             if status >= 500:
                 return UpstreamFailedError(f"SQS failed ({code or status})", **where)
             return PermanentError(f"SQS refused ({code or status})", **where)

@@ -61,7 +61,7 @@ class RowQueueSettings(BaseModel):
 
 
 class LockedRows:
-    """Rows that nobody else gets until the claim ends.
+    """Rows that nobody else gets until the transaction ends.
 
     Attributes:
         rows: Column to value, in the order of the key.
@@ -120,10 +120,10 @@ class RowQueue:
             IntegrationError: As `sql_errors` says.
         """
         settings = self._settings
-        with sql_errors(self._system, "claim rows", record=settings.table):
+        with sql_errors(self._system, "lock rows", record=settings.table):
             connection = self._engine.connect()
         try:
-            with sql_errors(self._system, "claim rows", record=settings.table):
+            with sql_errors(self._system, "lock rows", record=settings.table):
                 transaction = connection.begin()
                 found = connection.execute(self.lock_statement(limit)).mappings()
                 rows = [dict(row) for row in found]

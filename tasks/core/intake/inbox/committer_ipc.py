@@ -23,17 +23,17 @@ from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import Any
 
-import tasks.core.intake.inbox.reply_tables  # noqa: F401 - rows of it are stored beside deliveries
 from blocks.errors import IntegrationError, PermanentError
 from tasks.core.intake.inbox.committer import CommitResult, Committer
 from tasks.core.intake.inbox.new_delivery import NewDelivery
+from tasks.core.intake.inbox.reply_tables import AWAITED_REQUESTS
 from tasks.core.state.database import open_database
-from tasks.core.state.tables import METADATA
 
 _LOG = logging.getLogger(__name__)
 _HEAD_BYTES = 8  # before each message: its length
 _READ_BYTES = 1024 * 1024  # more than a socket holds
 _STDIN = 0
+_STORED_BESIDE = {AWAITED_REQUESTS.name: AWAITED_REQUESTS}
 _GC_THRESHOLD = 50_000
 _FIELDS = tuple(name for name in NewDelivery.__slots__ if name != "beside")
 _fields = attrgetter(*_FIELDS)
@@ -130,8 +130,8 @@ def _unpacked(call: Sequence[Any]) -> list[NewDelivery]:
     deliveries = [NewDelivery(*fields) for fields in call]
     for each in deliveries:
         if each.beside is not None:
-            table, row = each.beside
-            each.beside = METADATA.tables[str(table)], row
+            name, row = each.beside
+            each.beside = _STORED_BESIDE[str(name)], row
     return deliveries
 
 

@@ -1,7 +1,7 @@
-"""Drains the inbox: handles what is due, many at once, each on its own, until told to stop.
+"""Consumes the inbox: handles what is due, many at once, each on its own.
 
-A drain that finds nothing more lingers, so that steady traffic meets a running flow. It does not
-linger once something failed, and under load it ends soon after a failure, so that a failure
+A run that finds nothing more stays for a while, so that steady traffic meets a running flow. It
+leaves once something failed, and under load it ends soon after a failure, so that a failure
 never hides in a run that looks healthy; the next run carries on.
 """
 
@@ -128,13 +128,13 @@ class Failure:
 
 @dataclass(slots=True)
 class ConsumerReport:
-    """What a drain did.
+    """What a run did.
 
     Attributes:
         counts: Settled deliveries by status.
         failures: Those that failed or were dead-lettered.
         lost: Deliveries whose lease ran out while they were handled; others decide about them.
-        at_capacity: Enough runs were at work already, so nothing was claimed.
+        at_capacity: Enough runs were at work already, so nothing was leased.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -294,7 +294,7 @@ class InboxConsumer:
         return finished
 
     async def _tick(self) -> bool:
-        """Write what ended, renew what is held, claim what there is room for.
+        """Write what ended, renew leases, lease what there is room for.
 
         Returns:
             True when there is nothing left to do.
@@ -323,7 +323,7 @@ class InboxConsumer:
         )
 
     async def _is_relieved(self, now: float) -> bool:
-        """Whether a run that stands by may end: its successor has come, or is late."""
+        """Whether a run that is kept warm may end: its successor has come, or is late."""
         overdue_s = now - self._started - self._settings.advanced.max_run_s
         if (
             not self._settings.advanced.keep_warm
@@ -346,13 +346,13 @@ class InboxConsumer:
             return 0.0
         if is_kept_warm:
             return math.inf
-        # who finds nothing was rung for while another run took it all: its place is for others
+        # whoever finds nothing was started while another run took it all: its place is for others
         return self._settings.idle_timeout_s if self._report.counts else 0.0
 
     async def _lease(self) -> list[Delivery]:
         room = min(4 * self._settings.concurrency, 500) - len(self._held)
         if room <= self._settings.concurrency and self._held:
-            return []  # enough is queued; larger claims are cheaper
+            return []  # enough is queued; fewer and larger leases are cheaper
         if any(delivery.lapsed for delivery in self._held.values()):
             return []  # it may take the process with it: nothing else comes along
         if self._pending_again is not None:
@@ -376,7 +376,7 @@ class InboxConsumer:
         return leased
 
     def _hold(self, leased: list[Delivery]) -> list[Delivery]:
-        """Remember what was claimed: in the thread, as a run that is cancelled gets no result."""
+        """Remember what was leased: in the thread, as a run that is cancelled gets no result."""
         self._held.update((delivery.id, delivery) for delivery in leased)
         return leased
 

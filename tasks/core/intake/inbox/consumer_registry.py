@@ -1,7 +1,7 @@
 """Keeps account of the consumer runs at work, so that there are neither none nor too many.
 
 A run that finds the inbox empty must first `leave` and then look once more: a gateway that
-stored a delivery and saw the run still at work did not ring.
+stored a delivery and saw the run still at work did not notify.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class WaitingDeliveries:
 
     Attributes:
         integration: Whose deliveries.
-        due: How many may be claimed now.
+        due: How many may be leased now.
         oldest_due_at: Since when the first of them is due; aware UTC instant.
         consumers: Runs at work.
     """
@@ -88,7 +88,7 @@ class ConsumerRegistry:
             connection.execute(delete(CONSUMERS).where(CONSUMERS.c.run_id == owner.run_id))
 
     def at_work(self, integration: str) -> int:
-        """How many runs take this integration's deliveries; whoever stores one rings if none."""
+        """How many runs take this integration's deliveries; if none, Prefect is to be notified."""
         with storage_errors("look"), reading(self._engine) as connection:
             return connection.execute(
                 select(func.count()).where(

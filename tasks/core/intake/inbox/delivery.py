@@ -18,11 +18,11 @@ _NAMED_FAULTS = 5
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One event, claimed from the inbox.
+    """One event, leased from the inbox.
 
     Attributes:
         id: Stable over attempts and replays.
-        integration: Whose drain claimed it.
+        integration: Whose run leased it.
         endpoint: Where it came in.
         event: The sender's name for what happened.
         content_type: Of the raw body.
@@ -33,8 +33,8 @@ class Delivery:
         attempt: 1 for the first; a replay counts from 1 again.
         ordering_key: Deliveries with the same one are handled in order of arrival.
         generation: Grows when a replay shall have its effects once more.
-        lease_token: Proves the claim to the inbox.
-        lapsed: The last claim ended without an outcome: it may have killed its process.
+        lease_token: Proves the lease to the inbox.
+        lapsed: The last lease ended without an outcome: it may have killed its process.
     """
 
     id: str

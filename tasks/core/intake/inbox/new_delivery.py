@@ -16,7 +16,7 @@ class NewDelivery:
     """One event that has been verified and waits to be stored.
 
     Attributes:
-        integration: Whose drain shall take it, e.g. "inventory_updates".
+        integration: Whose runs shall take it, e.g. "inventory_updates".
         endpoint: Where it came in; with `dedup_key` it identifies the delivery for ever.
         event: The sender's name for what happened, e.g. "push".
         dedup_key: The sender's delivery id where it is signed, else a digest of the body.

@@ -1,6 +1,6 @@
 """The notifier: the event that starts a consumer run. It says only that something is waiting.
 
-Events may be merged or lost; the inbox is the record, and the sweeper rings again.
+Events may be merged or lost; the inbox is the record, and the sweeper notifies again.
 """
 
 from __future__ import annotations

@@ -12,12 +12,11 @@ from sqlalchemy import ColumnElement, Engine, Row, delete, func, select
 from blocks.errors import MisconfiguredError, PermanentError
 from tasks.core.intake.inbox.delivery import Delivery
 from tasks.core.intake.inbox.ordering import take_turns
-from tasks.core.intake.inbox.reply_tables import AWAITED_REQUESTS
+from tasks.core.intake.inbox.reply_tables import AWAITED_REQUESTS, REMEMBERED_S
 from tasks.core.intake.inbox.rows import reopen, with_content
 from tasks.core.intake.inbox.storage_errors import storage_errors
 from tasks.core.intake.inbox.store import utc_now
 from tasks.core.intake.inbox.tables import DELIVERIES, PAYLOADS, REQUESTS
-from tasks.core.intake.request_reply.requests import REMEMBERED_S
 from tasks.core.state.database import reading, writing
 
 STATUSES = ("queued", "received", "leased", "failed", "dead_letter", "done", "ignored", "cancelled")
@@ -89,7 +88,7 @@ class DeliverySummary:
 
 
 class InboxOperations:
-    """Looks at deliveries and moves them; safe beside running drains."""
+    """Looks at deliveries and moves them; safe beside running consumers."""
 
     def __init__(self, engine: Engine, *, clock: Callable[[], datetime] = utc_now) -> None:
         self._engine = engine

@@ -1,7 +1,7 @@
 """First in, first out per ordering key: one delivery of a key is at the head, others queue.
 
-The head is whatever of the key is waiting, claimed or to be retried; only a head may be
-claimed, so a claim needs no look at other rows. Whoever adds a delivery or finishes one lets
+The head is whatever of the key is waiting, leased or to be retried; only a head may be
+leased, so a lease needs no look at other rows. Whoever adds a delivery or finishes one lets
 the next step forward in the same transaction; on PostgreSQL they take turns for that.
 """
 
@@ -58,7 +58,7 @@ def promote_heads(connection: Connection, keys: Mapping[tuple[str, str], datetim
 
     Args:
         connection: In a transaction that has called `take_turns` for these integrations.
-        keys: (integration, ordering key) to the instant from which the next may be claimed.
+        keys: (integration, ordering key) to the instant from which the next may be leased.
     """
     if keys:
         connection.execute(

@@ -6,6 +6,8 @@ from sqlalchemy import Boolean, Column, Index, Integer, LargeBinary, String, Tab
 
 from tasks.core.state.tables import METADATA, Instant
 
+REMEMBERED_S = 86_400  # how long an expired request is told from one that never was
+
 AWAITED_REQUESTS = Table(
     "awaited_requests",
     METADATA,

@@ -29,7 +29,7 @@ _WITH_CONTENT = (
 
 @dataclass(frozen=True, slots=True)
 class LeaseOwner:
-    """Who claims, and for how long at a time.
+    """Who leases, and for how long at a time.
 
     Attributes:
         run_id: The flow run; a retry of it finds what it failed to handle by this.
@@ -43,12 +43,12 @@ class LeaseOwner:
 def take(
     connection: Connection, rows: Sequence[Row[Any]], owner: LeaseOwner, now: datetime
 ) -> list[Delivery]:
-    """Claim these rows, in a transaction that has locked them.
+    """Lease these rows, in a transaction that has locked them.
 
     Args:
         connection: In that transaction.
         rows: With `seq` and `status` as they are.
-        owner: Who claims, and for how long.
+        owner: Who leases, and for how long.
         now: From when the lease counts.
     """
     if not rows:

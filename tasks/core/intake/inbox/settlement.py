@@ -17,12 +17,17 @@ _MAX_REASON_CHARS = 2000
 Status = Literal["done", "ignored", "failed", "dead_letter", "cancelled", "handed over"]
 
 
+def in_words(status: str) -> str:
+    """A status as messages say it: "3 dead-lettered"."""
+    return "dead-lettered" if status == "dead_letter" else status
+
+
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """How handling a claimed delivery ended, to be written to the inbox.
+    """How handling a leased delivery ended, to be written to the inbox.
 
     Attributes:
-        delivery: As it was claimed.
+        delivery: As it was leased.
         status: "failed" is tried again at `retry_at`, "dead_letter" only if somebody replays.
         reason: What the operator reads.
         retry_at: Aware UTC instant; only of a failed one.

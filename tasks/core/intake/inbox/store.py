@@ -1,10 +1,10 @@
-"""Hands deliveries out and takes their outcomes: each is in one claimer's hands at a time.
+"""Hands deliveries out and takes their outcomes: each has one owner at a time.
 
-    queued ──► received ──► claimed ──► done | ignored | dead-lettered | cancelled
-                  ▲            ├──────► failed ──► claimed …   (from retry_at on)
+    queued ──► received ──► leased ──► done | ignored | dead-lettered | cancelled
+                  ▲            ├──────► failed ──► leased …   (from retry_at on)
                   └────────────┴── handed over to another integration; released
 
-A claim is a lease: when it runs out the delivery is anybody's again, and the late claimer's
+A delivery is leased: when the lease runs out others may take it, and the late owner's
 outcome is refused. `queued` is a delivery that waits for an earlier one of its ordering key.
 """
 
@@ -85,7 +85,7 @@ class Inbox:
         self._engine.dispose()
 
     def has_due(self, integration: str) -> bool:
-        """Whether something may be claimed; cheap enough to ask twenty times a second."""
+        """Whether something may be leased; cheap enough to ask twenty times a second."""
         with storage_errors("look"), reading(self._engine) as connection:
             return connection.execute(_due(integration, self._clock(), 1)).first() is not None
 
@@ -99,14 +99,14 @@ class Inbox:
         may_be_lapsed: bool = True,
         endpoint: str | None = None,
     ) -> list[Delivery]:
-        """Claim what is due, the longest due first.
+        """Lease what is due, the longest due first.
 
-        A delivery whose last claim lapsed may have killed its process, so it is claimed alone,
+        A delivery whose last lease lapsed may have killed its process, so it is leased alone,
         and only if the caller holds nothing that it could take along.
 
         Args:
             integration: Whose deliveries.
-            owner: Who claims, and for how long.
+            owner: Who leases, and for how long.
             limit: At most so many, 1 to 500.
             max_bytes: Stop before the payloads together exceed this; the first always goes.
             may_be_lapsed: The caller holds no other delivery.
@@ -153,7 +153,7 @@ class Inbox:
         """Store how handling ended, all in one transaction.
 
         Raises:
-            ClaimLostError: Some of the leases had run out; the other outcomes are stored.
+            LeasesLostError: Some of the leases had run out; the other outcomes are stored.
         """
         now = self._clock()
         with storage_errors("settle"), writing(self._engine) as connection:
@@ -201,7 +201,7 @@ class Inbox:
             return list(found.scalars())
 
     def lease_again(self, ids: Sequence[str], owner: LeaseOwner) -> list[Delivery]:
-        """Claim what this run failed to handle, whatever its retry time; attempts start anew.
+        """Lease what this run failed to handle, whatever its retry time; attempts start anew.
 
         One that may not overtake another of its ordering key is queued behind it instead.
         """
@@ -211,7 +211,7 @@ class Inbox:
             _COLUMNS.leased_by == owner.run_id,
             _COLUMNS.status.in_(["leased", "failed", "dead_letter", "received"]),
         )
-        with storage_errors("claim again"), writing(self._engine) as connection:
+        with storage_errors("lease again"), writing(self._engine) as connection:
             keyed = connection.execute(mine.where(_COLUMNS.ordering_key.is_not(None))).all()
             take_turns(connection, {row.integration for row in keyed})
             seqs = [row.seq for row in connection.execute(mine.with_for_update())]

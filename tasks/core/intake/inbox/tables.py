@@ -54,10 +54,10 @@ DELIVERIES = Table(
     Column("request_id", String(32), nullable=False, index=True),
     Column("size_bytes", Integer, nullable=False),
     Column("status", String(20), nullable=False),
-    # when it may be claimed: at once, at retry time, when its lease has run out; else NULL
+    # when it may be leased: at once, at retry time, when its lease has run out; else NULL
     Column("due_at", Instant),
     Column("attempts", Integer, nullable=False),
-    # grows with each claim: what a claimer must show to say how it went
+    # grows with each lease: what its owner must show to say how it went
     Column("lease_token", Integer, nullable=False),
     # grows when a replay shall have its effects once more
     Column("generation", Integer, nullable=False),

@@ -44,14 +44,14 @@ class ReplayedMessages:
 
     @property
     def reads_ahead(self) -> bool:
-        """More may be claimed meanwhile."""
+        """More may be leased meanwhile."""
         return True
 
     async def open(self) -> None:
         """Nothing: the inbox is open."""
 
     async def receive(self, limit: int, *, wait_s: float) -> list[Message]:
-        """Claim what is due; never waits. What has killed its process comes alone."""
+        """Lease what is due; never waits. What has killed its process comes alone."""
         return await asyncio.to_thread(self._lease, min(limit, _MOST_AT_ONCE))
 
     async def dead_letter(self, message: Message, reason: str) -> None:
@@ -86,7 +86,7 @@ class ReplayedMessages:
             given_up = [each for delivery in leased if (each := settle_crashes(delivery, _CRASHES))]
             if not given_up:
                 return [_message(each) for each in leased]
-            self._inbox.settle(given_up)  # one alone, since its last claim lapsed
+            self._inbox.settle(given_up)  # one alone, since its last lease lapsed
 
     def _settlement(self, delivery: Delivery) -> Settlement:
         reason = self._bad.pop(delivery.id, None)

@@ -13,7 +13,7 @@ import orjson
 from sqlalchemy import Engine, Row, delete, select, update
 
 from tasks.core.intake.inbox.reply import Reply
-from tasks.core.intake.inbox.reply_tables import AWAITED_REQUESTS
+from tasks.core.intake.inbox.reply_tables import AWAITED_REQUESTS, REMEMBERED_S
 from tasks.core.intake.inbox.request_ending import send_back
 from tasks.core.intake.inbox.storage_errors import storage_errors
 from tasks.core.intake.inbox.store import utc_now
@@ -22,7 +22,6 @@ from tasks.core.state.database import reading, writing
 
 _COLUMNS = AWAITED_REQUESTS.c
 _UNENDED = {"queued": "waiting", "received": "waiting", "leased": "running", "failed": "waiting"}
-REMEMBERED_S = 86_400  # how long an expired request is told from one that never was
 PURGED_AT_A_TIME = 500
 _ENDED_SQLITE = (
     "SELECT id FROM awaited_requests WHERE ended_at IS NOT NULL "

@@ -50,7 +50,7 @@ Authenticate = Callable[[WebhookRequest], Proof]
 
 @dataclass(frozen=True, slots=True)
 class Acknowledgement:
-    """A 200 that a sender insists on, and what it wants to read there."""
+    """A 200 that a sender requires, and what it wants to read there."""
 
     body: bytes = b""
     content_type: str = "text/plain; charset=utf-8"

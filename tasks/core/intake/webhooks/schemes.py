@@ -51,7 +51,7 @@ class Scheme:
         authenticator: Makes the check from the scheme's name, its secrets and its options.
         reading: Where the events of a body stand, or the function that knows.
         needs_secrets: Whether it is useless without.
-        answer: What the sender insists to hear; None for any 2xx.
+        answer: What the sender wants to hear; None for any 2xx.
         handshake: Recognises requests that are no deliveries.
         kept_body: Takes out of the body what must not be stored.
         methods: What the sender sends.

@@ -1,4 +1,4 @@
-"""Imports one file: every good record reaches the application once, and the file is put away.
+"""Imports one file: every good record reaches the application once, and the file is moved away.
 
 Safe to kill anywhere and to call again: what was sent is remembered batch by batch, what was sent
 and not yet remembered carries the same idempotency key again, and a file whose records are all in
@@ -68,7 +68,7 @@ def import_file(
     Args:
         job: How.
         file: Where and what it is now.
-        original: As it was picked up, if an earlier attempt moved it to the error folder or the
+        original: As it was found, if an earlier attempt moved it to the error folder or the
             operator mended it since: its entry in the ledger goes on.
         again: Import it also if another run has imported it in this very version.
         progress: Told the fraction done, 0 to 1, now and then; not for formats without lines.
@@ -110,7 +110,7 @@ def settle_duplicate(job: FileImportJob, file: RemoteFile) -> FileImportResult:
     """Deal with a file that was imported before in this very version.
 
     Returns:
-        What became of it; "interrupted" if it cannot be put away.
+        What became of it; "interrupted" if it cannot be moved away.
     """
     reason = "imported before in this version; nothing was sent"
     if job.after_import.on_success == "keep" or job.after_import.on_duplicate == "keep":
@@ -122,7 +122,7 @@ def settle_duplicate(job: FileImportJob, file: RemoteFile) -> FileImportResult:
             target = free_path(job.folder, wanted, job.after_import.on_collision)
         was_there = take_away(job, file.path, file.version, target=target)
     except IntegrationError as exc:
-        reason = f"imported before, and cannot be put away: {exc}"
+        reason = f"imported before, and cannot be moved away: {exc}"
         return FileImportResult(file.path, "interrupted", file.path, reason=reason, error=exc)
     if not was_there:
         return FileImportResult(

@@ -32,10 +32,10 @@ class FileImportJob:
         batch_size: Records a request.
         all_or_nothing: Refuse the whole file for one bad row.
         max_file_bytes: Larger files are refused unread.
-        max_crashes: So many runs may die over a file before it is set aside.
+        max_crashes: So many runs may die over a file before it is quarantined.
         done_file: As in `FileSelection`.
         run_id: Goes into error notes.
-        lease_s: How long the ledger's claims last.
+        lease_s: How long leases last.
     """
 
     folder: RemoteFolder
@@ -60,7 +60,7 @@ class FileImportResult:
     """What became of one file.
 
     Attributes:
-        path: Where it was picked up.
+        path: Where it was found.
         result: "imported"; "failed": bad, in the error folder; "interrupted": goes on in the next
             run or on retry; "left": not ready or not ours; "duplicate": was imported before.
         now_at: Where it is now, or None if it is gone.

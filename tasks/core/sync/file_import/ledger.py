@@ -3,8 +3,8 @@
 A file is known by importer, place, path and version. Only one run holds it at a time, by a lease
 with a fencing token: a run whose lease was taken over can no longer write.
 
-    claimed ── all records sent ──► imported ── put away ──► settled
-       ├────── the file is bad ───► failing ── put away ──► failed
+    leased ── all records sent ──► imported ── moved away ──► settled
+       ├────── the file is bad ───► failing ── moved away ──► failed
        └────── try again later ───► released
 """
 
@@ -33,9 +33,9 @@ class FileLease:
 
     Attributes:
         id: Stable over every attempt at this file; the root of its idempotency keys.
-        path: Where the file was picked up; archive names and reports use it.
-        version: As of the claim.
-        token: Fencing token; a later claim has a greater one.
+        path: Where the file was found; archive names and reports use it.
+        version: As of the lease.
+        token: Fencing token; a later lease has a greater one.
         state: What was reached: "leased", "imported" or "failing".
         crashes: How often a run died while it held this file.
         batch_size: Records a batch; kept, so that a resumed file is cut at the same places.
@@ -61,7 +61,7 @@ class FileUnavailable:
     """The file is not for us: finished earlier, or another run has it.
 
     Attributes:
-        finished: True if it was imported and put away, False if another run holds it.
+        finished: True if it was imported and moved away, False if another run holds it.
         since_at: When it was finished or taken.
     """
 
@@ -74,7 +74,7 @@ class Unfinished:
     """A file that a run took and did not finish.
 
     Attributes:
-        file: As it was when it was claimed.
+        file: As it was when it was leased.
         found_at: Where it should be now: in the error folder if it failed, else where it was.
     """
 
@@ -91,7 +91,7 @@ class FileLedger:
         importer: What the files are imported as; two importers may read the same folder.
         place: The remote folder's `system`.
         owner: The run; a retried run has the same owner and takes its own files up again.
-        lease_s: How long a claim holds without being extended.
+        lease_s: How long a lease lasts without being renewed.
         clock: Gives aware UTC instants.
     """
 
@@ -113,7 +113,7 @@ class FileLedger:
         self._clock = clock
 
     def finished(self, files: Iterable[RemoteFile]) -> set[str]:
-        """The paths of those files whose listed version was imported and put away before."""
+        """The paths of those files whose listed version was imported and moved away before."""
         by_identity = {self._identity(file.path, file.version): file.path for file in files}
         identities = list(by_identity)
         paths: set[str] = set()
@@ -153,7 +153,7 @@ class FileLedger:
 
         Args:
             file: As listed just now.
-            batch_size: Used if this file was never claimed before.
+            batch_size: Used if this file was never leased before.
             continues: The version under which this run had the file before it was mended: the
                 entry goes on under the new version, so that what was sent is not sent again.
             again: Take it also if another run has finished it: with a new id, as if it was never
@@ -234,7 +234,7 @@ class FileLedger:
         return replace(lease, state="failing", target_path=target_path, reason=reason)
 
     def settle(self, lease: FileLease) -> None:
-        """The file is imported and put away: nothing is left to do."""
+        """The file is imported and moved away: nothing is left to do."""
         with writing(self._engine) as connection:
             self._update(connection, lease, state="settled")
             connection.execute(delete(BATCHES).where(BATCHES.c.file_id == lease.id))

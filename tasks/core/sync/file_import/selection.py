@@ -75,7 +75,7 @@ class Listing:
     Attributes:
         ready: To import now, in order.
         waiting: Left for the next run.
-        duplicates: Listed again in a version that was imported and put away before.
+        duplicates: Listed again in a version that was imported and moved away before.
     """
 
     ready: list[RemoteFile]

@@ -1,4 +1,4 @@
-"""What is remembered of every file that was picked up, and of the batches sent from it."""
+"""What is remembered of every file that was found, and of the batches sent from it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FILES = Table(
     Column("path", String(2000), nullable=False),
     Column("version", String(200), nullable=False),
     Column("size", BigInteger, nullable=False),
-    # claimed → imported → settled, or claimed → failing → failed, or claimed → released
+    # leased → imported → settled, or leased → failing → failed, or leased → released
     Column("state", String(10), nullable=False),
     Column("owner", String(64), nullable=False),
     Column("token", Integer, nullable=False),

@@ -1,4 +1,4 @@
-"""One attempt at one file: its claim, its counts, and how it ends."""
+"""One attempt at one file: its lease, its counts, and how it ends."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ class WorkItem:
 
     Attributes:
         file: Where and what it is now.
-        original: As it was picked up by the attempt that this one continues.
+        original: As it was found by the attempt that this one continues.
         again: It was imported before in this very version, and is to be imported again.
     """
 
@@ -25,7 +25,7 @@ class WorkItem:
 
     @property
     def name(self) -> str:
-        """The name under which it was picked up."""
+        """The name under which it was found."""
         return (self.original or self.file).name
 
 

@@ -1,10 +1,10 @@
 """Each report goes to each destination once a period, however often runs fail and are repeated.
 
-    claimed ── it arrived ──► delivered ── replace, by another run ──► claimed (next revision)
-       └────── it failed ───► released ─── next attempt ─────────────► claimed
+    leased ── it arrived ──► delivered ── replace, by another run ──► leased (next revision)
+       └────── it failed ───► released ─── next attempt ─────────────► leased
 
 Only one run at a time holds a delivery, by a lease with a fencing token. What went out and could
-not be recorded, because the run died in between, makes the next claim *uncertain*: destinations
+not be recorded, because the run died in between, makes the next lease *uncertain*: destinations
 that can be looked into are looked into, and e-mail repeats its Message-ID.
 """
 
@@ -48,7 +48,7 @@ class DeliveryLease:
         destination: As people call it.
         revision: 1, and one more each time a delivered report is replaced.
         attempt: Of this revision, from 1.
-        token: Fencing token; a later claim has a greater one.
+        token: Fencing token; a later lease has a greater one.
         uncertain: An earlier attempt at this revision may have arrived.
         previous: What was delivered as the revision before.
     """
@@ -98,8 +98,8 @@ class DeliveryLedger:
 
     Args:
         engine: The state database.
-        owner: The run; a retried run has the same owner and takes its own claims up again.
-        lease_s: How long a claim holds; longer than the slowest upload.
+        owner: The run; a retried run has the same owner and takes its own leases up again.
+        lease_s: How long a lease lasts; longer than the slowest upload.
         clock: Gives aware UTC instants.
     """
 

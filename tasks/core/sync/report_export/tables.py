@@ -14,7 +14,7 @@ REPORT_DELIVERIES = Table(
     Column("report", String(200), nullable=False),
     Column("period", String(60), nullable=False),
     Column("destination", String(500), nullable=False),
-    # claimed → delivered, or claimed → released
+    # leased → delivered, or leased → released
     Column("state", String(10), nullable=False),
     Column("revision", Integer, nullable=False),
     Column("owner", String(64), nullable=False),

@@ -582,7 +582,7 @@ async def test_a_204_says_nothing_of_a_length(start):
     assert [name for name, _ in answer_reply(Reply(204)).start["headers"]] == []
 
 
-async def test_the_doorbell_is_rung_for_what_is_new(start, github, sign):
+async def test_the_notifier_is_notified_of_what_is_new(start, github, sign):
     """A new delivery rings for its integration."""
     gateway = await start({"github": github})
     await gateway.client.post("/github", content=BODY, headers=sign(BODY))

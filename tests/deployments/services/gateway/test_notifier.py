@@ -72,7 +72,7 @@ async def runs(time, prefect):
     await runs["notifier"].close(timeout_s=0)
 
 
-async def test_many_deliveries_ring_once(runs, prefect, time):
+async def test_many_deliveries_notify_once(runs, prefect, time):
     """A hundred deliveries at once are one event; what comes meanwhile is the next one."""
     for _ in range(100):
         runs["notifier"].notify("shop")
@@ -98,7 +98,7 @@ async def test_nothing_more_is_sent_when_nothing_more_came(runs, prefect, time):
     assert time.asked == [1.0, 1.0]
 
 
-async def test_a_run_at_work_needs_no_ring(runs, prefect, time):
+async def test_a_run_at_work_needs_no_notification(runs, prefect, time):
     """While a run takes the deliveries nobody is rung for; when it has gone the bell rings."""
     runs["shop"] = 1
     runs["notifier"].notify("shop")
@@ -111,7 +111,7 @@ async def test_a_run_at_work_needs_no_ring(runs, prefect, time):
     assert prefect.notified == ["shop"]
 
 
-async def test_integrations_ring_apart(runs, prefect, time):
+async def test_integrations_are_notified_apart(runs, prefect, time):
     """One integration's pause does not keep another waiting."""
     for name in ("shop", "crm"):
         runs["notifier"].notify(name)
@@ -134,7 +134,7 @@ async def test_while_prefect_is_down_it_tries_on_more_and_more_seldom(runs, pref
     assert prefect.notified == ["shop"]
 
 
-async def test_closing_waits_for_no_pause_and_rings_for_what_waits(runs, prefect, time):
+async def test_closing_waits_for_no_pause_and_notifies_of_what_waits(runs, prefect, time):
     """What came during a pause is rung for on the way out, at once."""
     runs["notifier"].notify("shop")
     await time.someone_sleeps()
@@ -143,7 +143,7 @@ async def test_closing_waits_for_no_pause_and_rings_for_what_waits(runs, prefect
     assert prefect.notified == ["shop", "shop"]
 
 
-async def test_an_inbox_that_cannot_be_asked_is_rung_for(runs, prefect, time):
+async def test_an_inbox_that_cannot_be_asked_is_notified_of(runs, prefect, time):
     """Better a ring too many than none."""
     runs["broken"] = 1
     runs["notifier"].notify("shop")

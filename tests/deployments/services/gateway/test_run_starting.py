@@ -82,7 +82,7 @@ async def test_a_deployment_that_was_made_anew_is_found(prefect, scripted_api):
     assert asked(scripted_api)[3:] == ["deployments/filter", "deployments/d-1/create_flow_run"]
 
 
-async def test_while_prefect_is_down_the_doorbell_tries_on(prefect, scripted_api):
+async def test_while_prefect_is_down_the_notifier_tries_on(prefect, scripted_api):
     """The error reaches the notifier, which rings again."""
     scripted_api.answer(ScriptedReply(closes=True), ScriptedReply(closes=True))
     with pytest.raises(httpx.HTTPError):

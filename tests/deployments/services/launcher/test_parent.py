@@ -225,7 +225,7 @@ def test_no_run_outlives_its_client_while_the_parent_ends(bench):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may run as another user")
-def test_other_users_are_turned_away(bench):
+def test_other_users_are_refused(bench):
     """A process of another user gets no child, even where it can reach the socket."""
     bench.start_parent()
     bench.folder.chmod(0o755)

@@ -122,7 +122,7 @@ async def test_a_cut_connection_loses_nothing(broker, listening, inbox, eventual
 
 
 @every_kind
-async def test_messages_nobody_can_read_are_parked_with_their_bytes(
+async def test_messages_nobody_can_read_are_dead_lettered_with_their_bytes(
     broker, listening, inbox, eventually
 ):
     """A message that is no JSON, or too large, is kept as dead-lettered; those behind it go on."""

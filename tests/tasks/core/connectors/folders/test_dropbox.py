@@ -68,7 +68,7 @@ def test_too_many_requests(dropbox_folder, dropbox_api):
     folder = dropbox_folder()
     dropbox_api.faults.busy = 1
     dropbox_api.faults.retry_after_s = 17
-    with pytest.raises(UpstreamBusyError, match="asks for patience") as caught:
+    with pytest.raises(UpstreamBusyError, match="is busy") as caught:
         folder.stat("a")
     assert caught.value.retry_after_s == 17
     assert dropbox_api.requests["files/get_metadata"] == 1

@@ -280,8 +280,8 @@ def answering(**answer) -> Iterator[RequestReply]:
 @pytest.mark.parametrize(
     ("status", "code", "kind", "message"),
     [
-        (503, "SlowDown", UpstreamBusyError, "the service asks for patience (SlowDown)"),
-        (409, "ConditionalRequestConflict", UpstreamBusyError, "the service asks for patience"),
+        (503, "SlowDown", UpstreamBusyError, "the service is busy (SlowDown)"),
+        (409, "ConditionalRequestConflict", UpstreamBusyError, "the service is busy"),
         (500, "InternalError", UpstreamFailedError, "the service failed with 500 (InternalError)"),
         (507, "XMinioStorageFull", PermanentError, "no room (XMinioStorageFull); have the serv"),
         (301, "PermanentRedirect", MisconfiguredError, "the bucket is in another region; correct"),

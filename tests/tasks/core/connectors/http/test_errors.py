@@ -134,14 +134,14 @@ def test_successes_are_no_errors(status):
 
 
 @pytest.mark.parametrize("status", [409, 423, 425])
-def test_refusal_with_retry_after_is_patience(status):
+def test_refusal_with_retry_after_means_busy(status):
     """A conflict or lock that says when it ends is worth another try."""
     error = refused(status, {"Retry-After": "2"})
     assert (type(error), error.retry_after_s) == (UpstreamBusyError, 2)
 
 
 def test_spent_budget_may_come_as_403():
-    """A 403 with nothing left of the rate limit asks for patience, as at GitHub."""
+    """A 403 with nothing left of the rate limit is busy, as at GitHub."""
     error = refused(403, {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "60"})
     assert (type(error), error.retry_after_s) == (UpstreamBusyError, 60)
 

@@ -89,7 +89,7 @@ async def test_what_no_schema_fits_is_a_bad_payload(registry, body):
         await registry[0].decode(body)
 
 
-async def test_a_registry_that_is_away_parks_nothing(registry):
+async def test_a_registry_that_is_away_dead_letters_nothing(registry):
     """Without the registry a message waits; it is not taken for a bad one."""
     with pytest.raises(UpstreamBusyError):
         await registry[0].decode(framed(9, b""))

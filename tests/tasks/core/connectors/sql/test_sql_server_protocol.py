@@ -44,7 +44,7 @@ def queue(server):
     return RowQueue(connect(server).get_client(), settings, system="mssql://sandbox")
 
 
-def test_rows_are_claimed_with_hints_and_marked(server, queue):
+def test_rows_are_leased_with_hints_and_marked(server, queue):
     """The claim carries the locking hints, and the marks are committed."""
     with queue.lock(2) as locked:
         assert [row["name"] for row in locked.rows] == ["Größe", None]

@@ -119,7 +119,7 @@ async def test_slow_delivery_holds_up_no_other(setup, consumers, named):
     assert report.counts == {"done": 21}
 
 
-async def test_lingering_meets_what_arrives(setup, consumers, named):
+async def test_a_run_that_stays_meets_what_arrives(setup, consumers, named):
     """A drain that lingers takes what arrives, and ends once the declared time has passed."""
     arrived = asyncio.Event()
 
@@ -141,7 +141,7 @@ async def test_lingering_meets_what_arrives(setup, consumers, named):
     assert (await running).counts == {"done": 2}
 
 
-async def test_only_one_of_several_lingers(setup, consumers, named):
+async def test_only_one_of_several_stays(setup, consumers, named):
     """A drain beside which another one waits ends as soon as the inbox is empty."""
     setup.consumers.enter("orders", LeaseOwner("a run before"), max_runs=9)
     await setup.store(named("a"))
@@ -149,13 +149,13 @@ async def test_only_one_of_several_lingers(setup, consumers, named):
     assert report.counts == {"done": 1}
 
 
-async def test_a_run_for_nothing_does_not_linger(consumers):
+async def test_a_run_for_nothing_does_not_stay(consumers):
     """A drain that finds nothing at all ends: another one has taken what it was rung for."""
     report = await consumers.consumer(idle_timeout_s=1e6).run()
     assert report.counts == {}
 
 
-async def test_failure_does_not_linger(setup, consumers, named):
+async def test_failure_does_not_stay(setup, consumers, named):
     """A drain that failed at something ends when the inbox is empty, to be seen."""
 
     async def handle(delivery):
@@ -336,7 +336,7 @@ async def test_outcome_after_the_lease(setup, consumers, named):
     assert setup.statuses() == {"a": "ignored"}
 
 
-async def test_cancelled_drain_gives_back_what_it_held(setup, consumers, named):
+async def test_cancelled_run_gives_back_what_it_had_leased(setup, consumers, named):
     """A cancelled run releases its deliveries at once, with the attempt not counted."""
     started = asyncio.Event()
 
@@ -468,7 +468,7 @@ async def test_cancelled_while_the_database_is_silent(setup, consumers, named, m
 
 
 @pytest.mark.parametrize("why", ["cancelled", "bug"])
-async def test_known_outcomes_survive_the_end_of_the_drain(setup, consumers, named, why):
+async def test_known_outcomes_survive_the_end_of_the_run(setup, consumers, named, why):
     """However a drain ends, what was handled is stored as that, and only the rest given back."""
 
     async def handle(delivery):
@@ -560,7 +560,7 @@ async def test_database_that_stays_away(setup, consumers, named):
     inbox.close()
 
 
-async def test_handing_over_rings_for_the_other(setup, consumers, named):
+async def test_handing_over_notifies_the_other(setup, consumers, named):
     """The integration that is handed deliveries is rung once while it has no run at work."""
 
     async def handle(delivery):
@@ -611,7 +611,7 @@ async def turn_until(setup, condition, *, most_s=100_000):
     raise AssertionError("it never is")
 
 
-async def test_a_run_that_stands_by_leaves_when_its_successor_has_come(setup, consumers, named):
+async def test_a_run_kept_warm_leaves_when_its_successor_has_come(setup, consumers, named):
     """It lingers to the end of its time, rings, works on, and leaves to the one that comes."""
     first = consumers.consumer(keep_warm=True, idle_timeout_s=0, max_run_s=600)
     running = asyncio.create_task(first.run())
@@ -630,7 +630,7 @@ async def test_a_run_that_stands_by_leaves_when_its_successor_has_come(setup, co
     await asyncio.gather(succeeding, return_exceptions=True)
 
 
-async def test_a_run_that_stands_by_in_vain_leaves_and_rings(setup, consumers):
+async def test_a_run_kept_warm_in_vain_leaves_and_notifies(setup, consumers):
     """Without a successor it ends all the same, and whoever comes later is rung for."""
     running = asyncio.create_task(
         consumers.consumer(keep_warm=True, idle_timeout_s=0, max_run_s=60).run()
@@ -640,7 +640,7 @@ async def test_a_run_that_stands_by_in_vain_leaves_and_rings(setup, consumers):
     assert consumers.notified.count("orders") >= 2
 
 
-async def test_of_two_runs_that_stand_by_one_leaves(setup, consumers):
+async def test_of_two_runs_kept_warm_one_leaves(setup, consumers):
     """After a while only one of them holds a place."""
     both = [
         asyncio.create_task(

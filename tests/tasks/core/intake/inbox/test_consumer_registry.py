@@ -64,7 +64,7 @@ async def test_what_waits(setup, new):
     assert (other.integration, other.due, other.consumers) == ("other", 1, 1)
 
 
-async def test_lapsed_claims_wait_too(setup, new):
+async def test_lapsed_leases_wait_too(setup, new):
     """What a dead run held is waiting once its lease has ended."""
     await setup.store(new("a"))
     setup.inbox.lease("orders", setup.owner, limit=1)

@@ -75,7 +75,7 @@ async def test_failed_one_holds_up_its_key_only(setup, ordered):
 
 
 @pytest.mark.parametrize("status", ["dead_letter", "ignored"])
-async def test_parked_one_stops_blocking(setup, ordered, status):
+async def test_dead_letter_stops_blocking(setup, ordered, status):
     """A dead-lettered or ignored delivery lets the later ones of its key pass."""
     await setup.store(ordered("a1"), ordered("a2"))
     finish(setup, lease(setup), status)
@@ -127,7 +127,7 @@ async def test_replayed_one_takes_its_turn(setup, ordered):
     assert bodies(lease(setup)) == ["a3"]
 
 
-async def test_run_retries_parked_ones_of_a_key_in_turn(setup, ordered):
+async def test_run_retries_dead_letters_of_a_key_in_turn(setup, ordered):
     """A retried run claims its failures of one key one after the other."""
     await setup.store(ordered("a1"), ordered("a2"))
     finish(setup, lease(setup), "dead_letter")
@@ -139,7 +139,7 @@ async def test_run_retries_parked_ones_of_a_key_in_turn(setup, ordered):
     assert bodies(setup.inbox.lease_again(ids[1:], setup.owner)) == ["a2"]
 
 
-async def test_long_queue_costs_a_claim_nothing(setup, ordered):
+async def test_long_queue_costs_a_lease_nothing(setup, ordered):
     """Of a key with a long queue only the head is ever looked at by a claim."""
     await setup.store(*(ordered(str(i)) for i in range(300)))
     with setup.engine.connect() as connection:
@@ -149,7 +149,7 @@ async def test_long_queue_costs_a_claim_nothing(setup, ordered):
     assert due == 1
 
 
-async def test_concurrent_drains_keep_every_key_in_order(setup, ordered):
+async def test_concurrent_runs_keep_every_key_in_order(setup, ordered):
     """Whatever drains and gateways do at the same time, each key is handled in order, alone."""
     keys, length = 5, 12
     handled: dict[str, list[int]] = defaultdict(list)

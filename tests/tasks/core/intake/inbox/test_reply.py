@@ -84,7 +84,7 @@ def test_failures_tell_the_run_and_nothing_internal(error, status):
     assert not any(word in text for word in ("tax", "calculate", "secret-7", "hunter2"))
 
 
-def test_busy_asks_for_the_same_patience():
+def test_busy_asks_for_the_same_wait():
     """What another system asks us to wait, we ask of the caller."""
     answer = failure_reply(UpstreamBusyError("spent", **WHERE, retry_after_s=30), "run-1")
     assert dict(answer.headers) == {"Retry-After": "30"}

@@ -63,7 +63,7 @@ def test_other_side_asks_for_a_longer_wait(delivery):
 
 
 def test_permanent_error(delivery):
-    """A permanent error parks the delivery at once."""
+    """A permanent error dead-letters the delivery at once."""
     settlement = settle_error(delivery, BadPayloadError("no sku", **WHERE), POLICY, now=NOW)
     assert (settlement.status, settlement.retry_at) == ("dead_letter", None)
 

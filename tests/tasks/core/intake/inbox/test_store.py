@@ -20,7 +20,7 @@ def settled(deliveries, status="done", **fields):
     return [Settlement(each, status, **fields) for each in deliveries]
 
 
-async def test_claimed_once(setup, new):
+async def test_leased_once(setup, new):
     """A claimed delivery is nobody else's until its lease runs out."""
     await setup.store(new("a"), new("b"))
     first = setup.inbox.lease("orders", setup.owner, limit=1)
@@ -30,7 +30,7 @@ async def test_claimed_once(setup, new):
     assert setup.inbox.lease("orders", OTHER, limit=10) == []
 
 
-async def test_claim_gives_what_was_received(setup, new):
+async def test_lease_gives_what_was_received(setup, new):
     """Headers, body, payload and event come back as they were stored."""
     await setup.store(new("a", body=b"<xml/>", payload=b'{"x": 1}', content_type="text/xml"))
     [delivery] = setup.inbox.lease("orders", setup.owner, limit=1)
@@ -82,7 +82,7 @@ async def test_failed_comes_back_at_its_time(setup, new):
     assert again.idempotency_key == leased[0].idempotency_key
 
 
-async def test_lapsed_claim_is_taken_over_and_fenced_off(setup, new):
+async def test_lapsed_lease_is_taken_over_and_fenced_off(setup, new):
     """When a lease has run out another takes the delivery, and the late outcome is refused."""
     await setup.store(new("a"))
     late = setup.inbox.lease("orders", setup.owner, limit=1)
@@ -107,7 +107,7 @@ async def test_late_outcome_is_refused_even_if_nobody_took_over(setup, new):
     assert setup.statuses() == {"a": "leased"}
 
 
-async def test_same_run_claims_again(setup, new):
+async def test_same_run_leases_again(setup, new):
     """A claim by the same run does not make its earlier claim valid again."""
     await setup.store(new("a"))
     late = setup.inbox.lease("orders", setup.owner, limit=1)
@@ -144,7 +144,7 @@ async def test_extended_lease(setup, new):
     setup.inbox.settle(settled(held))
 
 
-async def test_suspect_is_claimed_alone(setup, new):
+async def test_suspect_is_leased_alone(setup, new):
     """A delivery whose process may have died of it takes no other one along."""
     await setup.store(new("poison"))
     setup.inbox.lease("orders", setup.owner, limit=1)
@@ -157,7 +157,7 @@ async def test_suspect_is_claimed_alone(setup, new):
     assert len(others) == 2
 
 
-async def test_claim_stops_before_a_suspect(setup, new):
+async def test_lease_stops_before_a_suspect(setup, new):
     """What is due before a suspect is claimed without it."""
     await setup.store(new("a"))
     setup.clock.turn(5)
@@ -169,7 +169,7 @@ async def test_claim_stops_before_a_suspect(setup, new):
     assert [each.lapsed for each in leased] == [False]
 
 
-async def test_large_payloads_are_claimed_few_at_a_time(setup, new):
+async def test_large_payloads_are_leased_few_at_a_time(setup, new):
     """A claim stays below its byte limit, but always takes at least one."""
     await setup.store(*(new(str(i), body=b"%d" % i * 100) for i in range(3)))
     assert len(setup.inbox.lease("orders", setup.owner, limit=9, max_bytes=250)) == 2
@@ -242,7 +242,7 @@ async def test_hostile_reason(setup, new):
     assert setup.statuses() == {"a": "dead_letter"}
 
 
-async def test_many_claimers_share_out_everything_once(setup, new):
+async def test_many_owners_share_out_everything_once(setup, new):
     """Claimers at the same time never get the same delivery, and none is left over."""
     await setup.store(*(new(str(i)) for i in range(200)))
     taken: list[str] = []
@@ -269,7 +269,7 @@ async def test_many_claimers_share_out_everything_once(setup, new):
 
 
 @pytest.mark.parametrize("state_database", ["sqlite"], indirect=True)
-async def test_claims_stay_fast_as_the_inbox_grows(setup, new):
+async def test_leases_stay_fast_as_the_inbox_grows(setup, new):
     """Claims, promotions and polls go by partial indexes that hold only what is waiting."""
     seen: list[str] = []
 

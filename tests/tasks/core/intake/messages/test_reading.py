@@ -45,7 +45,7 @@ async def test_a_message_without_identity_is_never_taken_for_another():
     assert len(digests) == 1
 
 
-async def test_a_defective_message_that_comes_again_is_parked_once():
+async def test_a_defective_message_that_comes_again_is_dead_lettered_once():
     """Where the declared id cannot be read, the source's identity or the bytes stand in."""
     keys = {(await read(Message("s", b"{{", None), dedup=["field:id"])).dedup_key for _ in range(2)}
     assert len(keys) == 1

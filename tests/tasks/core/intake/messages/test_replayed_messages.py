@@ -94,7 +94,7 @@ async def test_only_what_was_replayed_of_this_queue_is_taken(dead_lettered):
     assert dead_lettered.statuses() == ["done", "received", "dead_letter"]
 
 
-async def test_what_is_still_bad_is_parked_again(dead_lettered):
+async def test_what_is_still_bad_is_dead_lettered_again(dead_lettered):
     """With the new reason; what is good in the same batch is done."""
     await dead_lettered.dead_letter(message("a"), message("b"))
     dead_lettered.replay()
@@ -148,7 +148,7 @@ async def test_two_runs_never_have_the_same(dead_lettered):
     assert [each.body for each in await second.receive(10, wait_s=0)] == [b"a"]
 
 
-async def test_what_kills_each_run_is_parked_in_the_end(dead_lettered):
+async def test_what_kills_each_run_is_dead_lettered_in_the_end(dead_lettered):
     """After its attempts it is taken by nobody any more."""
     await dead_lettered.dead_letter(message("a"))
     dead_lettered.replay()

@@ -166,7 +166,7 @@ def test_a_duplicate_that_was_replaced_meanwhile_stays(new_job, place, on_succes
     assert files(place) == ["incoming/stock.csv", "incoming/stock.csv.done"]
 
 
-def test_a_duplicate_that_cannot_be_put_away_is_an_outcome(new_job, place):
+def test_a_duplicate_that_cannot_be_moved_away_is_an_outcome(new_job, place):
     """It says why, and does not stop the others."""
     after_import = AfterImport(archive_folder="archive", on_collision="fail")
     drop(place, "1")

@@ -23,7 +23,7 @@ def test_two_pollers_never_get_the_same_file(new_ledger):
     assert not unavailable.finished
 
 
-def test_many_pollers_at_once_give_one_claim(new_ledger):
+def test_many_pollers_at_once_give_one_lease(new_ledger):
     """Of eight runs that claim one file at the same instant, exactly one gets it."""
     start = threading.Barrier(8)
     got = []
@@ -78,7 +78,7 @@ def test_working_extends_the_lease(new_ledger, clock):
 
 
 def test_a_settled_version_is_finished_for_ever_and_a_new_one_is_new(new_ledger, clock):
-    """A file that was imported and put away is never claimed again; new content is."""
+    """A file that was imported and moved away is never claimed again; new content is."""
     ledger = new_ledger("a")
     lease = ledger.lease(STOCK, batch_size=5)
     lease = ledger.mark_imported(lease, target_path="x", rows_imported=3, rows_rejected=1)
@@ -170,7 +170,7 @@ def test_finished_answers_for_thousands_of_files(new_ledger):
 
 
 @pytest.mark.parametrize("name", ["with space.csv", "ünï.csv", "a'b\"c\n.csv", "x" * 250])
-def test_any_name_can_be_claimed(new_ledger, name):
+def test_any_name_can_be_leased(new_ledger, name):
     """Quotes, newlines, other scripts and long names are names like any other."""
     file = RemoteFile(f"incoming/{name}", 1, AT, "v")
     assert isinstance(new_ledger("a").lease(file, batch_size=5), FileLease)

@@ -106,7 +106,7 @@ def test_an_attempt_keeps_its_key(run, clock):
     assert taken(run("b")).key == first.key
 
 
-def test_a_run_that_died_leaves_an_uncertain_claim(run, clock):
+def test_a_run_that_died_leaves_an_uncertain_lease(run, clock):
     """Its own retry at once, or another run once the lease is over, is told to look first."""
     dead = taken(run("a"))
     assert not dead.uncertain

@@ -70,7 +70,7 @@ def test_a_record_of_which_nothing_was_kept_leaves_no_trace(identities):
     assert identities.find("left", "L1").right is None
 
 
-def test_a_held_pair_is_busy_for_others(identities, clock):
+def test_a_leased_pair_is_busy_for_others(identities, clock):
     """While a pair is held nobody else gets it; afterwards everybody may."""
     with identities.lease(left="L1") as pair:
         pair.store(right="R1")

@@ -9,10 +9,9 @@ import httpx
 from prefect import State, task
 from prefect.artifacts import acreate_table_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from tasks.integration_flow import flow
+from tasks.integration_flow import flow, run_name
 from tasks.outcomes import failed
 
 LISTENERS_VARIABLE = "INTEGRATIONS_LISTENERS"
@@ -20,12 +19,7 @@ _DEFAULT_LISTENER = "http://127.0.0.1:8090"
 _TIMEOUT_S = 5.0
 
 
-def name_run() -> str:
-    """What and when, e.g. "sources 14:05:00"."""
-    return f"sources {flow_run.scheduled_start_time:%H:%M:%S}"
-
-
-@flow(name="show-sources", flow_run_name=name_run)
+@flow(name="show-sources", flow_run_name=run_name("sources"))
 async def show_sources(listeners: list[str] | None = None) -> State[Any]:
     """Put a table of all sources, of every integration, into the Prefect UI.
 

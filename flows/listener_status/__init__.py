@@ -1,0 +1,1 @@
+"""Operations: how the listeners' sources are doing, in the Prefect UI."""

@@ -1,0 +1,21 @@
+"""The state database, open for the length of a run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from sqlalchemy import Engine
+
+from tasks.core.state.database import open_database
+
+
+@asynccontextmanager
+async def state_database() -> AsyncIterator[Engine]:
+    """Open the database of INTEGRATIONS_DATABASE_URL; close its connections at the end."""
+    engine = await asyncio.to_thread(open_database)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
