@@ -1,1 +1,1 @@
-"""What runs around the flows: gateway, launcher, sandbox, demo."""
+"""What runs around the flows: gateway, launcher, listeners, and the commands that deploy."""

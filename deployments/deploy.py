@@ -41,7 +41,7 @@ def deployments_of(integrations: Sequence[str]) -> list[str]:
     Raises:
         MisconfiguredError: There is no such integration.
     """
-    files = declaration_files(str(PROJECT / "flows"))
+    files = declaration_files("")
     declared = {each.integration: each for each in read_declarations(files)}
     names = [name.replace("-", "_") for name in integrations]
     for name in names:

@@ -36,11 +36,11 @@ from tasks.core.registry.declarations import (
     declaration_files,
     read_declarations,
 )
+from tasks.core.registry.flow_folders import flow_folders
 from tasks.core.registry.secrets.store import StoredSecrets
 from tasks.core.registry.variables import fill_in
 from tasks.core.state.database import URL_VARIABLE, open_database
 
-_FLOWS = Path(__file__).resolve().parents[1] / "flows"
 _HASH = re.compile(r"\b[0-9a-f]{40}\b")
 _GATEWAY_VARIABLE = "GATEWAY_URL"
 _GATEWAY = "http://127.0.0.1:8080"
@@ -67,7 +67,11 @@ class Sample:
 
 def samples() -> dict[str, Path]:
     """Event name to the file of its sample."""
-    return {path.stem: path for path in sorted(_FLOWS.glob("*/samples/**/*.json"))}
+    return {
+        path.stem: path
+        for folder in flow_folders()
+        for path in sorted(folder.glob("*/samples/**/*.json"))
+    }
 
 
 def read_sample(event: str, *, as_it_stands: bool = False) -> Sample:
@@ -84,7 +88,8 @@ def read_sample(event: str, *, as_it_stands: bool = False) -> Sample:
         fresh = {known: secrets.token_hex(20) for known in _HASH.findall(text)}
         text = _HASH.sub(lambda found: fresh[found[0]], text)
         text = _INSTANT.sub(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}", text)
-    integration, _, *endpoint = path.parent.relative_to(_FLOWS).parts
+    folder = next(filter(path.is_relative_to, flow_folders()))
+    integration, _, *endpoint = path.parent.relative_to(folder).parts
     return Sample(integration, event, text.encode(), *endpoint)
 
 

@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests; the sandbox brings its own."""
+"""Fixtures shared by all tests; the sandbox brings its own, as an installed plugin of pytest."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ settings.load_profile("shared")
 # Prefect's test server would call home, and log that it cannot.
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 
-pytest_plugins = ["tests.watchdog", "tests.leftovers", "sandbox.pytest_plugin"]
+pytest_plugins = ["tests.watchdog", "tests.leftovers"]
 
 POSTGRESQL_URL = os.environ.get(
     "TEST_POSTGRESQL_URL", "postgresql://postgres@127.0.0.1:5432/postgres"

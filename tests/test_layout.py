@@ -106,7 +106,7 @@ def test_the_readme_table_lists_every_integration():
     readme = (PROJECT / "README.md").read_text()
     listed = set(re.findall(r"^\| \[`flows/(\w+)`\]", readme, re.MULTILINE))
     present = {path.parent.name for path in (PROJECT / "flows").glob("*/__init__.py")}
-    present |= {path.stem for path in (PROJECT / "flows").glob("*.py")} - {"__init__"}
+    present |= {path.stem for path in (PROJECT / "flows").glob("*.py")}
     assert listed == present
 
 
@@ -189,6 +189,14 @@ def test_every_module_says_what_it_promises():
     """Each module begins with a sentence."""
     for path in modules():
         assert path.read_text().startswith('"""'), path
+
+
+def test_nothing_shipped_names_a_module_of_the_sandbox():
+    """Not in a command or for importlib either, where the layers' contract cannot see it."""
+    named = re.compile(r"""(?<!jinja2\.)\bsandbox\.\w|["']sandbox["']""")
+    declarations = (PROJECT / "flows").rglob("*.yaml")
+    for path in [*modules(), *declarations, PROJECT / "prefect.yaml"]:
+        assert not named.search(path.read_text()), path
 
 
 def test_the_gateway_runs_without_prefect():

@@ -12,7 +12,6 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-import flows
 from blocks.callback_signature import CallbackSignature
 from blocks.http_api import ApiKeyAuth, HttpApi
 from flows.callback_sending.flow import callback_sending
@@ -25,7 +24,7 @@ from tasks.core.intake.inbox.operations import DeliveryFilter
 # Prefect's own clients leave sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
-FLOWS = Path(flows.__file__).parent / "price_quote"
+FLOWS = Path(__file__).parents[2] / "flows" / "price_quote"
 SAMPLE = json.loads((FLOWS / "samples" / "quote.json").read_text())
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 QUICK = {"idle_timeout_s": 0, "retry_delays_s": [], "max_attempts": 1, "concurrency": 4}

@@ -27,9 +27,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from blocks.errors import MisconfiguredError
 from deployments.services.listeners.sources import AnySource, SourceDeclaration
 from tasks.core.intake.messages.reading import MessageReader, MessageReading
+from tasks.core.registry.flow_folders import flow_folders
 
 SOURCES_VARIABLE = "INTEGRATIONS_SOURCES"
-_FLOWS = Path(__file__).resolve().parents[3] / "flows"
 _PATTERNS = ("*/sources.yaml", "*.sources.yaml", "sources.yaml")
 _NAME = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 _VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
@@ -83,15 +83,15 @@ def declaration_files(places: str | None = None) -> list[Path]:
     """The files to read.
 
     Args:
-        places: Files and folders separated like PATH; None for `INTEGRATIONS_SOURCES`, and
-            without that the flows' own: `flows/<integration>/sources.yaml` and
-            `flows/<integration>.sources.yaml`.
+        places: Files and folders separated like PATH; None for `INTEGRATIONS_SOURCES`; where
+            that is empty, too, the flows' own: `flows/<integration>/sources.yaml` and
+            `flows/<integration>.sources.yaml` in each of `flow_folders()`.
 
     Raises:
         MisconfiguredError: A place does not exist.
     """
     configured = places if places is not None else os.environ.get(SOURCES_VARIABLE)
-    roots = [Path(part) for part in configured.split(os.pathsep)] if configured else [_FLOWS]
+    roots = [Path(part) for part in configured.split(os.pathsep)] if configured else flow_folders()
     return [file for root in roots for file in _files_of(root)]
 
 

@@ -38,6 +38,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 from blocks.errors import MisconfiguredError
 from tasks.core.former_names import ENDPOINT_FIELDS, in_present_names
 from tasks.core.intake.webhooks.verifier import SCHEMES
+from tasks.core.registry.flow_folders import flow_folders
 from tasks.core.registry.registrations import AnyRegistration
 from tasks.core.registry.request_reply import RequestReplyDeclaration
 from tasks.core.registry.strict import Declaration
@@ -45,7 +46,6 @@ from tasks.core.registry.strict import Declaration
 ENDPOINTS_VARIABLE = "INTEGRATIONS_ENDPOINTS"
 RESERVED_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 REQUESTS_PATH = "/requests/"  # below it callers find what became of their requests
-_FLOWS = Path(__file__).resolve().parents[3] / "flows"
 _PATTERNS = ("*/integration.yaml", "*.integration.yaml", "integration.yaml")
 _LARGEST_BODY_BYTES = 25 * 1024 * 1024  # what GitHub sends at most, and the inbox takes
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
@@ -187,15 +187,15 @@ def declaration_files(places: str | None = None) -> list[Path]:
     """The files to read.
 
     Args:
-        places: Files and folders separated like PATH; None for `INTEGRATIONS_ENDPOINTS`, and
-            without that the flows' own: `flows/<integration>/integration.yaml` and
-            `flows/<integration>.integration.yaml`.
+        places: Files and folders separated like PATH; None for `INTEGRATIONS_ENDPOINTS`; where
+            that is empty, too, the flows' own: `flows/<integration>/integration.yaml` and
+            `flows/<integration>.integration.yaml` in each of `flow_folders()`.
 
     Raises:
         MisconfiguredError: A place does not exist.
     """
     configured = places if places is not None else os.environ.get(ENDPOINTS_VARIABLE)
-    roots = [Path(part) for part in configured.split(os.pathsep)] if configured else [_FLOWS]
+    roots = [Path(part) for part in configured.split(os.pathsep)] if configured else flow_folders()
     return [file for root in roots for file in _files_of(root)]
 
 

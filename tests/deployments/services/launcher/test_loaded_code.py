@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -69,3 +71,28 @@ def test_the_place_of_a_syntax_error_is_watched(tmp_path):
     with pytest.raises(SyntaxError) as caught:
         compile(path.read_text(), str(path), "exec")
     assert path in files_to_watch([caught.value])
+
+
+def test_modules_below_a_namespace_package_are_lent(tmp_path):
+    """`flows` has no file of its own: what is below it is lent, and found where it is added."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    for project, name in ((first, "orders"), (second, "returns")):
+        (project / "flows" / name).mkdir(parents=True)
+        (project / "flows" / name / "__init__.py").touch()
+    script = """
+import sys
+from deployments.services.launcher.loaded_code import ReusedModules, project_modules
+import flows.orders
+before = flows.orders
+loaded = {name: each for name, each in project_modules().items() if name.startswith("flows")}
+ReusedModules(loaded).install()
+sys.path.append(sys.argv[1])
+import flows.orders, flows.returns
+print(sorted(loaded), flows.orders is before, flows.returns.__file__)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(second)], env=os.environ | {"PYTHONPATH": str(first)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    returns = second / "flows" / "returns" / "__init__.py"
+    assert done.stdout == f"['flows', 'flows.orders'] True {returns}\n"

@@ -1,1 +1,0 @@
-"""Integrations: one module or package of sibling flows each."""
