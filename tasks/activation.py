@@ -46,6 +46,7 @@ from tasks.core.registry.activation.salesforce_registrar import SalesforceRegist
 from tasks.core.registry.registrations import AnyRegistration, RestRegistration
 from tasks.core.registry.secrets.store import StoredSecrets
 from tasks.core.state.database import open_database
+from tasks.core.threads import in_thread
 
 __all__ = [
     "ACTIVATION_TAG",
@@ -112,7 +113,7 @@ async def working_on(
     """
     if is_active:
         await _require_blocks(desired)  # what is written down as active is looked after every day
-    engine = await asyncio.to_thread(open_database)
+    engine = await in_thread(open_database)
     try:
         ledger = ActivationLedger(engine, run_id=str(runtime.flow_run.id))
         state = await _begun(ledger, integration, is_active=is_active, public_url=public_url)
@@ -123,7 +124,7 @@ async def working_on(
             secrets = StoredSecrets.from_environment(engine)
             yield ActiveWork(ledger, Registering(ledger, secrets, _opening(apis)), state)
         finally:
-            await asyncio.to_thread(ledger.end, integration)
+            await in_thread(ledger.end, integration)
     finally:
         engine.dispose()
 
@@ -147,7 +148,7 @@ async def register_all(
             done.append(await ensure_registration(work, each))
         except IntegrationError as error:
             done.append(failed_registration(each, error.system, error))
-    for entry in await asyncio.to_thread(work.registering.obsolete, integration, desired):
+    for entry in await in_thread(work.registering.obsolete, integration, desired):
         try:
             done.append(await remove_registration(work, entry))
         except IntegrationError as error:
@@ -169,7 +170,7 @@ async def ensure_registration(work: ActiveWork, desired: DesiredRegistration) ->
     Raises:
         IntegrationError: As in `Registering.ensure`.
     """
-    return await asyncio.to_thread(work.registering.ensure, desired)
+    return await in_thread(work.registering.ensure, desired)
 
 
 @task(
@@ -186,7 +187,7 @@ async def remove_registration(work: ActiveWork, entry: RegistrationEntry) -> Reg
     Raises:
         IntegrationError: As in `Registering.remove`.
     """
-    return await asyncio.to_thread(work.registering.remove, entry)
+    return await in_thread(work.registering.remove, entry)
 
 
 async def show_registrations(integration: str, done: Sequence[Registered]) -> None:
@@ -265,7 +266,7 @@ async def known_states() -> list[ActivationState]:
         finally:
             engine.dispose()
 
-    return await asyncio.to_thread(read)
+    return await in_thread(read)
 
 
 async def switch(work: ActiveWork, integration: str, *, on: bool) -> list[str]:
@@ -280,7 +281,7 @@ async def switch(work: ActiveWork, integration: str, *, on: bool) -> list[str]:
         Names of the deployments.
     """
     switched = await switch_deployments(integration, on=on)
-    await asyncio.to_thread(work.ledger.record_switched, integration, on=on)
+    await in_thread(work.ledger.record_switched, integration, on=on)
     return switched
 
 
@@ -341,7 +342,7 @@ async def _begun(
     waited_s = 0.0
     while True:
         try:
-            return await asyncio.to_thread(
+            return await in_thread(
                 ledger.begin, integration, is_active=is_active, public_url=public_url
             )
         except UpstreamBusyError as exc:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -33,6 +32,7 @@ from tasks.core.connectors.http.errors import OutcomeUnknownError, Where
 from tasks.core.connectors.http.pagination import BodyCursor, LinkHeader, PaginationStyle, Position
 from tasks.core.connectors.http.paging import Page
 from tasks.core.connectors.http.retrying import RetryPolicy
+from tasks.core.threads import in_thread
 
 __all__ = [
     "DEFAULT_MAX_RECORDS",
@@ -93,7 +93,7 @@ async def call_api(
                 method, path, params=params, json=json, idempotency_key=idempotency_key
             ).json()
 
-    return await asyncio.to_thread(call)
+    return await in_thread(call)
 
 
 @task(task_run_name="page of {path}", retry_condition_fn=is_transient)
@@ -124,7 +124,7 @@ async def fetch_page(
         with open_api(api) as client:
             return paging.fetch_page(client, path, pagination, position=position, params=params)
 
-    return await asyncio.to_thread(fetch)
+    return await in_thread(fetch)
 
 
 @task(task_run_name="records of {path}", retry_condition_fn=is_transient)
@@ -164,7 +164,7 @@ async def fetch_records(
                 )
             )
 
-    return await asyncio.to_thread(fetch)
+    return await in_thread(fetch)
 
 
 @task(task_run_name="batch {idempotency_key} to {path}", retry_condition_fn=is_transient)
@@ -198,7 +198,7 @@ async def send_batch(
                 client, path, records, idempotency_key=idempotency_key, envelope=envelope
             )
 
-    return await asyncio.to_thread(send)
+    return await in_thread(send)
 
 
 @contextmanager

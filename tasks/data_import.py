@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -107,7 +106,7 @@ async def import_changes(what: DataImport) -> ApiImportResult | State[ApiImportR
     """
     try:
         return await work_in_thread(
-            lambda progress, stop: _import(what, progress, stop), f"Import of {what.stream}"
+            lambda progress: _import(what, progress), f"Import of {what.stream}"
         )
     except IntegrationError as exc:
         return failed(str(exc), data=exc)
@@ -200,9 +199,7 @@ def _summarize(outcome: ApiImportResult) -> tuple[bool, str]:
     return True, f"{told}; {outcome.reason}" if outcome.reason else told
 
 
-def _import(
-    what: DataImport, progress: Callable[[float], None], stop: threading.Event
-) -> ApiImportResult:
+def _import(what: DataImport, progress: Callable[[float], None]) -> ApiImportResult:
     engine = open_database()
     try:
         with open_api(what.source) as source, open_api(what.application) as application:
@@ -221,7 +218,7 @@ def _import(
                 start_at=what.start_at,
                 backfill=what.backfill,
             )
-            return import_window(job, progress=progress, stop=stop)
+            return import_window(job, progress=progress)
     finally:
         engine.dispose()
 

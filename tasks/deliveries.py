@@ -6,8 +6,6 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from datetime import UTC, datetime
 from typing import Any, TypeAlias, cast
 
@@ -47,6 +45,7 @@ from tasks.core.intake.inbox.settlement import (
 )
 from tasks.core.intake.inbox.store import Inbox
 from tasks.core.state.database import open_database
+from tasks.core.threads import DaemonThreadPoolExecutor, in_thread, in_thread_of
 from tasks.outcomes import failed
 
 __all__ = [
@@ -109,15 +108,18 @@ async def handle_deliveries(
     Returns:
         The state for the flow to return: failed if a delivery was, naming each.
     """
-    with ThreadPoolExecutor(settings.concurrency, "handle-delivery") as threads:
+    # not the threads that the inbox needs: handlers that hang may hold all of these
+    threads = DaemonThreadPoolExecutor(settings.concurrency, "handle-delivery")
+    try:
         as_task_run = _as_task_runs(handle, settings, threads, conclude or (lambda each: each))
         if payload is not None:
             kind = _type_of(payload) if event is None else event
             return await _handle_sample(integration, as_task_run, payload, kind)
-        try:
-            report = await _drain(integration, as_task_run, settings, poll_s)
-        except IntegrationError as error:
-            return failed(str(error))
+        report = await _consume(integration, as_task_run, settings, poll_s)
+    except IntegrationError as error:
+        return failed(str(error))
+    finally:
+        threads.shutdown(wait=False)
     if report.failures:
         await _show_failures(integration, report)
     return _ended(report)
@@ -150,10 +152,10 @@ async def notify_waiting(integration: str) -> None:
     )
 
 
-async def _drain(
+async def _consume(
     integration: str, as_task_run: AsTaskRun, settings: ConsumerSettings, poll_s: float
 ) -> ConsumerReport:
-    engine = await asyncio.to_thread(open_database)
+    engine = await in_thread(open_database)
     inbox = Inbox(engine)
     inbox_consumer = InboxConsumer(
         inbox,
@@ -170,7 +172,7 @@ async def _drain(
         is_retry = (runtime.flow_run.run_count or 1) > 1
         return await (inbox_consumer.retry() if is_retry else inbox_consumer.run())
     finally:
-        await asyncio.to_thread(inbox.close)
+        await in_thread(inbox.close)
 
 
 def _type_of(payload: Any) -> str:
@@ -189,7 +191,10 @@ async def _handle_sample(
 
 
 def _as_task_runs(
-    handle: Handle, settings: ConsumerSettings, threads: ThreadPoolExecutor, conclude: Conclude
+    handle: Handle,
+    settings: ConsumerSettings,
+    threads: DaemonThreadPoolExecutor,
+    conclude: Conclude,
 ) -> AsTaskRun:
     settled: dict[str, Settlement] = {}
 
@@ -241,7 +246,10 @@ async def _may_help_soon(_task: Task[..., Any], _run: TaskRun, state: State[Any]
 
 
 async def _handle(
-    handle: Handle, delivery: Delivery, settings: ConsumerSettings, threads: ThreadPoolExecutor
+    handle: Handle,
+    delivery: Delivery,
+    settings: ConsumerSettings,
+    threads: DaemonThreadPoolExecutor,
 ) -> tuple[Settlement, bool]:
     """Handle it once.
 
@@ -274,13 +282,13 @@ async def _handle(
     return settlement, is_soon
 
 
-async def _call(handle: Handle, delivery: Delivery, threads: ThreadPoolExecutor) -> Outcome | None:
+async def _call(
+    handle: Handle, delivery: Delivery, threads: DaemonThreadPoolExecutor
+) -> Outcome | None:
     if inspect.iscoroutinefunction(handle):
         outcome: Outcome | None = await handle(delivery)
         return outcome
-    # with the context, so that the run's logger works in the thread too
-    in_context = copy_context().run
-    result = await asyncio.get_running_loop().run_in_executor(threads, in_context, handle, delivery)
+    result = await in_thread_of(threads, handle, delivery)
     return await result if inspect.isawaitable(result) else result
 
 

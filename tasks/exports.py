@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from prefect import task
@@ -17,6 +16,7 @@ from tasks.core.connectors.http.templated_request import (
     compile_request,
 )
 from tasks.core.intake.webhooks.published_events import PublishedEvents
+from tasks.core.threads import in_thread
 
 __all__ = [
     "CompiledRequest",
@@ -75,4 +75,4 @@ async def send_request(
                 record=record,
             )
 
-    return await asyncio.to_thread(send)
+    return await in_thread(send)

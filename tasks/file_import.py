@@ -33,6 +33,7 @@ from tasks.core.sync.file_import.job import FileImportJob, FileImportResult
 from tasks.core.sync.file_import.ledger import FileLedger
 from tasks.core.sync.file_import.selection import FileSelection, WaitingFile, find_ready_files
 from tasks.core.sync.file_import.work_list import WorkItem, plan_work
+from tasks.core.threads import in_thread
 from tasks.folders import open_folder
 from tasks.outcomes import counted, failed
 from tasks.progress import work_in_thread
@@ -108,8 +109,8 @@ async def list_ready_files(what: FileImport) -> FilesFound:
     Raises:
         IntegrationError: The place cannot be listed.
     """
-    engine = await asyncio.to_thread(open_database)
-    return await asyncio.to_thread(_find_files, what, engine)
+    engine = await in_thread(open_database)
+    return await in_thread(_find_files, what, engine)
 
 
 async def import_files(what: FileImport, found: FilesFound) -> list[FileImportResult]:
@@ -124,7 +125,7 @@ async def import_files(what: FileImport, found: FilesFound) -> list[FileImportRe
     # A batch is thousands of live objects, none of them in a cycle: collecting as often as Python
     # does by default takes as long as the whole rest of the import. A flow run is a process.
     gc.set_threshold(*_COLLECT_AFTER)
-    engine = await asyncio.to_thread(open_database)
+    engine = await in_thread(open_database)
     queue = deque(found.work)
     outcomes: list[FileImportResult] = []
 
@@ -152,13 +153,12 @@ async def import_one_file(
     """Import one file; a file that failed or was interrupted ends this task run as Failed."""
     job = await connection.job()
     outcome = await work_in_thread(
-        lambda progress, stop: import_file(
+        lambda progress: import_file(
             job,
             item.file,
             original=item.original,
             again=item.again,
             progress=progress,
-            stop=stop,
         ),
         f"Import of {item.name}",
     )
@@ -221,7 +221,7 @@ async def _settle(connection: _Connection, duplicate: RemoteFile) -> FileImportR
     except IntegrationError as exc:
         path = duplicate.path
         return FileImportResult(path, "interrupted", path, reason=str(exc), error=exc)
-    return await asyncio.to_thread(settle_duplicate, job, duplicate)
+    return await in_thread(settle_duplicate, job, duplicate)
 
 
 async def _import_in_task_run(connection: _Connection, item: WorkItem) -> FileImportResult:
@@ -312,13 +312,13 @@ class _Connection:
     async def job(self) -> FileImportJob:
         """What `import_file` needs."""
         if self._job is None:
-            self._job = await asyncio.to_thread(self._connect)
+            self._job = await in_thread(self._connect)
         return self._job
 
     async def close(self) -> None:
         """Give both connections back; the next `job` makes new ones."""
         if self._open is not None:
-            await asyncio.to_thread(self._open.close)
+            await in_thread(self._open.close)
         self._open = self._job = None
 
     def _connect(self) -> FileImportJob:

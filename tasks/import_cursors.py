@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TypeVar
@@ -13,6 +12,7 @@ from prefect.artifacts import acreate_table_artifact
 from tasks.core.state.database import open_database
 from tasks.core.sync.api_import.cursors import Cursors, StreamState
 from tasks.core.sync.api_import.windows import Windows
+from tasks.core.threads import in_thread
 
 T = TypeVar("T")
 
@@ -91,7 +91,7 @@ async def _operate(action: Callable[[Cursors], T]) -> T:
         finally:
             engine.dispose()
 
-    return await asyncio.to_thread(run)
+    return await in_thread(run)
 
 
 def _shown(at: datetime | None) -> str:

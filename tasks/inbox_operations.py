@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +24,7 @@ from tasks.core.intake.inbox.operations import (
     InboxOperations,
 )
 from tasks.core.state.database import open_database
+from tasks.core.threads import in_thread
 from tasks.deliveries import notify_waiting
 
 __all__ = [
@@ -97,9 +97,9 @@ async def notify_for_waiting(behind_after_s: float = float("inf")) -> list[str]:
     Returns:
         The integrations.
     """
-    engine = await asyncio.to_thread(open_database)
+    engine = await in_thread(open_database)
     try:
-        waiting = await asyncio.to_thread(ConsumerRegistry(engine).waiting)
+        waiting = await in_thread(ConsumerRegistry(engine).waiting)
     finally:
         engine.dispose()
     now = datetime.now(UTC)
@@ -163,7 +163,7 @@ async def _operate(action: Callable[[InboxOperations], T]) -> T:
         finally:
             engine.dispose()
 
-    return await asyncio.to_thread(run)
+    return await in_thread(run)
 
 
 def _as_markdown(delivery: Delivery) -> str:

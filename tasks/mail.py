@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
@@ -11,6 +9,7 @@ from blocks.mail_server import MailServer
 from tasks.api import is_transient
 from tasks.core.connectors import smtp as plain
 from tasks.core.connectors.smtp import Mail, SentMail
+from tasks.core.threads import in_thread
 
 
 @task(task_run_name="mail {mail.subject}", cache_policy=NO_CACHE, retry_condition_fn=is_transient)
@@ -25,7 +24,7 @@ async def send_mail(server: MailServer, mail: Mail) -> SentMail:
     Raises:
         IntegrationError: As in `tasks.core.connectors.smtp.send_mail`.
     """
-    return await asyncio.to_thread(hand_in, server, mail)
+    return await in_thread(hand_in, server, mail)
 
 
 def hand_in(server: MailServer, mail: Mail) -> SentMail:

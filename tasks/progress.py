@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from prefect.artifacts import acreate_progress_artifact, aupdate_progress_artifact
+
+from tasks.core.threads import in_thread
 
 _EVERY_S = 2.0
 T = TypeVar("T")
@@ -30,6 +31,12 @@ class Progress:
         """Called from the working thread: the fraction done, 0 to 1."""
         self._fraction = fraction
 
+    async def keep_shown(self) -> None:
+        """Show it every other second, until cancelled."""
+        while True:
+            await asyncio.sleep(_EVERY_S)
+            await self.show()
+
     async def show(self, *, last: bool = False) -> None:
         """Bring the artifact up to date if there is something new."""
         if last:
@@ -48,28 +55,22 @@ class Progress:
         self._shown = self._fraction
 
 
-async def work_in_thread(
-    work: Callable[[Callable[[float], None], threading.Event], T], description: str
-) -> T:
-    """Do something long in a thread, with its progress in the UI.
+async def work_in_thread(work: Callable[[Callable[[float], None]], T], description: str) -> T:
+    """Do something long in a thread, as `in_thread` does, with its progress in the UI.
 
     Args:
-        work: Called with what it tells its progress, and an event that asks it to stop, which is
-            set when the run is cancelled.
+        work: Called with what it tells its progress.
         description: As in `Progress`.
 
     Returns:
         What `work` returns; its errors pass through.
     """
     progress = Progress(description)
-    stop = threading.Event()
-    working = asyncio.create_task(asyncio.to_thread(work, progress.note, stop))
+    showing = asyncio.create_task(progress.keep_shown())
     try:
-        while not working.done():
-            await asyncio.wait({working}, timeout=_EVERY_S)
-            await progress.show()
-        result = await working
+        result = await in_thread(work, progress.note)
     finally:
-        stop.set()
+        showing.cancel()
+        await asyncio.wait({showing})
     await progress.show(last=True)
     return result

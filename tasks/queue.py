@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -35,6 +34,7 @@ from tasks.core.intake.messages.replayed_messages import ReplayedMessages
 from tasks.core.state.database import open_database
 from tasks.core.sync.record_import.importing import ImportItem, ItemReject, RecordImporter
 from tasks.core.sync.record_import.queue_messages import DeadLetter, Sink, take_waiting
+from tasks.core.threads import in_thread
 from tasks.outcomes import counted, ended_as, failed
 from tasks.record_import import RecordImport
 from tasks.rejects import show_rejects
@@ -188,7 +188,7 @@ async def _import_messages(what: QueueImport) -> tuple[MessagesImported, str]:
 @asynccontextmanager
 async def _inbox(what: QueueImport) -> AsyncIterator[tuple[ReplayedMessages, DeadLetter]]:
     """What was replayed of this queue, and where bad messages go."""
-    engine = await asyncio.to_thread(open_database)
+    engine = await in_thread(open_database)
     writer = InboxWriter(engine)
     reader = MessageReader(
         MessageReading(
@@ -200,7 +200,7 @@ async def _inbox(what: QueueImport) -> AsyncIterator[tuple[ReplayedMessages, Dea
         defective = message._replace(defect=reason)
         await writer.store([await reader.delivery(defective, received_at=datetime.now(UTC))])
 
-    inbox = await asyncio.to_thread(Inbox, engine)
+    inbox = await in_thread(Inbox, engine)
     owner = LeaseOwner(str(runtime.flow_run.id), lease_s=_LEASE_S)
     replayed = ReplayedMessages(
         inbox, owner, integration=what.integration, endpoint=what.source.system
@@ -210,13 +210,13 @@ async def _inbox(what: QueueImport) -> AsyncIterator[tuple[ReplayedMessages, Dea
         yield replayed, dead_letter
     finally:
         await writer.close()
-        await asyncio.to_thread(inbox.close)
+        await in_thread(inbox.close)
 
 
 def _sink(what: QueueImport, importer: RecordImporter, imported: MessagesImported) -> Sink:
     async def sink(messages: Sequence[Message]) -> Mapping[int, str]:
         entries = [_entry(message, what.file) for message in messages]
-        taken = await asyncio.to_thread(importer.take, entries)
+        taken = await in_thread(importer.take, entries)
         imported.records += taken.records
         imported.rejects += taken.rejects[: _MAX_REJECTS - len(imported.rejects)]
         return taken.bad

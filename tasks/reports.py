@@ -24,6 +24,7 @@ from blocks.errors import (
 )
 from blocks.mail_server import MailServer
 from blocks.sms_account import SmsAccount
+from tasks.core.threads import in_thread
 from tasks.api import is_transient
 from tasks.connections import load_connection
 from tasks.core.connectors.http.errors import OutcomeUnknownError
@@ -140,7 +141,7 @@ async def build_report_file(
             return built
 
     try:
-        return await asyncio.to_thread(build)
+        return await in_thread(build)
     except ValueError as exc:
         raise MisconfiguredError(
             str(exc), system=f"report {report.name}", operation="build"
@@ -149,12 +150,12 @@ async def build_report_file(
 
 async def cached_built_report() -> BuiltReport | None:
     """The file that an earlier attempt of this run built, if it is within reach and unchanged."""
-    return await asyncio.to_thread(cached_report, _run_folder())
+    return await in_thread(cached_report, _run_folder())
 
 
 async def drop_cached_report_of_run() -> None:
     """Remove this run's file; call it when every destination has it."""
-    await asyncio.to_thread(drop_cached_report, _run_folder())
+    await in_thread(drop_cached_report, _run_folder())
 
 
 async def deliver_everywhere(
@@ -232,7 +233,7 @@ async def deliver_report(
     """
     try:
         send = await _sender(destination)
-        return await asyncio.to_thread(_deliver_once, built, destination, send, folders, replace)
+        return await in_thread(_deliver_once, built, destination, send, folders, replace)
     except IntegrationError as exc:
         return failed(str(exc), data=exc)
 
@@ -307,6 +308,9 @@ def _deliver_once(
         except IntegrationError as exc:
             unclear = isinstance(exc, UnreachableError | OutcomeUnknownError)
             deliveries.release(found, reason=str(exc), uncertain=unclear)
+            raise
+        except asyncio.CancelledError:
+            deliveries.release(found, reason="the run was cancelled", uncertain=True)
             raise
         except ValueError as exc:  # a text's template
             deliveries.release(found, reason=str(exc))

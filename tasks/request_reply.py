@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import ContextVar, copy_context
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, Self, TypeAlias
 
@@ -23,6 +22,7 @@ from tasks.core.intake.inbox.settlement import Settlement
 from tasks.core.intake.request_reply.callbacks import callback_body, send_callback
 from tasks.core.intake.request_reply.requests import Progress, Requests
 from tasks.core.state.database import open_database
+from tasks.core.threads import DaemonThreadPoolExecutor, in_thread, in_thread_of
 from tasks.deliveries import handle_deliveries
 
 __all__ = [
@@ -84,8 +84,9 @@ async def reply_to_requests(
     Returns:
         The state for the flow to return.
     """
-    engine = await asyncio.to_thread(open_database)
-    with ThreadPoolExecutor(settings.concurrency, "answer-request") as threads:
+    engine = await in_thread(open_database)
+    threads = DaemonThreadPoolExecutor(settings.concurrency, "answer-request")
+    try:
         async with _Attendance(integration, respond, threads, engine) as attendance:
             return await handle_deliveries(
                 integration,
@@ -96,6 +97,8 @@ async def reply_to_requests(
                 conclude=attendance.conclude,
                 poll_s=_POLL_S,
             )
+    finally:
+        threads.shutdown(wait=False)
 
 
 def report_progress(message: str, percent: float | None = None) -> None:
@@ -114,7 +117,7 @@ class _Attendance:
     """Answers requests, passes their progress on, and stops those nobody wants any more."""
 
     def __init__(
-        self, integration: str, respond: Respond, threads: ThreadPoolExecutor, engine: Engine
+        self, integration: str, respond: Respond, threads: DaemonThreadPoolExecutor, engine: Engine
     ) -> None:
         self._integration = integration
         self._respond = respond
@@ -135,13 +138,13 @@ class _Attendance:
         assert self._attending is not None  # noqa: S101 - entered before
         self._attending.cancel()
         await asyncio.gather(self._attending, return_exceptions=True)
-        await asyncio.to_thread(self._engine.dispose)
+        await in_thread(self._engine.dispose)
 
     async def handle(self, delivery: Delivery) -> Outcome:
         """Answer one request, as `handle_deliveries` wants it."""
         is_sample = delivery.endpoint == "sample"
         if not is_sample:
-            unneeded = await asyncio.to_thread(self._requests.cancelled_among, [delivery.id])
+            unneeded = await in_thread(self._requests.cancelled_among, [delivery.id])
             if unneeded:
                 return cancelled(_CANCELLED)
         responding = asyncio.create_task(self._call(delivery))
@@ -181,9 +184,7 @@ class _Attendance:
         _tell.set(tell)
         if inspect.iscoroutinefunction(self._respond):
             return await self._respond(delivery)
-        loop = asyncio.get_running_loop()
-        in_context = copy_context().run  # so that the run's logger works in the thread too
-        found = await loop.run_in_executor(self._threads, in_context, self._respond, delivery)
+        found = await in_thread_of(self._threads, self._respond, delivery)
         return await found if inspect.isawaitable(found) else found
 
     async def _attend(self) -> None:
@@ -200,11 +201,11 @@ class _Attendance:
     async def _pass_progress_on(self) -> None:
         progress, self._progress = self._progress, {}
         if progress:
-            await asyncio.to_thread(self._requests.tell_progress, progress)
+            await in_thread(self._requests.tell_progress, progress)
 
     async def _stop_unneeded(self) -> None:
         ids = list(self._under_way)
-        for delivery_id in await asyncio.to_thread(self._requests.cancelled_among, ids):
+        for delivery_id in await in_thread(self._requests.cancelled_among, ids):
             responding = self._under_way.get(delivery_id)
             if responding is not None:
                 self._unneeded.add(delivery_id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import datetime
 
 from prefect import task
@@ -12,6 +11,7 @@ from blocks.sms_account import SmsAccount
 from tasks.api import is_transient
 from tasks.core.connectors import sms as plain
 from tasks.core.connectors.sms import SentText, TextMessage
+from tasks.core.threads import in_thread
 
 
 @task(task_run_name="send text message", cache_policy=NO_CACHE, retry_condition_fn=is_transient)
@@ -28,7 +28,7 @@ async def send_sms(
     Raises:
         IntegrationError: As in `tasks.core.connectors.sms.send_sms`.
     """
-    return await asyncio.to_thread(hand_over, account, message, look_since_at=look_since_at)
+    return await in_thread(hand_over, account, message, look_since_at=look_since_at)
 
 
 def hand_over(

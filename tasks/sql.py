@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +25,7 @@ from tasks.core.sync.record_import.table_rows import (
     import_changed_rows,
     import_waiting_rows,
 )
+from tasks.core.threads import in_thread
 from tasks.outcomes import counted, ended_as, failed
 from tasks.record_import import RecordImport
 from tasks.rejects import show_rejects
@@ -100,7 +100,7 @@ async def import_rows(
 async def import_rows_of_table(what: TableImport) -> State[RowsImported]:
     """The work of `import_rows` as a task run."""
     try:
-        imported = await asyncio.to_thread(_import_rows, what)
+        imported = await in_thread(_import_rows, what)
     except IntegrationError as error:
         return failed(str(error), data=error)
     if isinstance(imported, StreamBusy):
@@ -143,8 +143,8 @@ async def write_report_table(
     """
     report = ReportTable(database.get_client(), table, columns, system=database.system)
     if key:
-        return await asyncio.to_thread(report.merge, rows, key=key)
-    return await asyncio.to_thread(report.replace, rows, where=replace_where)
+        return await in_thread(report.merge, rows, key=key)
+    return await in_thread(report.replace, rows, where=replace_where)
 
 
 def _import_rows(what: TableImport) -> RowsImported | StreamBusy:

@@ -8,13 +8,14 @@ from contextlib import asynccontextmanager
 
 from sqlalchemy import Engine
 
+from tasks.core.threads import in_thread
 from tasks.core.state.database import open_database
 
 
 @asynccontextmanager
 async def state_database() -> AsyncIterator[Engine]:
     """Open the database of INTEGRATIONS_DATABASE_URL; close its connections at the end."""
-    engine = await asyncio.to_thread(open_database)
+    engine = await in_thread(open_database)
     try:
         yield engine
     finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,8 @@ from prefect.artifacts import acreate_table_artifact
 from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.runtime import flow_run
 
+from tasks.core.threads import check_cancelled
+from tasks.core.threads import in_thread
 from tasks.api import is_transient
 from tasks.core.connectors.http.client import ApiClient
 from tasks.core.connectors.http.pagination import PaginationStyle, Position
@@ -89,7 +90,7 @@ async def reconcile_list(
         return bring_page_in_step(two_way, side, name, records, page.next_position)
 
     async def page(number: int, position: Position) -> ReconcileReport:  # noqa: ARG001 - names the run
-        return await asyncio.to_thread(look_through, position)
+        return await in_thread(look_through, position)
 
     run_id = flow_run.id
 
@@ -130,7 +131,7 @@ async def bring_unseen_in_step(
     """
 
     async def follow() -> ReconcileReport:
-        return await asyncio.to_thread(bring_in_step, two_way, unseen, names)
+        return await in_thread(bring_in_step, two_way, unseen, names)
 
     following = Task(
         fn=follow,
@@ -155,6 +156,7 @@ def find_all_unseen(
     """
     ids, unseen, after = {side: set(found) for side, found in seen.items()}, [], ""
     while True:
+        check_cancelled()
         of_page, following = two_way.find_unseen(ids, after=after, limit=_UNSEEN_AT_ONCE)
         unseen += of_page
         if following is None:

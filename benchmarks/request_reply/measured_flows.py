@@ -40,7 +40,8 @@ async def work() -> State[Any]:
         await asyncio.sleep(WORK_S)
         return delivery.json()
 
-    settings = REPLYING.model_copy(update={"concurrency": _CONCURRENCY, "max_runs": 1})
+    advanced = REPLYING.advanced.model_copy(update={"max_runs": 1})
+    settings = REPLYING.model_copy(update={"concurrency": _CONCURRENCY, "advanced": advanced})
     return await reply_to_requests("measured_work", respond, settings=settings)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 from pydantic import BaseModel
 
 from blocks.callback_signature import CallbackSignature
+from tasks.core.threads import in_thread
 from tasks.deliveries import Outcome, done, ignored
 from tasks.request_reply import Requests, callback_body, send_callback
 
@@ -35,11 +35,11 @@ async def send_result(
     Raises:
         IntegrationError: As in `tasks.core.intake.request_reply.callbacks.send_callback`.
     """
-    request = await asyncio.to_thread(requests.read, callback.request)
+    request = await in_thread(requests.read, callback.request)
     if request is None or request.answer is None or request.callback is None:
         return ignored("its result is not kept any more")
     signature = await load_signature(request.callback.signed_by)
-    status = await asyncio.to_thread(
+    status = await in_thread(
         send_callback,
         request.callback,
         callback_body(request, request.callback.location),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,6 +13,7 @@ from blocks.errors import IntegrationError
 from flows.crm_contacts.adapters import CRM_PAGES, OWN_APP_PAGES
 from flows.crm_contacts.contacts import CRM, KIND, OWN_APP, ContactRule
 from flows.crm_contacts.deliveries import ContactSync
+from tasks.core.threads import in_thread
 from tasks.api import open_api_for_deliveries, open_connection
 from tasks.deliveries import ConsumerSettings, handle_deliveries
 from tasks.integration_flow import flow, run_name
@@ -131,7 +131,7 @@ async def crm_contacts_reconcile(
         try:
             of_crm, of_own_app = await _reconcile_lists(contacts)
             seen = {CRM: of_crm.seen, OWN_APP: of_own_app.seen}
-            unseen = await asyncio.to_thread(find_all_unseen, contacts.two_way, seen)
+            unseen = await in_thread(find_all_unseen, contacts.two_way, seen)
             if len(unseen) > max_missing:
                 return failed(
                     f"{len(unseen)} contacts are gone, more than max_missing ({max_missing}); "

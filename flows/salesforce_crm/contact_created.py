@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from prefect import State
 
 from flows.salesforce_crm.application import put_contact
 from flows.salesforce_crm.notifications import Contact, both_sides
+from tasks.core.threads import in_thread
 from tasks.deliveries import ConsumerSettings, Delivery, Outcome, handle_deliveries, ignored
 from tasks.integration_flow import flow, run_name
 
@@ -36,7 +36,7 @@ async def contact_created(
                 return contact
             if contact.email is None:
                 return ignored("the contact has no e-mail address")
-            await asyncio.to_thread(put_contact, api, contact)
+            await in_thread(put_contact, api, contact)
             return None
 
         return await handle_deliveries(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from prefect import State
 
 from flows.salesforce_crm.application import add_activity
 from flows.salesforce_crm.notifications import CURRENCY_FIELD, Opportunity, both_sides
+from tasks.core.threads import in_thread
 from tasks.deliveries import ConsumerSettings, Delivery, Outcome, handle_deliveries
 from tasks.integration_flow import flow, run_name
 
@@ -37,7 +37,7 @@ async def opportunity_created(
             if isinstance(opportunity, Outcome):
                 return opportunity
             key = delivery.idempotency_key
-            await asyncio.to_thread(add_activity, api, opportunity, key=key)
+            await in_thread(add_activity, api, opportunity, key=key)
             return None
 
         return await handle_deliveries(

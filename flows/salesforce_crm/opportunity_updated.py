@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from prefect import State
@@ -14,6 +13,7 @@ from flows.salesforce_crm.notifications import (
     Opportunity,
     both_sides,
 )
+from tasks.core.threads import in_thread
 from tasks.deliveries import ConsumerSettings, Delivery, Outcome, done, handle_deliveries
 from tasks.integration_flow import flow, run_name
 
@@ -48,7 +48,7 @@ async def opportunity_updated(
             in_currency = opportunity.model_copy(
                 update={"currency": opportunity.currency or currency}
             )
-            return done(await asyncio.to_thread(put_opportunity, api, in_currency))
+            return done(await in_thread(put_opportunity, api, in_currency))
 
         return await handle_deliveries(
             "salesforce_opportunity_updated", handle, settings=consumer, payload=payload

@@ -1,4 +1,4 @@
-"""Blocking work in threads that do not keep a cancelled run from its end.
+"""What lets a task end when it is cancelled, whatever the threads and libraries do that it uses.
 
 A thread that waits for a silent server cannot be interrupted, and Python does not exit before the
 threads of `asyncio.to_thread` and `ThreadPoolExecutor` have ended. Those of this module are
@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable
-from concurrent.futures import Executor, Future
+from collections.abc import AsyncGenerator, Callable, Collection
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from functools import partial
@@ -27,9 +27,11 @@ GRACE_S = 5.0
 """How long a cancelled task waits for its threads, in all."""
 
 _LEAST_S = 0.1  # for each that its clean-up needs when that time is over
+_LOOK_EVERY_S = 0.1
 _MOST_THREADS = 256  # more than a run handles deliveries at once: nothing waits for its turn
 
 _cancelled: ContextVar[threading.Event | None] = ContextVar("cancelled", default=None)
+_is_told: ContextVar[bool] = ContextVar("is told", default=False)
 
 
 class DaemonThreadPoolExecutor(Executor):
@@ -65,7 +67,10 @@ class DaemonThreadPoolExecutor(Executor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more calls; see `Executor.shutdown`."""
+        """Take no more calls; see `Executor.shutdown`.
+
+        In a thread whose caller is cancelled it does not wait: a call may hang.
+        """
         with self._lock:
             self._is_shut_down = True
             if cancel_futures:
@@ -76,7 +81,8 @@ class DaemonThreadPoolExecutor(Executor):
                 self._calls.put(None)
         if wait:
             for thread in self._threads:
-                thread.join()
+                while thread.is_alive() and not _is_caller_cancelled():
+                    thread.join(_LOOK_EVERY_S)
 
     def _serve(self) -> None:
         while call := self._calls.get():
@@ -113,7 +119,18 @@ async def in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwar
     Raises:
         asyncio.CancelledError: The caller is cancelled; what the function returned is dropped.
     """
-    return await in_thread_of(await _threads_of_loop(), function, *args, **kwargs)
+    return await _call(await _threads_of_loop(), GRACE_S, partial(function, *args, **kwargs))
+
+
+async def in_thread_without_grace(
+    function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+) -> T:
+    """Do what `in_thread` does, but leave the thread behind as soon as the caller is cancelled.
+
+    For what promises to end at once, also when its time is out, and bears that the thread is still
+    at work.
+    """
+    return await _call(await _threads_of_loop(), 0, partial(function, *args, **kwargs))
 
 
 async def in_thread_of(
@@ -124,23 +141,7 @@ async def in_thread_of(
     **kwargs: P.kwargs,
 ) -> T:
     """Do what `in_thread` does, in one of the given threads."""
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101 - coroutines run in tasks
-    cancelled = threading.Event()
-    context = copy_context()  # Prefect's settings and run travel in it
-    context.run(_cancelled.set, cancelled)
-    call = threads.submit(context.run, partial(function, *args, **kwargs))
-    try:
-        if task.cancelling():
-            await _end_in_time(call, task)
-        elif _gives_up_at_s:
-            _gives_up_at_s.pop(task, None)  # it was cancelled once, and went on
-        return await asyncio.wrap_future(call)
-    except asyncio.CancelledError:
-        cancelled.set()
-        if not call.cancel():
-            await _end_in_time(call, task)
-        raise
+    return await _call(threads, GRACE_S, partial(function, *args, **kwargs))
 
 
 def check_cancelled() -> None:
@@ -149,8 +150,7 @@ def check_cancelled() -> None:
     Raises:
         asyncio.CancelledError: It is; clean up and let this pass.
     """
-    cancelled = _cancelled.get()
-    if cancelled is not None and cancelled.is_set():
+    if _is_caller_cancelled():
         raise asyncio.CancelledError
 
 
@@ -163,17 +163,78 @@ def sleep(seconds: float) -> None:
         raise asyncio.CancelledError
 
 
+def result_of(future: Future[T]) -> T:
+    """Wait for what another thread does, as `first_done` does."""
+    if not future.done():
+        first_done((future,))
+    return future.result()
+
+
+def first_done(futures: Collection[Future[T]]) -> set[Future[T]]:
+    """Wait until other threads have done some of this, or the caller of `in_thread` is cancelled.
+
+    Raises:
+        asyncio.CancelledError: It is. Only once, so that cleaning up can wait for an answer.
+    """
+    while not (done := wait(futures, _LOOK_EVERY_S, FIRST_COMPLETED).done):
+        if _is_caller_cancelled() and not _is_told.get():
+            _is_told.set(True)
+            raise asyncio.CancelledError
+    return done
+
+
+def is_cancelled() -> bool:
+    """Whether somebody wants this task to end, even if a library swallowed that."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def raise_if_cancelled() -> None:
+    """Raise what a library swallowed: a task is asked only once to end.
+
+    `asyncio.wait_for` of Python 3.11 is among those: it prefers a result that came meanwhile.
+    """
+    if is_cancelled():
+        raise asyncio.CancelledError
+
+
+def _is_caller_cancelled() -> bool:
+    cancelled = _cancelled.get()
+    return cancelled is not None and cancelled.is_set()
+
+
+async def _call(threads: DaemonThreadPoolExecutor, grace_s: float, function: Callable[[], T]) -> T:
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - coroutines run in tasks
+    cancelled = threading.Event()
+    context = copy_context()  # Prefect's settings and run travel in it
+    context.run(_cancelled.set, cancelled)
+    call = threads.submit(context.run, function)
+    try:
+        if task.cancelling():
+            if grace_s:
+                await _end_in_time(call, task, grace_s)
+        elif _gives_up_at_s:
+            _gives_up_at_s.pop(task, None)  # it was cancelled once, and went on
+        return await asyncio.wrap_future(call)
+    except asyncio.CancelledError:
+        cancelled.set()
+        if not call.cancel() and grace_s:
+            await _end_in_time(call, task, grace_s)
+        raise
+
+
 _gives_up_at_s: WeakKeyDictionary[asyncio.Task[Any], float] = WeakKeyDictionary()
 
 
-async def _end_in_time(call: Future[Any], task: asyncio.Task[Any]) -> None:
+async def _end_in_time(call: Future[Any], task: asyncio.Task[Any], grace_s: float) -> None:
     """Wait for a call, however it ends, as long as a cancelled task still may.
 
     Raises:
         asyncio.CancelledError: It has not ended.
     """
     now_s = time.monotonic()
-    gives_up_at_s = max(_gives_up_at_s.setdefault(task, now_s + GRACE_S), now_s + _LEAST_S)
+    gives_up_at_s = max(_gives_up_at_s.setdefault(task, now_s + grace_s), now_s + _LEAST_S)
     ended = asyncio.wrap_future(call)
     while not ended.done() and (left_s := gives_up_at_s - time.monotonic()) > 0:
         with suppress(asyncio.CancelledError):  # once more: it is cancelled already

@@ -17,7 +17,7 @@ def database(tmp_path):
     url = f"sqlite:///{tmp_path / 'state.db'}"
     engine = open_database(url)
     cursors = Cursors(engine)
-    cursors.release(cursors.advance(cursors.hold("orders", owner="run"), CURSOR))
+    cursors.release(cursors.advance(cursors.lease("orders", owner="run"), CURSOR))
     engine.dispose()
     return url
 

@@ -26,7 +26,13 @@ from tasks.request_reply import reply_to_requests, report_progress
 # Prefect's own clients leave sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
-QUICK = ConsumerSettings(idle_timeout_s=0, retry_delays_s=[], max_attempts=2, first_retry_s=0)
+QUICK_SETTINGS = {
+    "idle_timeout_s": 0,
+    "retry_delays_s": [],
+    "max_attempts": 2,
+    "first_retry_s": 0,
+}
+QUICK = ConsumerSettings(**QUICK_SETTINGS)
 
 
 class Asked:
@@ -189,7 +195,7 @@ def test_transient_errors_are_tried_again_before_they_are_told(runs, asked, inbo
         raise UpstreamBusyError("spent", system="tax", operation="ask", retry_after_s=0)
 
     request_id = asked.ask(1)
-    patient = QUICK.model_copy(update={"first_retry_s": 3600})
+    patient = ConsumerSettings(**(QUICK_SETTINGS | {"first_retry_s": 3600}))
     assert runs.start(request_reply(respond, patient)).is_failed()
     assert asked.requests.read(request_id).state == "waiting"
     with inbox.engine.begin() as connection:  # an hour passes

@@ -15,8 +15,8 @@ import httpx
 
 from blocks.errors import IntegrationError, MisconfiguredError
 from deployments.services.gateway.metrics import Metrics
-from tasks.core.cancellation import in_daemon_thread
 from tasks.core.intake.inbox.notification import waiting_event
+from tasks.core.threads import in_thread_without_grace
 
 _LOG = logging.getLogger(__name__)
 _TIMEOUT_S = 5.0
@@ -118,7 +118,7 @@ class Notifier:
         # A run that finds nothing more first says that it leaves and then looks once more; so
         # whoever asks after the commit and finds a run at work need not notify.
         try:
-            return await in_daemon_thread(self._count_runs, integration) > 0
+            return await in_thread_without_grace(self._count_runs, integration) > 0
         except IntegrationError as exc:
             _LOG.warning("cannot see whether a run is at work, so Prefect is notified: %s", exc)
             return False

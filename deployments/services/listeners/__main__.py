@@ -34,9 +34,9 @@ from deployments.services.listeners.declarations import (
 from deployments.services.listeners.retrying import retry
 from deployments.services.listeners.service import Listeners
 from deployments.state_commands import tell_default_database
-from tasks.core.cancellation import in_daemon_thread
 from tasks.core.intake.inbox.consumer_registry import ConsumerRegistry
 from tasks.core.state.database import open_database
+from tasks.core.threads import in_thread_without_grace
 
 _LOG = logging.getLogger("deployments.services.listeners")
 _STOPS_WITHIN_S = 20.0
@@ -73,7 +73,7 @@ async def _serve(declared: Sequence[DeclaredSource | UnusableSource], host: str,
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    engine = await retry(lambda: in_daemon_thread(open_database), until=until)
+    engine = await retry(lambda: in_thread_without_grace(open_database), until=until)
     if engine is None:
         return
     prefect = PrefectEvents(os.environ)

@@ -24,10 +24,10 @@ from typing import Protocol, TypeVar
 
 from blocks.errors import IntegrationError, PermanentError
 from deployments.services.listeners.status import SourceStatus
-from tasks.core.cancellation import is_cancelled, raise_if_cancelled
 from tasks.core.connectors.messages.message import Message, MessageSource
 from tasks.core.intake.inbox.new_delivery import NewDelivery, StoredDelivery
 from tasks.core.intake.messages.reading import MessageReader
+from tasks.core.threads import is_cancelled, raise_if_cancelled
 
 _LOG = logging.getLogger(__name__)
 _MAX_CALL_BYTES = 16 * 1024 * 1024

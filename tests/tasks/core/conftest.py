@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -18,6 +21,7 @@ from sqlalchemy.exc import OperationalError
 from blocks.sql_database import SqlDatabase
 from tasks.core.formats.reports.period import PeriodRule
 from tasks.core.formats.reports.report import Chart, Report, ReportColumn
+from tasks.core.threads import check_cancelled, in_thread
 
 SERVERS = {
     "postgresql": {"host": "127.0.0.1", "database": "postgres", "username": "postgres"},
@@ -64,6 +68,33 @@ def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shop]:
     yield found
     found.run("DROP TABLE IF EXISTS {table}")
     found.engine.dispose()
+
+
+@pytest.fixture
+def cancelling() -> Callable[[Callable[[Callable[[], None]], object]], None]:
+    """Calls a function in a thread; the caller is cancelled when the function says so.
+
+    The function is given what cancels, which returns as soon as the thread can learn of it.
+    """
+
+    async def call(function: Callable[[Callable[[], None]], object]) -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+
+        def cancel() -> None:
+            loop.call_soon_threadsafe(task.cancel)
+            with suppress(asyncio.CancelledError):
+                while True:
+                    check_cancelled()
+                    time.sleep(0.001)
+
+        await in_thread(function, cancel)
+
+    def run(function: Callable[[Callable[[], None]], object]) -> None:
+        with pytest.raises(asyncio.CancelledError):
+            asyncio.run(call(function))
+
+    return run
 
 
 COLUMNS = (

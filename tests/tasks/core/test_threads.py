@@ -7,12 +7,23 @@ import contextvars
 import subprocess
 import sys
 import threading
-from concurrent.futures import wait
+import time
+from concurrent.futures import Future, wait
 
 import pytest
 
 from tasks.core import threads
-from tasks.core.threads import DaemonThreadPoolExecutor, check_cancelled, in_thread, in_thread_of
+from tasks.core.threads import (
+    DaemonThreadPoolExecutor,
+    check_cancelled,
+    first_done,
+    in_thread,
+    in_thread_of,
+    in_thread_without_grace,
+    is_cancelled,
+    raise_if_cancelled,
+    result_of,
+)
 
 
 @pytest.fixture
@@ -141,6 +152,48 @@ async def test_clean_up_uses_threads_too(hang, short_grace):
     assert cleaned == ["last"]
 
 
+def test_a_wait_for_a_further_thread_ends(hang, cancelling):
+    """A thread whose caller is cancelled waits for no thread of its own, and cleans up."""
+    cleaned = []
+
+    def work(cancel):
+        try:
+            with DaemonThreadPoolExecutor(1, "further") as pool:
+                waiting = pool.submit(hang)
+                cancel()
+                result_of(waiting)
+        finally:
+            with DaemonThreadPoolExecutor(1, "cleaning up") as pool:
+                cleaned.append(result_of(pool.submit(answered_late)))
+
+    def answered_late():
+        time.sleep(0.3)
+        return "in the end"
+
+    cancelling(work)
+    assert cleaned == ["in the end"]
+    assert not hang.over.is_set()
+
+
+async def test_results_of_further_threads_come_back():
+    """The first that is done, and what it returned or raised, even a time-out."""
+
+    def fail():
+        raise TimeoutError("its own")
+
+    def work():
+        with DaemonThreadPoolExecutor(2, "further") as pool:
+            never = Future()
+            good, bad = pool.submit(int, "7"), pool.submit(fail)
+            assert first_done({good, never}) == {good}
+            with pytest.raises(TimeoutError, match="its own"):
+                result_of(bad)
+            return result_of(good)
+
+    assert await in_thread(work) == 7
+    assert work() == 7
+
+
 async def test_a_task_that_goes_on_has_the_whole_time_again(hang, short_grace, monkeypatch):
     """Time that a time-out has used up is not missing when the task itself is cancelled."""
     going_on, over = threading.Event(), threading.Event()
@@ -218,20 +271,64 @@ def test_what_waits_is_cancelled_by_the_shutdown(hang):
     assert wait([first], 30).done
 
 
+async def test_a_cancelled_caller_does_not_wait_for_the_thread():
+    """It goes on at once, and what the thread gives later harms nobody."""
+    release = threading.Event()
+    waiting = asyncio.create_task(in_thread_without_grace(release.wait))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait({waiting})
+    assert waiting.cancelled()
+    assert not release.is_set()
+    release.set()
+
+
+async def test_a_swallowed_cancellation_can_be_heeded_later():
+    """A task whose library swallowed it still knows that it is to end."""
+    heeded = []
+
+    async def swallow():
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            heeded.append(is_cancelled())
+        raise_if_cancelled()
+        heeded.append("never")
+
+    running = asyncio.create_task(swallow())
+    await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.wait({running})
+    assert running.cancelled()
+    assert heeded == [True]
+
+
+async def test_a_time_out_is_no_cancellation():
+    """What `asyncio.timeout` interrupts goes on afterwards."""
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.001):
+            await asyncio.Event().wait()
+    assert not is_cancelled()
+    raise_if_cancelled()
+
+
 HANGING = """
 import asyncio, socket, sys
 from tasks.core import threads
+
+threads.GRACE_S = 0.1
 
 async def main():
     near, far = socket.socketpair()
     for pool in range(3):
         threads.DaemonThreadPoolExecutor(1, "nested").submit(near.recv, 1)
-    waiting = asyncio.create_task(threads.in_thread(near.recv, 1))
+    calls = (threads.in_thread, threads.in_thread_without_grace)
+    waiting = [asyncio.create_task(call(near.recv, 1)) for call in calls for _ in range(2)]
     await asyncio.sleep(0.1)
-    threads.GRACE_S = 0.1
-    waiting.cancel()
-    await asyncio.wait([waiting])
-    print("cancelled", waiting.cancelled())
+    for each in waiting[::2]:  # the others are abandoned to the end of the loop
+        each.cancel()
+    await asyncio.wait(waiting[::2])
+    print("cancelled", all(each.cancelled() for each in waiting[::2]))
 
 asyncio.run(main())
 """

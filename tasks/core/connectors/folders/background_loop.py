@@ -8,6 +8,8 @@ from collections.abc import Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from tasks.core.threads import result_of
+
 T = TypeVar("T")
 
 
@@ -27,10 +29,10 @@ class BackgroundLoop:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine to its end; interrupting the caller cancels it."""
+        """Run a coroutine to its end; interrupting or cancelling the caller cancels it."""
         future = self.submit(coroutine)
         try:
-            return future.result()
+            return result_of(future)
         finally:
             future.cancel()
 

@@ -6,6 +6,7 @@ import hashlib
 
 from tasks.core.connectors.folders.protocol import RemoteFile, RemoteFolder
 from tasks.core.connectors.folders.streams import read_fully
+from tasks.core.threads import check_cancelled
 
 _READ_BYTES = 1024 * 1024
 
@@ -25,6 +26,7 @@ def find_content(folder: RemoteFolder, path: str, *, size: int, sha256: str) -> 
     digest = hashlib.sha256()
     with folder.open(found) as content:
         while piece := content.read(_READ_BYTES):
+            check_cancelled()
             digest.update(piece)
     return found if digest.hexdigest() == sha256 else None
 
@@ -35,6 +37,7 @@ def have_same_content(folder: RemoteFolder, one: RemoteFile, other: RemoteFile) 
         return False
     with folder.open(one) as content, folder.open(other) as other_content:
         while piece := content.read(_READ_BYTES):
+            check_cancelled()
             if read_fully(other_content, len(piece)) != piece:
                 return False
     return True

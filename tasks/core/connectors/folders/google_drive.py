@@ -9,7 +9,6 @@ are not listed.
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -23,6 +22,7 @@ from blocks.errors import (
     UpstreamFailedError,
     UpstreamRejectedError,
 )
+from tasks.core import threads
 from tasks.core.connectors.folders.google_drive_errors import drive_errors, drive_refusal
 from tasks.core.connectors.folders.google_drive_upload import ResumableUpload
 from tasks.core.connectors.folders.moves import leads_nowhere
@@ -56,7 +56,7 @@ class DriveFiles:
         *,
         system: str,
         root_id: str,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] = threads.sleep,
     ) -> None:
         self._client = client
         self._system = system

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -18,6 +18,7 @@ from tasks.core.connectors.folders.paths import clean_path, join, listed_path
 from tasks.core.connectors.folders.protocol import FileChangedError, RemoteFile, TargetExistsError
 from tasks.core.connectors.folders.s3_errors import s3_errors, status_of
 from tasks.core.connectors.folders.streams import ExactContent, ReadAhead, buffered, read_fully
+from tasks.core.threads import DaemonThreadPoolExecutor, result_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -51,7 +52,7 @@ class S3Files:
         self._bucket = bucket
         self._prefix = prefix.strip("/")
         self._system = system
-        self._threads = ThreadPoolExecutor(_WINDOWS_AHEAD, thread_name_prefix="s3")
+        self._threads = DaemonThreadPoolExecutor(_WINDOWS_AHEAD, "s3")
 
     @property
     def system(self) -> str:
@@ -223,8 +224,8 @@ class S3Files:
                 number = len(parts) + len(under_way) + 1
                 under_way.append(self._threads.submit(put_part, number, body))
                 if len(under_way) == _PARTS_UNDER_WAY:
-                    parts.append(under_way.popleft().result())
-            parts.extend(future.result() for future in under_way)
+                    parts.append(result_of(under_way.popleft()))
+            parts.extend(map(result_of, under_way))
             with self._known_when_repeated(target, metadata):
                 self._client.complete_multipart_upload(
                     **upload, **condition, MultipartUpload={"Parts": parts}

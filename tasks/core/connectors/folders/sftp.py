@@ -26,6 +26,7 @@ from tasks.core.connectors.folders.protocol import FileChangedError, RemoteFile
 from tasks.core.connectors.folders.sftp_errors import sftp_errors
 from tasks.core.connectors.folders.sftp_reads import OrderedReads
 from tasks.core.connectors.folders.streams import ExactContent, ReadAhead, buffered
+from tasks.core.threads import result_of
 
 T = TypeVar("T")
 
@@ -208,9 +209,9 @@ class SftpFiles:
                 under_way.append(self._loop.submit(write(data, offset)))
                 offset += len(data)
                 if len(under_way) > _WRITES_UNDER_WAY:
-                    under_way.popleft().result()
+                    result_of(under_way.popleft())
             while under_way:
-                under_way.popleft().result()
+                result_of(under_way.popleft())
             attrs = self._call("put", path, lambda _: handle.stat())
             self._call("put", path, lambda _: handle.close())  # some tell only now of a full disk
         except BaseException:

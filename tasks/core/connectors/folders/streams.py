@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, BinaryIO
 
 from blocks.errors import PermanentError
+from tasks.core.threads import check_cancelled, result_of
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -103,7 +104,8 @@ class ReadAhead(io.RawIOBase):
             if not self._blocks and self._under_way:
                 arrived = self._under_way.popleft()
                 self._start_more()
-                self._blocks.extend(arrived.result())
+                blocks: list[bytes] = result_of(arrived)
+                self._blocks.extend(blocks)
             if not self._blocks:
                 return 0
             self._block = memoryview(self._blocks.popleft())
@@ -146,7 +148,9 @@ class ExactContent:
 
         Raises:
             PermanentError: The content ended early, or goes on past its size.
+            asyncio.CancelledError: The run is cancelled.
         """
+        check_cancelled()
         data = self._content.read(size)
         self._count += len(data)
         if self._count > self._size or (not data and size != 0):

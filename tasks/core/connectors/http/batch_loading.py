@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from blocks.errors import UpstreamRejectedError
+from tasks.core.threads import in_thread
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -69,7 +70,7 @@ class BatchLoader(Generic[K, V]):
     async def _fetch_batch(self, batch: dict[K, asyncio.Future[V]]) -> None:
         keys = list(batch)
         try:
-            values = await asyncio.to_thread(self._fetch, keys)
+            values = await in_thread(self._fetch, keys)
         except UpstreamRejectedError as exc:
             if len(keys) == 1:
                 _fail(batch[keys[0]], exc)

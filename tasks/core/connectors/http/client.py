@@ -21,6 +21,7 @@ from blocks.errors import (
     UnreachableError,
     UpstreamBusyError,
 )
+from tasks.core import threads
 from tasks.core.connectors.http.auth import OAuth2, TokenRequest
 from tasks.core.connectors.http.errors import (
     OutcomeUnknownError,
@@ -113,7 +114,7 @@ class ApiClient:
         limits: ApiLimits | None = None,
         before_request: Callable[[], None] | None = None,
         log: logging.Logger | logging.LoggerAdapter[Any] = _log,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] = threads.sleep,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:

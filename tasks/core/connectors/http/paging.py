@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextvars
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from concurrent.futures import Future
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ from tasks.core.connectors.http.pagination import (
     Position,
 )
 from tasks.core.connectors.http.response_fields import records_of
+from tasks.core.threads import DaemonThreadPoolExecutor, check_cancelled, result_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ def read_ahead(pages: Iterator[Page]) -> Generator[Page, None, None]:
     Args:
         pages: Of `fetch_pages`; it is closed at the end.
     """
-    pool = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
+    pool = DaemonThreadPoolExecutor(1, "read-ahead")
 
     def following() -> Page | None:
         return next(pages, None)
@@ -135,7 +136,7 @@ def read_ahead(pages: Iterator[Page]) -> Generator[Page, None, None]:
 
     try:
         under_way = fetch()
-        while (page := under_way.result()) is not None:
+        while (page := result_of(under_way)) is not None:
             if page.next_position is None:
                 yield page
                 return
@@ -144,7 +145,8 @@ def read_ahead(pages: Iterator[Page]) -> Generator[Page, None, None]:
     finally:
         pool.shutdown(cancel_futures=True)
         if isinstance(pages, Generator):
-            pages.close()
+            with suppress(ValueError):  # a thread that was left behind is still at it
+                pages.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +244,7 @@ class _Guard:
 
 def _walk(source: _Source, position: Position, guard: _Guard) -> Iterator[Page]:
     while True:
+        check_cancelled()
         page = guard.passed(source.page(position))
         yield page
         if page.next_position is None:
@@ -267,7 +270,7 @@ def _walk_at_once(
         for expected_position, future in ahead:
             if expected_position != page.next_position:
                 break  # the list has ended sooner, or a page came short: go on from there
-            page = guard.passed(future.result())
+            page = guard.passed(result_of(future))
             yield page
     if page.next_position is not None:
         yield from _walk(source, page.next_position, guard)
@@ -278,7 +281,7 @@ def _fetch_ahead(
 ) -> Generator[tuple[int, Future[Page]]]:
     """Yield pages under way in order, never more than `at_once` of them."""
     under_way: deque[tuple[int, Future[Page]]] = deque()
-    pool = ThreadPoolExecutor(at_once, thread_name_prefix="pages")
+    pool = DaemonThreadPoolExecutor(at_once, "pages")
     try:
         for position in positions:
             # Prefect's settings and run travel in the context.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import tenacity
 
 from blocks.errors import TransientError
+from tasks.core import threads
 
 _IDEMPOTENT = {"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"}
 
@@ -34,7 +34,7 @@ class RetryPolicy:
     def retrying(
         self,
         *,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] = threads.sleep,
         before_wait: Callable[[BaseException, float, int], None],
     ) -> tenacity.Retrying:
         """Call a function until it succeeds, fails for good or the attempts are used up.

@@ -23,9 +23,9 @@ from blocks.errors import (
     UpstreamBusyError,
     UpstreamFailedError,
 )
-from tasks.core.cancellation import in_daemon_thread
 from tasks.core.connectors.messages.message import CLOSE_TIMEOUT_S, Message
 from tasks.core.connectors.messages.received_mail import is_authenticated, read_mail, sender_of
+from tasks.core.threads import in_thread_without_grace, sleep
 
 if TYPE_CHECKING:
     from imap_tools import BaseMailBox
@@ -153,7 +153,7 @@ class ImapMailbox:
             with self._speaking:
                 return function(*arguments)
 
-        return await in_daemon_thread(speak)
+        return await in_thread_without_grace(speak)
 
     def _open(self) -> None:
         self._idle_since_s = None
@@ -187,7 +187,7 @@ class ImapMailbox:
                 self._open_mailbox.idle.stop()  # type: ignore[no-untyped-call]
                 self._idle_since_s = None
             elif self._was_just_asked():
-                time.sleep(min(wait_s, self._poll_s))
+                sleep(min(wait_s, self._poll_s))
                 return []
             self._open_mailbox.client.noop()  # servers tell of new mail only after a command
             uids = self._open_mailbox.uids("ALL", charset=None)

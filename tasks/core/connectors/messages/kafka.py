@@ -16,8 +16,8 @@ from blocks.errors import (
     UnreachableError,
     UpstreamFailedError,
 )
-from tasks.core.cancellation import in_daemon_thread
 from tasks.core.connectors.messages.message import ANSWER_TIMEOUT_S, CLOSE_TIMEOUT_S, Message
+from tasks.core.threads import in_thread_without_grace
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer, KafkaError, TopicPartition
@@ -78,17 +78,17 @@ class KafkaTopics:
     async def open(self) -> None:
         """Check that the topics are there, and join the group."""
         self._member = member = _Member(self._system, self._order_by)
-        await in_daemon_thread(member.join, self._config, self._topics)
+        await in_thread_without_grace(member.join, self._config, self._topics)
 
     async def receive(self, limit: int, *, wait_s: float) -> list[Message]:
         """What was fetched ahead; at most 32 MiB are."""
-        return await in_daemon_thread(self._joined.receive, limit, wait_s)
+        return await in_thread_without_grace(self._joined.receive, limit, wait_s)
 
     async def acknowledge(self, messages: Sequence[Message]) -> None:
         """Commit the offsets behind these messages."""
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):  # librdkafka tries for ever
-                await in_daemon_thread(self._joined.commit, messages)
+                await in_thread_without_grace(self._joined.commit, messages)
         except TimeoutError as exc:
             raise UnreachableError(
                 "no broker answers", system=self._system, operation="acknowledge"
@@ -96,7 +96,7 @@ class KafkaTopics:
 
     async def hold(self, messages: Sequence[Message]) -> None:
         """Pause fetching, and show that we are alive: who does not poll is thrown out."""
-        await in_daemon_thread(self._joined.hold)
+        await in_thread_without_grace(self._joined.hold)
 
     async def give_back(self, messages: Sequence[Message]) -> None:
         """Leave the group without committing: the messages come again to whoever joins."""
@@ -104,7 +104,7 @@ class KafkaTopics:
 
     async def lag(self) -> int | None:
         """Messages of our partitions behind the last one fetched."""
-        return await in_daemon_thread(self._joined.lag)
+        return await in_thread_without_grace(self._joined.lag)
 
     async def close(self) -> None:
         """Leave the group, later if it is still busy with what nobody waits for any more."""
@@ -112,7 +112,7 @@ class KafkaTopics:
         if member is not None:
             with contextlib.suppress(Exception):  # it may be dead already
                 async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                    await in_daemon_thread(member.leave)
+                    await in_thread_without_grace(member.leave)
 
     @property
     def _joined(self) -> _Member:

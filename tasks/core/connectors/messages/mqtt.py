@@ -20,8 +20,8 @@ from blocks.errors import (
     UnreachableError,
     UpstreamBusyError,
 )
-from tasks.core.cancellation import in_daemon_thread
 from tasks.core.connectors.messages.message import CLOSE_TIMEOUT_S, Message
+from tasks.core.threads import in_thread_without_grace
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client, MQTTMessage
@@ -123,7 +123,7 @@ class MqttTopic:
                 with connecting:
                     client.connect(*self._address, clean_start=False, properties=properties)
 
-            await in_daemon_thread(connect)
+            await in_thread_without_grace(connect)
             client.loop_start()
             async with asyncio.timeout(client.connect_timeout):
                 self._check([await connected])
@@ -172,7 +172,7 @@ class MqttTopic:
         if client is not None:
             with contextlib.suppress(Exception):  # it may be dead already
                 async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                    await in_daemon_thread(_leave, client, self._connecting)
+                    await in_thread_without_grace(_leave, client, self._connecting)
 
     def _gone(self, operation: str) -> UnreachableError:
         return UnreachableError(

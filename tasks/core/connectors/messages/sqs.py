@@ -17,8 +17,8 @@ from blocks.errors import (
     UpstreamBusyError,
     UpstreamFailedError,
 )
-from tasks.core.cancellation import in_daemon_thread
 from tasks.core.connectors.messages.message import CLOSE_TIMEOUT_S, Message
+from tasks.core.threads import in_thread_without_grace
 
 _PER_CALL = 10  # the most SQS gives, or takes, at once
 _CALLS_AT_ONCE = 8
@@ -86,7 +86,7 @@ class SqsQueue:
     async def open(self) -> None:
         """Build the client and look whether the queue is there."""
         with self._errors("connect"):
-            self._client = await in_daemon_thread(self._connect)
+            self._client = await in_thread_without_grace(self._connect)
         await self.lag()
 
     async def receive(self, limit: int, *, wait_s: float) -> list[Message]:
@@ -132,7 +132,7 @@ class SqsQueue:
         if client is not None:
             with contextlib.suppress(Exception):  # it may be dead already
                 async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                    await in_daemon_thread(client.close)
+                    await in_thread_without_grace(client.close)
 
     async def _receive_once(self, limit: int, poll_s: int) -> list[Message]:
         with self._errors("receive"):
@@ -188,7 +188,7 @@ class SqsQueue:
 
     async def _call(self, function: Callable[..., Any], **arguments: Any) -> Any:
         async with self._at_once:
-            return await in_daemon_thread(function, **arguments)
+            return await in_thread_without_grace(function, **arguments)
 
     @contextlib.contextmanager
     def _errors(self, operation: str) -> Iterator[None]:

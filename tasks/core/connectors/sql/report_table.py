@@ -32,6 +32,7 @@ from sqlalchemy import (
 
 from blocks.errors import BadPayloadError
 from tasks.core.connectors.sql.sql_errors import sql_errors
+from tasks.core.threads import check_cancelled
 
 _CHUNK = 1000
 _MSSQL_KEEP_OUT = "WITH (UPDLOCK, HOLDLOCK)"
@@ -148,6 +149,7 @@ class ReportTable:
             count = 0
             remaining = iter(rows)
             while chunk := list(islice(remaining, _CHUNK)):
+                check_cancelled()
                 values = [{name: row[name] for name in self._columns} for row in chunk]
                 connection.execute(insert(staging), values)
                 count += len(chunk)

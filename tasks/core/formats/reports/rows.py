@@ -15,6 +15,7 @@ import pandas as pd
 
 from blocks.errors import BadPayloadError
 from tasks.core.formats.reports.report import Chunk, Kind, Report, ReportColumn
+from tasks.core.threads import check_cancelled
 
 Rows = pd.DataFrame | Iterable[pd.DataFrame] | Iterable[Mapping[str, Any]]
 _CHUNK_ROWS = 20_000
@@ -46,6 +47,7 @@ def column_chunks(rows: Rows, report: Report) -> Iterator[Chunk]:
                     operation="shape",
                 )
         for start in range(0, len(frame), _CHUNK_ROWS):
+            check_cancelled()
             part = frame.iloc[start : start + _CHUNK_ROWS]
             yield [
                 _typed(part[column.name], column, zone, report, first_row)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 import orjson
@@ -12,6 +11,7 @@ from tasks.core.intake.inbox.delivery import Delivery
 from tasks.core.intake.inbox.rows import LeaseOwner
 from tasks.core.intake.inbox.settlement import RetryPolicy, Settlement, settle_crashes
 from tasks.core.intake.inbox.store import Inbox
+from tasks.core.threads import in_thread
 
 _MOST_AT_ONCE = 500
 _CRASHES = RetryPolicy()
@@ -52,7 +52,7 @@ class ReplayedMessages:
 
     async def receive(self, limit: int, *, wait_s: float) -> list[Message]:
         """Lease what is due; never waits. What has killed its process comes alone."""
-        return await asyncio.to_thread(self._lease, min(limit, _MOST_AT_ONCE))
+        return await in_thread(self._lease, min(limit, _MOST_AT_ONCE))
 
     async def dead_letter(self, message: Message, reason: str) -> None:
         """Have it dead-lettered again for this reason."""
@@ -61,15 +61,15 @@ class ReplayedMessages:
     async def acknowledge(self, messages: Sequence[Message]) -> None:
         """Store that they are done, or dead-lettered again."""
         settlements = [self._settlement(message.receipt) for message in messages]
-        await asyncio.to_thread(self._inbox.settle, settlements)
+        await in_thread(self._inbox.settle, settlements)
 
     async def hold(self, messages: Sequence[Message]) -> None:
         """Extend the leases."""
-        await asyncio.to_thread(self._inbox.extend, _deliveries(messages), self._owner)
+        await in_thread(self._inbox.extend, _deliveries(messages), self._owner)
 
     async def give_back(self, messages: Sequence[Message]) -> None:
         """Leave them to the next run."""
-        await asyncio.to_thread(self._inbox.release, _deliveries(messages))
+        await in_thread(self._inbox.release, _deliveries(messages))
 
     async def lag(self) -> int | None:
         """Not told."""

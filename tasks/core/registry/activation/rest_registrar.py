@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from blocks.errors import BadPayloadError, UpstreamRejectedError
+from tasks.core import threads
 from tasks.core.connectors.http.client import ApiClient, path_segment
 from tasks.core.connectors.http.paging import fetch_records
 from tasks.core.connectors.http.response_fields import optional_field
@@ -40,7 +40,7 @@ class RestRegistrar:
         registration: RestRegistration,
         *,
         base_url: str,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] = threads.sleep,
     ) -> None:
         self.place = f"{base_url.rstrip('/')}/{registration.path.strip('/')}"
         self._api = api

@@ -5,11 +5,11 @@ A stream is one list of one other system that is imported again and again, e.g.
 same stream, and a run whose lease was taken over can no longer write.
 
     cursors = Cursors(engine)
-    hold = cursors.hold("tickets", owner=run_id)
-    if isinstance(hold, Busy): …another run is at it…
-    …read what is behind hold.value, hand it over…
-    hold = cursors.advance(hold, "2026-03-01T12:00:00Z")
-    cursors.release(hold)
+    lease = cursors.lease("tickets", owner=run_id)
+    if isinstance(lease, StreamBusy): …another run is at it…
+    …read what is behind lease.value, hand it over…
+    lease = cursors.advance(lease, "2026-03-01T12:00:00Z")
+    cursors.release(lease)
 """
 
 from __future__ import annotations

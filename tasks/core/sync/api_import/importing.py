@@ -7,12 +7,12 @@ moves when everything has arrived.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from threading import Event
 from typing import Any
 
 import orjson
@@ -40,6 +40,7 @@ from tasks.core.sync.api_import.windows import (
     Windows,
 )
 from tasks.core.sync.batches.sink import Refused, Sent, send_without_refused
+from tasks.core.threads import check_cancelled
 
 REJECTS_SHOWN = 100
 # The answers of APIs that no longer know a position: cursors are often good for a day or so.
@@ -50,26 +51,20 @@ _OPERATION = "import"
 _ONCE_MORE = "once more"  # a position that is never asked for
 
 
-class StoppedError(Exception):
-    """The run is being cancelled; the next one goes on where this one stopped."""
-
-
 def import_changes(
     job: ApiImportJob,
     *,
     progress: Callable[[float], None] = lambda _fraction: None,
-    stop: Event | None = None,
 ) -> ApiImportResult:
     """Import what is new, or the job's backfill.
 
     Args:
         job: How.
         progress: Told the fraction done, 0 to 1, by the time that the window covers.
-        stop: Set from outside to stop behind the next page.
 
     Raises:
         IntegrationError: It cannot go on; the next call goes on where this one stopped.
-        StoppedError: `stop` was set.
+        asyncio.CancelledError: The run is cancelled; likewise.
     """
     lease = job.cursors.lease(job.stream, owner=job.owner)
     if isinstance(lease, StreamBusy):
@@ -78,7 +73,7 @@ def import_changes(
     try:
         # SQLite writes its log back whenever the last connection closes: one stays open.
         with job.cursors.engine.connect():
-            return _Attempt(job, lease, progress, stop or Event()).run()
+            return _Attempt(job, lease, progress).run()
     finally:
         job.cursors.release(lease)
 
@@ -87,12 +82,11 @@ class _Attempt:
     """One attempt at one window."""
 
     def __init__(
-        self, job: ApiImportJob, lease: StreamLease, progress: Callable[[float], None], stop: Event
+        self, job: ApiImportJob, lease: StreamLease, progress: Callable[[float], None]
     ) -> None:
         self._job = job
         self._lease = lease
         self._progress = progress
-        self._stop = stop
         self._windows = Windows(job.cursors)
         self._serializer: TypeAdapter[list[Any]] = TypeAdapter(list[job.model])  # type: ignore[name-defined]
         self._overlap = timedelta(seconds=job.listing.overlap_s)
@@ -111,7 +105,7 @@ class _Attempt:
             self._send_batch_in_hand()
             if self._read_pages():
                 return self._finish()
-        except (IntegrationError, StoppedError):
+        except (IntegrationError, asyncio.CancelledError):
             self._settle()
             raise
         self._settle()
@@ -150,8 +144,7 @@ class _Attempt:
                     count += 1
                     if self._window.is_read:
                         return True
-                    if self._stop.is_set():
-                        raise StoppedError
+                    check_cancelled()
                     if count == self._job.listing.max_pages_a_run and not self._shifts:
                         return False
             if count >= self._job.listing.max_pages_a_run:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextvars
 import math
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -21,6 +21,7 @@ from tasks.core.connectors.http.pagination import CountedStyle
 from tasks.core.connectors.http.paging import Page, fetch_pages, read_ahead
 from tasks.core.sync.api_import.source import IncrementalList
 from tasks.core.sync.api_import.windows import Window
+from tasks.core.threads import DaemonThreadPoolExecutor, first_done
 
 _MOST_SLICES = 10_000
 
@@ -137,7 +138,7 @@ def _walk_slices(
 ) -> Generator[Step]:
     walks: dict[int, Iterator[Page]] = {}
     under_way: dict[Future[Page | None], int] = {}
-    pool = ThreadPoolExecutor(at_once, thread_name_prefix="slices")
+    pool = DaemonThreadPoolExecutor(at_once, "slices")
 
     def fetch(number: int) -> None:
         # Prefect's settings and run travel in the context.
@@ -158,8 +159,7 @@ def _walk_slices(
                 plan.begun += 1
             if not under_way:
                 return
-            done, _ = wait(under_way, return_when=FIRST_COMPLETED)
-            for future in done:
+            for future in first_done(under_way):
                 number = under_way.pop(future)
                 page = future.result()
                 if page is None or page.next_position is None:

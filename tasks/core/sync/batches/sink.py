@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from blocks.errors import UpstreamRejectedError
+from tasks.core.threads import check_cancelled
 
 Refused: TypeAlias = Mapping[int, tuple[str, str]]
 """Index of a record to the field at fault, "" for the record as a whole, and the reason."""
@@ -77,6 +78,7 @@ def send_without_refused(
     """
     left: Sequence[int] = range(count)
     while left:
+        check_cancelled()
         records = records_of(left)
         key = key_of(hashlib.sha256(records).hexdigest())
         try:

@@ -7,12 +7,12 @@ only has its move finished.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
@@ -38,7 +38,6 @@ from tasks.core.sync.file_import.after_import import (
 from tasks.core.sync.file_import.job import FileImportJob, FileImportResult
 from tasks.core.sync.file_import.ledger import FileUnavailable, batch_key
 from tasks.core.sync.file_import.work import (
-    StoppedError,
     Tally,
     Work,
     finish_putting_away,
@@ -61,7 +60,6 @@ def import_file(
     original: RemoteFile | None = None,
     again: bool = False,
     progress: Callable[[float], None] = lambda _fraction: None,
-    stop: Event | None = None,
 ) -> FileImportResult:
     """Import one file and put it away.
 
@@ -72,10 +70,12 @@ def import_file(
             operator mended it since: its entry in the ledger goes on.
         again: Import it also if another run has imported it in this very version.
         progress: Told the fraction done, 0 to 1, now and then; not for formats without lines.
-        stop: Set from outside to stop at the next batch.
 
     Returns:
         What became of it; the expected ways to fail are outcomes, not exceptions.
+
+    Raises:
+        asyncio.CancelledError: The run is cancelled; the file waits for the next one.
     """
     picked_up = original or file
     leased = job.ledger.lease(
@@ -86,16 +86,14 @@ def import_file(
     )
     if isinstance(leased, FileUnavailable):
         return _unavailable(picked_up.path, file.path, leased)
-    work = Work(job, leased, file.path, progress, stop or Event())
+    work = Work(job, leased, file.path, progress)
     try:
         return _advance(work, replace(file, version=leased.version))
     except LeaseLostError as exc:
         return FileImportResult(picked_up.path, "left", file.path, reason=exc.message)
-    except StoppedError:
+    except asyncio.CancelledError:
         job.ledger.release(work.lease, reason="the run was cancelled")
-        return FileImportResult(
-            picked_up.path, "interrupted", file.path, reason="the run was cancelled"
-        )
+        raise
     except IntegrationError as exc:
         job.ledger.release(work.lease, reason=str(exc))
         return FileImportResult(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import re
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,6 +12,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from blocks.errors import MisconfiguredError
+from tasks.core.threads import check_cancelled
+from tasks.core import threads
 from tasks.core.connectors.folders.paths import simplify
 from tasks.core.connectors.folders.protocol import RemoteFile, RemoteFolder
 from tasks.core.sync.file_import.after_import import folder_pattern
@@ -90,7 +91,7 @@ def find_ready_files(
     *,
     finished: Callable[[Iterable[RemoteFile]], set[str]],
     ignore_folders: Iterable[str] = (),
-    sleep: Callable[[float], None] = time.sleep,
+    sleep: Callable[[float], None] = threads.sleep,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Listing:
     """List a folder and decide which files are ready.
@@ -156,8 +157,12 @@ def done_file_of(path: str, pattern: str) -> str:
 def _list(
     folder: RemoteFolder, path: str, options: FileSelection, ignored: re.Pattern[str]
 ) -> dict[str, RemoteFile]:
-    files = folder.list_files(path, recursive=options.recursive)
-    return {file.path: file for file in files if not ignored.match(file.path)}
+    found = {}
+    for file in folder.list_files(path, recursive=options.recursive):
+        threads.check_cancelled()
+        if not ignored.match(file.path):
+            found[file.path] = file
+    return found
 
 
 def _selected(file: RemoteFile, options: FileSelection) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from threading import Event
 
 from blocks.errors import IntegrationError
 from tasks.core.formats.records.record import Reject
@@ -20,12 +19,9 @@ from tasks.core.sync.file_import.after_import import (
 from tasks.core.sync.file_import.job import FileImportJob, FileImportResult
 from tasks.core.sync.file_import.ledger import FileLease
 from tasks.core.sync.file_import.selection import done_file_of
+from tasks.core.threads import check_cancelled
 
 REJECTS_SHOWN = 100
-
-
-class StoppedError(Exception):
-    """The run is being cancelled."""
 
 
 @dataclass(slots=True)
@@ -36,13 +32,11 @@ class Work:
     lease: FileLease
     source_path: str
     progress: Callable[[float], None]
-    stop: Event
     extended_s: float = field(default_factory=time.monotonic)
 
     def heartbeat(self) -> None:
         """Keep the lease while something takes long; notice a cancelled run."""
-        if self.stop.is_set():
-            raise StoppedError
+        check_cancelled()
         if time.monotonic() - self.extended_s > self.job.lease_s / 4:
             self.job.ledger.extend(self.lease)
             self.extended_s = time.monotonic()

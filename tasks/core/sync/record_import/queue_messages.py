@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from blocks.errors import IntegrationError
-from tasks.core.cancellation import raise_if_cancelled
 from tasks.core.connectors.messages.message import ANSWER_TIMEOUT_S, Message, MessageSource
+from tasks.core.threads import raise_if_cancelled
 
 Sink: TypeAlias = Callable[[Sequence[Message]], Awaitable[Mapping[int, str]]]
 """Takes messages into the application; returns the positions of bad ones, with what is wrong."""

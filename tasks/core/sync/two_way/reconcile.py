@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from pydantic import BaseModel
 
@@ -13,6 +12,7 @@ from tasks.core.connectors.http.pagination import Position
 from tasks.core.sync.two_way.identity_map.sides import Side
 from tasks.core.sync.two_way.records import FoundRecord
 from tasks.core.sync.two_way.syncing import Synced, TwoWaySync
+from tasks.core.threads import DaemonThreadPoolExecutor, check_cancelled
 
 _AT_ONCE = 8
 
@@ -90,13 +90,14 @@ def bring_in_step(
     """
 
     def sync(record: tuple[Side, str]) -> Synced | PermanentError | TransientError:
+        check_cancelled()
         try:
             return two_way.sync(*record, follows_deletions=follows_deletions)
         except (PermanentError, TransientError) as error:
             return error
 
     report, passing = ReconcileReport(), None
-    with ThreadPoolExecutor(_AT_ONCE, "bring-in-step") as threads:
+    with DaemonThreadPoolExecutor(_AT_ONCE, "bring-in-step") as threads:
         # Prefect's run travels in the context
         under_way = [
             threads.submit(contextvars.copy_context().run, sync, record) for record in records

@@ -9,11 +9,11 @@ is looked at again, never overwritten.
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
+from tasks.core import threads
 from tasks.core.sync.two_way.deciding import (
     Decision,
     Known,
@@ -117,7 +117,7 @@ class TwoWaySync:
         right: Records,
         rule: ConflictRule,
         *,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] = threads.sleep,
     ) -> None:
         self._sleep = sleep
         self._identities = identities

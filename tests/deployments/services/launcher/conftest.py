@@ -169,13 +169,13 @@ class Prefect:
         """What launcher, parent, worker and runs have printed."""
         return self.output.read_text() if self.output.exists() else ""
 
-    def deploy(self, name: str, **fields: Any) -> str:
+    def deploy(self, name: str, entrypoint: str = "shop_flows.orders.order", **fields: Any) -> str:
         flow = self.post("/flows/", name="order")
         deployment = self.post(
             "/deployments/",
             name=name,
             flow_id=flow["id"],
-            entrypoint="shop_flows.orders.order",
+            entrypoint=entrypoint,
             work_pool_name=self.pool,
             **fields,
         )

@@ -1,10 +1,10 @@
 """Which record of the left system is which record of the right one, however ids change.
 
     identities = IdentityMap(open_database(), "support_tickets")
-    with identities.hold(right="T-7") as pair:      # made, if T-7 is not known yet
+    with identities.lease(right="T-7") as pair:      # made, if T-7 is not known yet
         if pair.left is None:
-            pair.keep(left=create_there(marker=pair.id))
-        pair.keep(state={"digest": digest_of(record)})
+            pair.store(left=create_there(marker=pair.id))
+        pair.store(state={"digest": digest_of(record)})
 
 A pair is held by one process at a time, so nothing is created twice; its id is a good marker to
 create a record with, by which a later attempt finds it again. The sides are "left" and "right",

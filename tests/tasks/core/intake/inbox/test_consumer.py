@@ -20,11 +20,11 @@ from tasks.core.intake.inbox.rows import LeaseOwner
 from tasks.core.intake.inbox.settlement import Settlement, settle_outcome
 from tasks.core.intake.inbox.store import Inbox
 
-SETTINGS = ConsumerSettings(concurrency=4, idle_timeout_s=0, lease_s=30)
+SETTINGS = {"concurrency": 4, "idle_timeout_s": 0, "lease_s": 30}
 
 
 class Fixture:
-    """Makes drains, and remembers what they handled and whom they rang."""
+    """Makes consumers, and remembers what they handled and whom they notified."""
 
     def __init__(self, setup):
         self.setup = setup
@@ -45,9 +45,9 @@ class Fixture:
             integration="orders",
             run_id=run_id,
             handle=handle_and_remember,
-            settings=SETTINGS.model_copy(update=settings),
+            settings=ConsumerSettings(**(SETTINGS | settings)),
             notify=notify,
-            log=logging.getLogger("drain"),
+            log=logging.getLogger("consumer"),
             poll_s=0.005,
             monotonic=lambda: self.setup.clock().timestamp(),
         )
@@ -234,7 +234,7 @@ async def test_retry_handles_what_failed_and_nothing_else(setup, consumers, name
     await setup.store(named("new"))
     consumers.handled.clear()
     report = await consumers.consumer(idle_timeout_s=1e6).retry()
-    assert sorted(consumers.handled) == ["failed", "dead_letter"]
+    assert sorted(consumers.handled) == ["dead_letter", "failed"]
     assert report.counts == {"done": 2}
     assert setup.statuses()["new"] == "received"
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+import socket
 from contextlib import ExitStack, nullcontext, suppress
+from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from threading import Event
+from threading import Thread
 
 import orjson
 import pytest
@@ -18,7 +20,8 @@ from blocks.errors import (
     UpstreamFailedError,
     UpstreamRejectedError,
 )
-from tasks.core.sync.api_import.importing import StoppedError, import_changes
+from blocks.http_api import HttpApi
+from tasks.core.sync.api_import.importing import import_changes
 from tasks.core.sync.api_import.source import Range
 from tasks.core.sync.batches.sink import Sent
 
@@ -443,14 +446,44 @@ def test_of_two_runs_at_once_one_imports(imports, marketplace_api, own_app, sent
     assert sent() == 1
 
 
-def test_a_cancelled_run_stops_behind_its_page(imports, marketplace_api, own_app, earlier):
-    """What it sent is noted; the next run goes on."""
+def test_a_cancelled_run_stops_behind_its_page(
+    imports, marketplace_api, own_app, sent, earlier, cancelling
+):
+    """What it sent is noted, and it keeps nobody waiting; the next run goes on."""
     marketplace_api.place(9, at=earlier(0))
-    stop = Event()
-    stop.set()
-    with ExitStack() as opened, pytest.raises(StoppedError):
-        import_changes(imports.job(opened), stop=stop)
-    assert imports.run(owner="next").counts.records == 9
+
+    def work(cancel):
+        with ExitStack() as opened:
+            job = imports.job(opened, start_at=earlier(10))
+            import_changes(job, progress=lambda _fraction: cancel())
+
+    cancelling(work)
+    assert sent() == 1
+    outcome = imports.run(owner="next")
+    assert (outcome.result, outcome.is_resumed, outcome.counts.records) == ("done", True, 9)
+    assert sent() == 3
+
+
+def test_a_cancelled_run_waits_for_no_page(imports, marketplace_api, earlier, cancelling):
+    """When the source says nothing any more, the stream is free for the next run all the same."""
+    connections = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        silent = HttpApi(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}")
+
+        def work(cancel):
+            def cancel_when_asked():
+                connections.append(listener.accept()[0])
+                cancel()
+
+            Thread(target=copy_context().run, args=(cancel_when_asked,)).start()
+            with ExitStack() as opened:
+                import_changes(imports.job(opened, source=silent))
+
+        cancelling(work)
+    for connection in connections:
+        connection.close()
+    marketplace_api.place(2, at=earlier(0))
+    assert imports.run(owner="next").counts.records == 2
 
 
 def test_progress_is_told_by_the_time_the_window_covers(imports, marketplace_api, own_app, earlier):

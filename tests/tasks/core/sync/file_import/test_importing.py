@@ -240,3 +240,21 @@ def test_an_archive_with_a_date_in_the_own_folder_is_not_imported(new_job, place
         for file in listing.ready:
             import_file(job, file)
     assert len(application.skus) == len(set(application.skus)) == 6
+
+
+def test_a_cancelled_run_stops_behind_its_batch(new_job, place, cancelling):
+    """It gives the file back; the next run goes on with the next batch."""
+    drop(place, "A-1", "A-2", "A-3")
+    application = Application()
+
+    def work(cancel):
+        application.meanwhile = cancel
+        job = new_job(application, batch_size=1)
+        import_file(job, stock(job))
+
+    cancelling(work)
+    assert application.skus == ["A-1"]
+    application.meanwhile = lambda: None
+    job = new_job(application, owner="next", batch_size=1)
+    assert import_file(job, stock(job)).result == "imported"
+    assert application.skus == ["A-1", "A-2", "A-3"]

@@ -294,8 +294,8 @@ KILLED = """
     settings = RowQueueSettings(
         table=sys.argv[2], key="id", columns=["sku", "quantity"], status_column="status"
     )
-    with RowQueue(create_engine(sys.argv[1]), settings, system="test").claim(3) as claimed:
-        print(len(claimed.rows), flush=True)
+    with RowQueue(create_engine(sys.argv[1]), settings, system="test").lock(3) as locked:
+        print(len(locked.rows), flush=True)
         time.sleep(600)
 """
 
