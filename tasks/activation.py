@@ -157,7 +157,7 @@ async def register_all(
 
 
 @task(
-    task_run_name="register {wanted.marker}",
+    task_run_name="register {desired.marker}",
     retries=3,
     retry_delay_seconds=[2, 10, 30],
     retry_condition_fn=is_transient,

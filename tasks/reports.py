@@ -24,7 +24,6 @@ from blocks.errors import (
 )
 from blocks.mail_server import MailServer
 from blocks.sms_account import SmsAccount
-from tasks.core.threads import in_thread
 from tasks.api import is_transient
 from tasks.connections import load_connection
 from tasks.core.connectors.http.errors import OutcomeUnknownError
@@ -60,6 +59,7 @@ from tasks.core.sync.report_export.sending import (
     report_sms,
 )
 from tasks.core.sync.report_export.summary import DeliveryResult, report_summary, summarize
+from tasks.core.threads import in_thread
 from tasks.folders import FOLDER_BLOCKS, open_folder
 from tasks.mail import hand_in
 from tasks.outcomes import failed

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from sqlalchemy import Engine
 
-from tasks.core.threads import in_thread
 from tasks.core.state.database import open_database
+from tasks.core.threads import in_thread
 
 
 @asynccontextmanager

@@ -10,8 +10,6 @@ from prefect.artifacts import acreate_table_artifact
 from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.runtime import flow_run
 
-from tasks.core.threads import check_cancelled
-from tasks.core.threads import in_thread
 from tasks.api import is_transient
 from tasks.core.connectors.http.client import ApiClient
 from tasks.core.connectors.http.pagination import PaginationStyle, Position
@@ -28,6 +26,7 @@ from tasks.core.sync.two_way.reconcile import (
 from tasks.core.sync.two_way.records import ChangedMeanwhileError, FoundRecord
 from tasks.core.sync.two_way.rule import ConflictRule
 from tasks.core.sync.two_way.syncing import Synced, TwoWaySync
+from tasks.core.threads import check_cancelled, in_thread
 
 __all__ = [
     "ChangedMeanwhileError",

@@ -13,8 +13,8 @@ from blocks.errors import IntegrationError
 from flows.crm_contacts.adapters import CRM_PAGES, OWN_APP_PAGES
 from flows.crm_contacts.contacts import CRM, KIND, OWN_APP, ContactRule
 from flows.crm_contacts.deliveries import ContactSync
-from tasks.core.threads import in_thread
 from tasks.api import open_api_for_deliveries, open_connection
+from tasks.core.threads import in_thread
 from tasks.deliveries import ConsumerSettings, handle_deliveries
 from tasks.integration_flow import flow, run_name
 from tasks.outcomes import failed

@@ -12,7 +12,6 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from blocks.errors import MisconfiguredError
-from tasks.core.threads import check_cancelled
 from tasks.core import threads
 from tasks.core.connectors.folders.paths import simplify
 from tasks.core.connectors.folders.protocol import RemoteFile, RemoteFolder

@@ -1,4 +1,4 @@
-"""Drains an inbox into own app in processes that each kill themselves at a given step.
+"""Consumes an inbox into own app in processes that each kill themselves at a given step.
 
     python consumer_process.py DATABASE_URL OWN_APP_URL API_KEY STEP …
 

@@ -1,13 +1,19 @@
-"""Walks through lists: one record that cannot be brought in step does not stop the others."""
+"""Reconciling lists: one record that cannot be brought in step does not stop the others."""
 
 from __future__ import annotations
 
+import pickle
 from types import SimpleNamespace
 
 import pytest
 
 from blocks.errors import UnreachableError, UpstreamRejectedError
-from tasks.core.sync.two_way.reconcile import bring_in_step, bring_page_in_step
+from tasks.core.sync.two_way.reconcile import (
+    ReconcileReport,
+    RecordReport,
+    bring_in_step,
+    bring_page_in_step,
+)
 from tasks.core.sync.two_way.syncing import Synced
 
 WHERE = {"system": "CRM", "operation": "write"}
@@ -68,3 +74,18 @@ def test_what_may_pass_fails_the_page_after_the_others_were_done():
 def test_nothing_to_do():
     """An empty page is no reason to start threads that never end."""
     assert bring_in_step(Scripted(), [], {}).seen == []
+
+
+def test_results_that_former_versions_have_stored_can_still_be_read():
+    """Retry of a run begun before the update reads its pages, pickled under former names."""
+    record = RecordReport(record="contact 7", what="created")
+    report = ReconcileReport(seen=["7"], brought_in_step=[record])
+    former = (
+        pickle.dumps(report, protocol=0)
+        .replace(b"tasks.core.sync.two_way.reconcile", b"tasks.plain.two_way.walking")
+        .replace(b"ReconcileReport", b"WalkReport")
+        .replace(b"RecordReport", b"Told")
+    )
+    assert b"WalkReport" in former
+    assert b"Told" in former
+    assert pickle.loads(former) == report
