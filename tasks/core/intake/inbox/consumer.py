@@ -311,7 +311,7 @@ class InboxConsumer:
         if self._held:
             self._busy = now
             return False
-        return now - self._busy >= await self._timeout_s()
+        return now - self._busy >= await self._idle_timeout_s()
 
     def _is_ending(self, now: float) -> bool:
         if now - self._started >= self._settings.advanced.max_run_s:
@@ -336,7 +336,7 @@ class InboxConsumer:
             await self._notify(self._integration)
         return await in_thread(self._consumers.at_work, self._integration) > 1
 
-    async def _timeout_s(self) -> float:
+    async def _idle_timeout_s(self) -> float:
         if self._report.failures or self._pending_again is not None:
             return 0.0
         is_kept_warm = self._settings.advanced.keep_warm
