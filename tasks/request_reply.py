@@ -22,7 +22,7 @@ from tasks.core.intake.inbox.settlement import Settlement
 from tasks.core.intake.request_reply.callbacks import callback_body, send_callback
 from tasks.core.intake.request_reply.requests import Progress, Requests
 from tasks.core.state.database import open_database
-from tasks.core.threads import DaemonThreadPoolExecutor, in_thread, in_thread_of
+from tasks.core.threads import DaemonThreadPoolExecutor, in_thread, in_thread_of, is_cancelled
 from tasks.deliveries import handle_deliveries
 
 __all__ = [
@@ -152,7 +152,7 @@ class _Attendance:
         try:
             answer = Reply.of(await responding)
         except asyncio.CancelledError:
-            if delivery.id not in self._unneeded:
+            if delivery.id not in self._unneeded or is_cancelled():
                 raise  # it is the run that ends, or the time-out
             return cancelled(_CANCELLED)
         except BadPayloadError as error:

@@ -151,7 +151,7 @@ def check_cancelled() -> None:
         asyncio.CancelledError: It is; clean up and let this pass.
     """
     if _is_caller_cancelled():
-        raise asyncio.CancelledError
+        raise _cancellation()
 
 
 def sleep(seconds: float) -> None:
@@ -160,7 +160,7 @@ def sleep(seconds: float) -> None:
     if cancelled is None:
         time.sleep(seconds)
     elif cancelled.wait(seconds):
-        raise asyncio.CancelledError
+        raise _cancellation()
 
 
 def result_of(future: Future[T]) -> T:
@@ -174,12 +174,11 @@ def first_done(futures: Collection[Future[T]]) -> set[Future[T]]:
     """Wait until other threads have done some of this, or the caller of `in_thread` is cancelled.
 
     Raises:
-        asyncio.CancelledError: It is. Only once, so that cleaning up can wait for an answer.
+        asyncio.CancelledError: It is, and the thread was not told before: cleaning up can wait.
     """
     while not (done := wait(futures, _LOOK_EVERY_S, FIRST_COMPLETED).done):
         if _is_caller_cancelled() and not _is_told.get():
-            _is_told.set(True)
-            raise asyncio.CancelledError
+            raise _cancellation()
     return done
 
 
@@ -201,6 +200,11 @@ def raise_if_cancelled() -> None:
 def _is_caller_cancelled() -> bool:
     cancelled = _cancelled.get()
     return cancelled is not None and cancelled.is_set()
+
+
+def _cancellation() -> asyncio.CancelledError:
+    _is_told.set(True)
+    return asyncio.CancelledError()
 
 
 async def _call(threads: DaemonThreadPoolExecutor, grace_s: float, function: Callable[[], T]) -> T:

@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -85,7 +86,7 @@ def cancelling() -> Callable[[Callable[[Callable[[], None]], object]], None]:
             loop.call_soon_threadsafe(task.cancel)
             with suppress(asyncio.CancelledError):
                 while True:
-                    check_cancelled()
+                    copy_context().run(check_cancelled)  # the thread itself is not told yet
                     time.sleep(0.001)
 
         await in_thread(function, cancel)

@@ -152,8 +152,11 @@ async def test_clean_up_uses_threads_too(hang, short_grace):
     assert cleaned == ["last"]
 
 
-def test_a_wait_for_a_further_thread_ends(hang, cancelling):
-    """A thread whose caller is cancelled waits for no thread of its own, and cleans up."""
+@pytest.mark.parametrize(
+    "end", [result_of, lambda _: check_cancelled(), lambda _: threads.sleep(600)]
+)
+def test_a_wait_for_a_further_thread_ends(hang, cancelling, end):
+    """A thread whose caller is cancelled waits for no thread of its own, except to clean up."""
     cleaned = []
 
     def work(cancel):
@@ -161,7 +164,7 @@ def test_a_wait_for_a_further_thread_ends(hang, cancelling):
             with DaemonThreadPoolExecutor(1, "further") as pool:
                 waiting = pool.submit(hang)
                 cancel()
-                result_of(waiting)
+                end(waiting)
         finally:
             with DaemonThreadPoolExecutor(1, "cleaning up") as pool:
                 cleaned.append(result_of(pool.submit(answered_late)))

@@ -78,9 +78,11 @@ class BatchLoader(Generic[K, V]):
             half = len(keys) // 2
             for part in (keys[:half], keys[half:]):
                 await self._fetch_batch({key: batch[key] for key in part})
-        except BaseException as exc:  # noqa: BLE001 - whatever it is, those who wait are told
+        except BaseException as exc:
             for future in batch.values():
                 _fail(future, exc)
+            if not isinstance(exc, Exception):
+                raise
         else:
             for key, future in batch.items():
                 if not future.done():

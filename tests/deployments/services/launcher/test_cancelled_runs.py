@@ -19,6 +19,9 @@ from sqlalchemy import Engine, text
 
 from blocks.sql_database import SqlDatabase
 
+BEFORE_IT_IS_KILLED_S = 25
+"""Prefect kills what has not ended 30 seconds after it was told to; ours needs a few."""
+
 ORDERS_IMPORT = "flows.orders_import.flow.orders_import"
 FILE_IMPORT = "flows.file_import.flow.file_import"
 TABLE_IMPORT = "flows.table_import.flow.table_import"
@@ -101,12 +104,11 @@ def start(running, own_app, silent, migrated_sqlite: Path, tmp_path: Path) -> Ca
 
 
 def end(launcher, run, port: int) -> None:
-    """Cancel a run and wait until it and its process, which has the port, have ended."""
+    """Cancel a run and wait until its process, which has the port, ends by itself."""
     process = with_port(launcher.launcher.children(recursive=True), port)
     launcher.post(f"/flow_runs/{run['id']}/set_state", state={"type": "CANCELLING"})
+    launcher.wait(lambda: not process.is_running(), timeout_s=BEFORE_IT_IS_KILLED_S)
     launcher.wait_for_state(run, "Cancelled")
-    launcher.wait(lambda: not process.is_running())
-    print(launcher.said()[-3000:])
 
 
 def with_port(processes: Sequence[psutil.Process], port: int) -> psutil.Process:
