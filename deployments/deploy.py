@@ -21,14 +21,20 @@ from typing import Any
 import yaml
 
 from blocks.errors import IntegrationError, MisconfiguredError
+from deployments.prefect_file import (
+    PREFECT_FILE,
+    PROJECT,
+    completed,
+    integration_of,
+    own_declarations,
+    read_deployments,
+)
 from deployments.prefect_server import require_server
 from deployments.register_blocks import read_documents, register_types, save_blocks
 from deployments.work_pool import WORK_POOL, ensure_work_pool
 from tasks.core.former_names import PARAMETERS, in_present_names
 from tasks.core.intake.inbox.consumer import ConsumerSettings
-from tasks.core.registry.declarations import declaration_files, read_declarations
 
-PROJECT = Path(__file__).parents[1]
 _PREFECT_DEPLOY = (sys.executable, "-m", "prefect", "--no-prompt", "deploy")
 
 
@@ -41,8 +47,7 @@ def deployments_of(integrations: Sequence[str]) -> list[str]:
     Raises:
         MisconfiguredError: There is no such integration.
     """
-    files = declaration_files("")
-    declared = {each.integration: each for each in read_declarations(files)}
+    declared = {each.integration: each for each in own_declarations()}
     names = [name.replace("-", "_") for name in integrations]
     for name in names:
         if name not in declared:
@@ -52,12 +57,8 @@ def deployments_of(integrations: Sequence[str]) -> list[str]:
                 operation="deploy",
                 record=name,
             )
-    return [
-        deployment
-        for name, each in declared.items()
-        if each.always_deployed or name in names
-        for deployment in each.deployments
-    ]
+    chosen = {name for name, each in declared.items() if each.always_deployed or name in names}
+    return [each["name"] for each in read_deployments() if integration_of(each) in chosen]
 
 
 def deploy(names: Sequence[str] | None = None) -> None:
@@ -72,9 +73,9 @@ def deploy(names: Sequence[str] | None = None) -> None:
     register_types()
     ensure_work_pool(WORK_POOL)
     which = ["--all"] if names is None else [f"--name={name}" for name in names]
-    declared = yaml.safe_load((PROJECT / "prefect.yaml").read_text())
+    document = completed(yaml.safe_load(PREFECT_FILE.read_text()), own_declarations())
     with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-        yaml.safe_dump(in_present_form(declared), file, sort_keys=False)
+        yaml.safe_dump(in_present_form(document), file, sort_keys=False)
         file.flush()
         command = [*_PREFECT_DEPLOY, f"--prefect-file={file.name}", *which]
         done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)  # noqa: S603

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from prefect.events.schemas.automations import AutomationCore
 
+from deployments.prefect_file import completed, own_declarations
 from deployments.register_blocks import block_types
 from deployments.services.gateway.metrics import Metrics
 from deployments.services.listeners.metrics import ListenerMetrics
@@ -168,7 +169,8 @@ def test_deployments_in_guides_can_be_deployed(text):
     """What a guide shows for prefect.yaml has all that an entry needs, and its flow takes it."""
     given = (PROJECT / "prefect.yaml").read_text()
     before = len(yaml.safe_load(given)["deployments"])
-    for entry in yaml.safe_load(f"{given.rstrip()}\n\n{text}")["deployments"][before:]:
+    document = completed(yaml.safe_load(f"{given.rstrip()}\n\n{text}"), own_declarations())
+    for entry in document["deployments"][before:]:
         assert entry["work_pool"]
         assert entry["tags"]
         assert entry["description"]

@@ -15,14 +15,14 @@ import pytest
 import yaml
 from prefect import Flow
 
+from deployments.prefect_file import completed, integration_of, read_deployments
 from deployments.register_blocks import block_types
 from deployments.work_pool import WORK_POOL
-from tasks.core.registry.declarations import read_declarations
+from tasks.core.registry.declarations import IntegrationDeclaration, read_declarations
 
 PROJECT = Path(__file__).parents[1]
 PACKAGES = ("blocks", "tasks", "flows", "deployments")
-PREFECT_YAML = yaml.safe_load((PROJECT / "prefect.yaml").read_text())
-DEPLOYMENTS = PREFECT_YAML["deployments"]
+DEPLOYMENTS = read_deployments()
 BLOCK_TYPES = set(block_types())
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "data", "base"}
 
@@ -86,11 +86,26 @@ def test_deployments_of_an_integration_share_its_tag():
         assert integration in deployment["tags"], deployment["name"]
 
 
+RETURNS = IntegrationDeclaration.model_validate(
+    {
+        "integration": "returns",
+        "endpoints": {"r": {"path": "/r", "scheme": "none", "feeds": "returns"}},
+    }
+)
+
+
+def declared_in(guide: str) -> list[IntegrationDeclaration]:
+    """The declarations that a guide shows."""
+    texts = re.findall(r"^```yaml\n(integration: .+?)^```", guide, re.MULTILINE | re.DOTALL)
+    return [IntegrationDeclaration.model_validate(yaml.safe_load(text)) for text in texts]
+
+
 def test_the_guide_s_deployments_can_be_deployed():
     """Put at the end of prefect.yaml as they stand, they have what every deployment needs."""
     guide = (PROJECT / "docs/inbox.md").read_text()
     entries = re.findall(r"^```yaml\n(  - <<: .+?)^```", guide, re.MULTILINE | re.DOTALL)
     added = yaml.safe_load("".join([(PROJECT / "prefect.yaml").read_text(), *entries]))
+    added = completed(added, [RETURNS, *declared_in(guide)])
     of_the_guide = added["deployments"][len(DEPLOYMENTS) :]
     assert [each["name"] for each in of_the_guide] == ["returns", "shop-events"]
     for each in of_the_guide:
@@ -101,38 +116,19 @@ def test_the_guide_s_deployments_can_be_deployed():
         assert each["triggers"][0]["match"] == {"prefect.resource.id": waits_at}
 
 
-def test_the_readme_table_lists_every_integration():
-    """The table in the README names each package below flows/, and nothing else."""
-    readme = (PROJECT / "README.md").read_text()
-    listed = set(re.findall(r"^\| \[`flows/(\w+)`\]", readme, re.MULTILINE))
-    present = {path.parent.name for path in (PROJECT / "flows").glob("*/__init__.py")}
-    present |= {path.stem for path in (PROJECT / "flows").glob("*.py")}
-    assert listed == present
-
-
 INTEGRATIONS = {path.parent.name: path for path in (PROJECT / "flows").glob("*/__init__.py")}
-ROWS = {
-    found[1]: (found[2], re.sub(r"; \[how\]\(.*?\)$", "", found[3]))
-    for found in re.finditer(
-        r"^\| \[`flows/(\w+)`\]\(flows/\1/\w+\.py\) \| ([^|]+) \| ([^|]+) \|$",
-        (PROJECT / "README.md").read_text(),
-        re.MULTILINE,
-    )
-}
 
 
 @pytest.mark.parametrize("name", sorted(INTEGRATIONS))
-def test_each_integration_is_declared_in_one_place(name):
-    """integration.yaml, prefect.yaml and the README's table say the same of it."""
-    file = INTEGRATIONS[name].with_name("integration.yaml")
-    (declared,) = read_declarations([file])
+def test_each_integration_declares_itself(name):
+    """Its integration.yaml has its package's name, and every block that its deployments use."""
+    (declared,) = read_declarations([INTEGRATIONS[name].with_name("integration.yaml")])
     assert declared.integration == name
-    assert ROWS[name] == (declared.pattern, declared.summary), "as in the README's table"
-    own = [each for each in DEPLOYMENTS if each["tags"][0] == name.replace("_", "-")]
-    assert set(declared.deployments) == {each["name"] for each in own}
-    entrypoints = {each["entrypoint"] for each in own}
-    inside = {each for each in entrypoints if each.startswith(f"flows.{name}.")}
-    assert {f"flows.{name}.{flow}" for flow in declared.flows} == inside
+    assert declared.pattern
+    assert declared.summary
+    own = [each for each in DEPLOYMENTS if integration_of(each) == name]
+    for endpoint in declared.endpoints.values():
+        assert endpoint.feeds in {each["name"] for each in own}
     used = {each.connection for each in declared.registrations.values()}
     answered = [each.request_reply for each in declared.endpoints.values() if each.request_reply]
     used |= {each.callback.signed_by for each in answered if each.callback}
@@ -149,7 +145,7 @@ def test_what_registers_is_activated_and_deactivated(name):
     found = {
         each["name"]: each["parameters"]
         for each in DEPLOYMENTS
-        if each["entrypoint"].endswith("activate_integration") and each["tags"][0] == tag
+        if each["entrypoint"].endswith("activate_integration") and integration_of(each) == name
     }
     expected = {f"activate-{tag}", f"deactivate-{tag}"} if declared.registrations else set()
     assert found == {each: {"integration": name} for each in expected}

@@ -27,7 +27,7 @@ import httpx
 import yaml
 
 from benchmarks.deliveries.stack import Stack, running_stack, show
-from sandbox.demo.places import PROJECT
+from deployments.prefect_file import read_deployments
 from sandbox.send_sample import endpoint_of
 from sandbox.systems import fulfilment_api
 from sandbox.systems.fulfilment_api import FulfilmentSandbox
@@ -185,7 +185,7 @@ def _subscribe(stack: Stack) -> None:
 
 def _prefect_file(folder: Path, *, write_back: bool) -> Path:
     """The project's own deployment, with short waits; and the sweeper."""
-    declared = yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]
+    declared = read_deployments()
     [deployment] = [each for each in declared if each["name"] == "order-events-export"]
     deployment["parameters"]["consumer"] = {"idle_timeout_s": 5}
     for rule in deployment["parameters"]["rules"]:

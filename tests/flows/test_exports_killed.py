@@ -13,15 +13,14 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
+from deployments.prefect_file import read_deployments
 from sandbox.systems import fulfilment_api, github_api, helpdesk_api
 
 PROGRAM = Path(__file__).with_name("exporting_process.py")
-PREFECT_YAML = yaml.safe_load((Path(__file__).parents[2] / "prefect.yaml").read_text())
 RULES = next(
     each["parameters"]["rules"]
-    for each in PREFECT_YAML["deployments"]
+    for each in read_deployments()
     if each["name"] == "order-events-export"
 )
 # more than any export has, so that the last ones live

@@ -8,7 +8,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import yaml
 from cryptography.fernet import Fernet
 from prefect.client.orchestration import get_client
 from prefect.events import DeploymentTriggerTypes
@@ -16,6 +15,7 @@ from pydantic import TypeAdapter
 
 from blocks.http_api import BearerAuth, HttpApi
 from deployments.activate import main
+from deployments.prefect_file import read_deployments
 from flows.github_events.flow import github_events
 from flows.integration_activation.flow import (
     activate_integration,
@@ -55,7 +55,7 @@ def gateway(github, tmp_path):
 @pytest.fixture
 def deployment(prefect_server):
     """The integration's deployment, with the trigger that prefect.yaml gives it."""
-    declared = yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]
+    declared = read_deployments()
     [entry] = [each for each in declared if each["name"] == "github-events"]
     [trigger] = [
         TypeAdapter(DeploymentTriggerTypes).validate_python(each) for each in entry["triggers"]

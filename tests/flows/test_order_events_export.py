@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
 
 from blocks.http_api import ApiKeyAuth, HttpApi
+from deployments.prefect_file import read_deployments
 from flows.order_events_export.flow import order_events_export
 from sandbox.systems import fulfilment_api
 from tasks.core.intake.inbox.operations import DeliveryFilter
@@ -18,11 +18,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
 PROJECT = Path(__file__).parents[2]
 SAMPLES = PROJECT / "flows" / "order_events_export" / "samples"
-DEPLOYED = next(
-    each
-    for each in yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]
-    if each["name"] == "order-events-export"
-)["parameters"]
+DEPLOYED = next(each for each in read_deployments() if each["name"] == "order-events-export")[
+    "parameters"
+]
 QUICK = {
     **DEPLOYED,
     "consumer": {"idle_timeout_s": 0, "retry_delays_s": [0.01], "concurrency": 4},

@@ -3,8 +3,7 @@
     integration: github_events
     pattern: event-driven, one flow that branches by event type
     summary: pushes, issues and pull requests become activities in the application
-    flows: [flow.github_events]
-    deployments: [github-events, activate-github-events, deactivate-github-events]
+    guide: docs/inbox.md
     blocks: [http-api/github, http-api/own-app]
     endpoints:
       github:
@@ -19,8 +18,8 @@
         path: repos/example-shop/storefront/hooks
         secret: {name: github-webhook, made_by: us}
 
-The gateway serves the endpoints, activation makes the registrations at the third parties. Adding
-an integration touches no file but its own.
+The gateway serves the endpoints, activation makes the registrations at the third parties. Flows and
+deployments follow from the entrypoints in `prefect.yaml`.
 """
 
 from __future__ import annotations
@@ -48,6 +47,7 @@ RESERVED_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 REQUESTS_PATH = "/requests/"  # below it callers find what became of their requests
 _PATTERNS = ("*/integration.yaml", "*.integration.yaml", "integration.yaml")
 _LARGEST_BODY_BYTES = 25 * 1024 * 1024  # what GitHub sends at most, and the inbox takes
+_DERIVED = frozenset({"flows", "deployments"})
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
 _PATH = re.compile(r"(/([A-Za-z0-9._~-]|\$\{[A-Z0-9_]+\})+)+/?", re.ASCII)
 
@@ -146,10 +146,7 @@ class IntegrationDeclaration(Declaration):
     )
     pattern: str = Field("", description="Which of the patterns it is, for people.")
     summary: str = Field("", description="What it does, for people.")
-    flows: list[str] = Field([], description="Its flows, as module.function of its package.")
-    deployments: list[str] = Field(
-        [], description="What is deployed of it, or for it, in `prefect.yaml`."
-    )
+    guide: str = Field("", description="The page that tells more of it, for people.")
     always_deployed: bool = Field(
         False, description="It operates the others: it is deployed whichever of them are."
     )
@@ -158,6 +155,14 @@ class IntegrationDeclaration(Declaration):
     registrations: dict[str, AnyRegistration] = Field(
         {}, description="What activation registers at third parties, by name."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_what_is_derived(cls, values: Any) -> Any:
+        # files of former versions list them; they follow from prefect.yaml
+        if not isinstance(values, dict):
+            return values
+        return {key: value for key, value in values.items() if key not in _DERIVED}
 
     @field_validator("integration")
     @classmethod
