@@ -48,6 +48,14 @@ blocks: runtime  ## Make the block types known to the Prefect server of PREFECT_
 deploy: runtime  ## Deploy everything, or INTEGRATIONS="one another", to the server of PREFECT_API_URL
 	@$(RUN) deployments.deploy $(if $(INTEGRATIONS),--integrations $(INTEGRATIONS))
 
+.PHONY: show
+show: runtime  ## Print all there is of an integration: make show INTEGRATION=github_events
+	@$(RUN) deployments.show $(INTEGRATION)
+
+.PHONY: docs
+docs: runtime  ## Write the tables of README and guides that follow from the declarations
+	@$(RUN) deployments.documents
+
 .PHONY: runtime
 runtime: $(UV)
 	@$(UV) sync --quiet --locked --no-default-groups --group sandbox --inexact --compile-bytecode

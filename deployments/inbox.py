@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from deployments.state_commands import run_command
+from deployments.state_commands import harmless, run_command
 from tasks.core.former_names import STATUSES as FORMER_STATUSES
 from tasks.core.intake.inbox.operations import (
     STATUSES,
@@ -42,7 +42,7 @@ def _show(inbox: InboxOperations, options: argparse.Namespace) -> None:
         _say(f"{name}: {value}")
     content = delivery.body if options.raw else delivery.payload
     if sys.stdout.isatty():
-        print("\n" + _harmless(content.decode(errors="replace"), also="\n\t"))
+        print("\n" + harmless(content.decode(errors="replace"), also="\n\t"))
     else:
         sys.stdout.flush()
         sys.stdout.buffer.write(b"\n" + content + b"\n")
@@ -165,12 +165,7 @@ def _tell_limit(
 
 
 def _say(text: str) -> None:
-    print(_harmless(text))
-
-
-def _harmless(text: str, *, also: str = "") -> str:
-    """What a sender wrote, so that it does not steer the terminal."""
-    return "".join(char if char.isprintable() or char in also else "?" for char in text)
+    print(harmless(text))
 
 
 if __name__ == "__main__":

@@ -60,16 +60,14 @@ def integration_of(deployment: dict[str, Any]) -> str:
     return integration
 
 
-def queues_of(deployment: dict[str, Any], declared: Sequence[IntegrationDeclaration]) -> list[str]:
-    """The queues of the inbox whose deliveries start a deployment, none twice."""
-    fed = [
-        endpoint.queue or each.integration
-        for each in declared
-        for endpoint in each.endpoints.values()
-        if endpoint.feeds == deployment["name"]
-    ]
-    named = [deployment["queue"]] if "queue" in deployment else []
-    return list(dict.fromkeys(named + fed))
+def queues_of(deployment: dict[str, Any]) -> list[str]:
+    """The queues of the inbox whose deliveries start a complete deployment."""
+    found: list[str] = []
+    for trigger in deployment.get("triggers") or []:
+        resources = (trigger.get("match") or {}).get("prefect.resource.id") or []
+        found += [resources] if isinstance(resources, str) else resources
+    inbox = resource_id("")
+    return [each.removeprefix(inbox) for each in found if each.startswith(inbox)]
 
 
 def _completed(
@@ -79,10 +77,21 @@ def _completed(
     tags = [each.replace("_", "-") for each in packages] + (deployment.get("tags") or [])
     complete = deployment | {"tags": list(dict.fromkeys(tags))}
     complete.pop("queue", None)
-    queues = queues_of(deployment, declared)
+    queues = _fed_from(deployment, declared)
     if queues and "triggers" not in deployment:
         complete["triggers"] = [_trigger(deployment["name"], queues)]
     return complete
+
+
+def _fed_from(deployment: dict[str, Any], declared: Sequence[IntegrationDeclaration]) -> list[str]:
+    fed = [
+        endpoint.queue or each.integration
+        for each in declared
+        for endpoint in each.endpoints.values()
+        if endpoint.feeds == deployment["name"]
+    ]
+    named = [deployment["queue"]] if "queue" in deployment else []
+    return list(dict.fromkeys(named + fed))
 
 
 def _package(deployment: dict[str, Any]) -> str:

@@ -46,3 +46,8 @@ def tell_default_database() -> None:
             file=sys.stderr,
             flush=True,
         )
+
+
+def harmless(text: str, *, also: str = "") -> str:
+    """What a sender wrote, so that it does not steer the terminal."""
+    return "".join(char if char.isprintable() or char in also else "?" for char in text)

@@ -16,6 +16,8 @@ import pytest
 import yaml
 from prefect.events.schemas.automations import AutomationCore
 
+from blocks.errors import MisconfiguredError
+from deployments.documents import PAGES, TABLES, stale_pages, with_tables
 from deployments.prefect_file import completed, own_declarations
 from deployments.register_blocks import block_types
 from deployments.services.gateway.metrics import Metrics
@@ -24,7 +26,7 @@ from deployments.services.listeners.sources import AnySource, SourceDeclaration
 from sandbox.systems.own_app.events import EVENT_TYPES
 from sandbox.systems.own_app.records import RESOURCES
 from sandbox.systems.own_app.serving import RunningOwnApp
-from tasks.core.registry.declarations import EndpointDeclaration, read_declarations
+from tasks.core.registry.declarations import EndpointDeclaration
 from tasks.core.registry.registrations import (
     Registration,
     RestRegistration,
@@ -122,25 +124,16 @@ def test_the_contract_has_the_records_of_the_application():
 
 
 def test_the_contract_names_each_integration_that_needs_the_application():
-    """Whoever uses the application's block is in the guide's table, those with events marked."""
-    named = {
-        name: (calls, events)
-        for names, calls, events in rows(OWN_APP, "integration")
-        for name in re.findall(r"`(\w+)`", names)
-    }
-    declared = read_declarations(sorted((PROJECT / "flows").glob("*/integration.yaml")))
-    using = {each.integration: each for each in declared if "http-api/own-app" in each.blocks}
-    assert set(named) == set(using)
-    for name, each in using.items():
-        events = [
-            event
-            for registration in each.registrations.values()
-            if registration.connection == "http-api/own-app"
-            for event in registration.events
-        ]
-        told = re.findall(r"of (\w+)s", named[name][1])
-        assert {event.partition(".")[0] for event in events} == set(told), name
-        assert set(events) <= set(EVENT_TYPES)
+    """Whoever uses the application's block is in the guide's table, and asks for its events only."""
+    named = [
+        name for cells in rows(OWN_APP, "integration") for name in re.findall(r"`(\w+)`", cells[0])
+    ]
+    using = [each for each in own_declarations() if "http-api/own-app" in each.blocks]
+    assert sorted(named) == sorted(each.integration for each in using)
+    for each in using:
+        for registration in each.registrations.values():
+            if registration.connection == "http-api/own-app":
+                assert set(registration.events) <= set(EVENT_TYPES)
 
 
 @pytest.mark.parametrize("text", re.findall(r"```json\n(.*?)```", OWN_APP, re.DOTALL))
@@ -192,6 +185,24 @@ def test_the_example_of_http_apis_is_right():
     assert namespace["stock_to_warehouse"].fn.__doc__
 
 
+def test_tables_are_as_declared():
+    """Those of README and guides that follow from integration.yaml and prefect.yaml."""
+    stale = [str(path.relative_to(PROJECT)) for path in stale_pages()]
+    assert not stale, f"{', '.join(stale)}: run make docs"
+
+
+def test_each_table_stands_somewhere():
+    """None is forgotten when a page is written anew."""
+    pages = "".join((PROJECT / page).read_text() for page in PAGES)
+    assert set(re.findall(r"<!-- begin: (.+?) -->", pages)) == set(TABLES)
+
+
+def test_a_marker_of_no_table_is_told():
+    """With the names of those that there are."""
+    with pytest.raises(MisconfiguredError, match="there is no such table; there are integrations"):
+        with_tables("<!-- begin: nonsense -->\n<!-- end -->\n")
+
+
 DOCUMENTS = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *(PROJECT / "docs").glob("*.md")]
 
 
@@ -237,21 +248,6 @@ def test_every_variable_of_the_project_is_in_the_guide():
     assert {name for name in told if name.startswith("INTEGRATIONS_")} == read - {
         "INTEGRATIONS_LAUNCHER_SOCKET"
     }
-
-
-def test_every_variable_of_a_declaration_is_in_the_guide():
-    """What integration.yaml files name, the deploying guide names beside the integration."""
-    told = {
-        cells[0]: set(NAME.findall(" ".join(cells[1:]))) for cells in rows(DEPLOYING, "integration")
-    }
-    named = {}
-    for file in (PROJECT / "flows").glob("*/integration.yaml"):
-        (declared,) = read_declarations([file])
-        secrets = {name for each in declared.endpoints.values() for name in each.secrets.env}
-        filled_in = set(re.findall(r"\$\{([A-Z_]+)\}", file.read_text()))
-        if secrets | filled_in:
-            named[declared.integration] = secrets | filled_in
-    assert told == named
 
 
 def test_every_metric_is_in_the_guide():
