@@ -124,7 +124,7 @@ def test_the_contract_has_the_records_of_the_application():
 
 
 def test_the_contract_names_each_integration_that_needs_the_application():
-    """Whoever uses the application's block is in the guide's table, and asks for its events only."""
+    """Users of its block are in the table, and ask for events that it has."""
     named = [
         name for cells in rows(OWN_APP, "integration") for name in re.findall(r"`(\w+)`", cells[0])
     ]
