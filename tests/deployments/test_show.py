@@ -46,10 +46,10 @@ def state(migrated_sqlite, tmp_path, monkeypatch):
 
 @pytest.fixture
 def shown(capsys):
-    """Shows an integration while no Prefect answers; returns the lines without their indent."""
+    """Shows an integration, by default without Prefect; returns the lines without indent."""
 
-    def shown(name, server=NO_SERVER):
-        with temporary_settings(updates={PREFECT_API_URL: server} if server else {}):
+    def shown(name, server=None):
+        with temporary_settings(updates={PREFECT_API_URL: server}):
             assert main([name]) == 0
         return [line.strip() for line in capsys.readouterr().out.splitlines()]
 
@@ -97,7 +97,7 @@ def test_schedules_have_their_zone(state, shown):
 
 
 def test_what_is_set_and_no_secret(state, shown, monkeypatch):
-    """Variables and stored secrets are set or not; URLs are public, with their secret part hidden."""
+    """Variables and stored secrets are set or not; the secret part of a URL is hidden."""
     monkeypatch.setenv("INTEGRATIONS_PUBLIC_URL", PUBLIC_URL)
     monkeypatch.setenv("SALESFORCE_PATH_TOKEN", SECRET)
     monkeypatch.setenv("GITHUB_WEBHOOK_SECRET", SECRET)
@@ -165,7 +165,7 @@ def test_cursors_of_an_integration(state, shown):
 def test_a_database_that_does_not_answer_is_one_line(shown, monkeypatch):
     """The rest is shown, and so is Prefect's absence."""
     monkeypatch.setenv("INTEGRATIONS_DATABASE_URL", f"postgresql://u:{SECRET}@127.0.0.1:9/x")
-    lines = shown("github_events")
+    lines = shown("github_events", server=NO_SERVER)
     assert "github: /webhooks/github, scheme github" in lines
     assert sum("state database does not answer" in line for line in lines) == 1
     assert sum(line.startswith(f"{NO_SERVER}: connect: it does not answer") for line in lines) == 1
@@ -187,7 +187,9 @@ def test_what_prefect_has(prefect_server, state, shown):
             await client.delete_deployment(id_)
 
     id_ = asyncio.run(deploy())
-    lines = [" ".join(line.split()) for line in shown("github_events", server=None)]
+    lines = [
+        " ".join(line.split()) for line in shown("github_events", server=PREFECT_API_URL.value())
+    ]
     asyncio.run(remove(id_))
     assert "deployment github-events paused" in lines
     assert "deployment activate-github-events not deployed" in lines
