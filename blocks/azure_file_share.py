@@ -1,4 +1,4 @@
-"""Which Azure file share, and the key by which we may use it."""
+"""An Azure file share and the key for it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class AzureFileShare(Block):
     """A folder of an Azure file share, with the account's key or a shared access signature.
 
-    A shared access signature is better: it can be limited to this share, to reading, writing and
-    listing, and to a time.
+    Prefer a shared access signature: it can be limited to this share, to reading, writing and
+    listing, and in time.
 
     Example:
         List the files of a folder:
@@ -35,7 +35,7 @@ class AzureFileShare(Block):
 
     _block_type_name = "Azure File Share"
     _block_type_slug = "azure-file-share"
-    _description = "A folder of an Azure file share, and the key by which we may use it."
+    _description = "A folder of an Azure file share and the key for it."
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
@@ -43,7 +43,7 @@ class AzureFileShare(Block):
         pattern=r"^[a-z0-9]{3,24}$", description="Name of the storage account."
     )
     share: str = Field(
-        pattern=r"^[a-z0-9](-?[a-z0-9])+$", description="Name of the share, in small letters."
+        pattern=r"^[a-z0-9](-?[a-z0-9])+$", description="Name of the share, in lower case."
     )
     sas_token: SecretStr | None = Field(
         default=None, description="Shared access signature, with or without its question mark."
@@ -55,15 +55,15 @@ class AzureFileShare(Block):
         default="", description="Folder of the share that all paths start from, e.g. 'reports'."
     )
     connect_timeout_s: float = Field(
-        default=10, gt=0, description="Seconds until a connection that does not come is given up."
+        default=10, gt=0, description="Seconds to wait for a connection."
     )
     read_timeout_s: float = Field(
-        default=60, gt=0, description="Seconds of silence after which a request is given up."
+        default=60, gt=0, description="Seconds of silence before a request times out."
     )
     endpoint_url: str | None = Field(
         default=None,
         pattern=r"^https?://[^@?#]+$",
-        description="Address of the account in other clouds or of a stand-in; else leave empty.",
+        description="Address of the account in another cloud or of a stand-in; otherwise empty.",
     )
 
     @model_validator(mode="after")
@@ -74,12 +74,12 @@ class AzureFileShare(Block):
 
     @property
     def system(self) -> str:
-        """What errors call this place, e.g. "azure-files://account/share"."""
+        """Name of this place in errors, e.g. "azure-files://account/share"."""
         root = self.root_folder.strip("/")
         return f"azure-files://{self.account_name}/{self.share}" + (f"/{root}" if root else "")
 
     def get_client(self) -> ShareClient:
-        """Build the client; nothing is sent yet. It never waits and retries by itself.
+        """Build the client without connecting; it never retries by itself.
 
         Raises:
             MisconfiguredError: The package azure-storage-file-share is missing.
@@ -97,7 +97,7 @@ class AzureFileShare(Block):
             retry_total=0,
             connection_timeout=self.connect_timeout_s,
             read_timeout=self.read_timeout_s,
-            # Downloads ask for so much first, and for so much again.
+            # Downloads fetch this much at a time.
             max_single_get_size=4 * 1024 * 1024,
             max_chunk_get_size=4 * 1024 * 1024,
         )
@@ -105,7 +105,7 @@ class AzureFileShare(Block):
     def _credential(self) -> Any:
         if self.sas_token is not None:
             return self.sas_token.get_secret_value().lstrip("?")
-        assert self.account_key is not None  # noqa: S101 (the validator saw to it)
+        assert self.account_key is not None  # noqa: S101 (the validator checks it)
         return {
             "account_name": self.account_name,
             "account_key": self.account_key.get_secret_value(),

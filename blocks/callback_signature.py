@@ -1,4 +1,4 @@
-"""The secret with which results that are sent back to callers are signed."""
+"""The secret that signs results sent to callback addresses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field, SecretStr
 
 
 class CallbackSignature(Block):
-    """Signs what is sent to callback addresses; its receivers know the same secret.
+    """The secret that signs what is sent to callback addresses; receivers know it too.
 
     Example:
         Give two secrets while receivers change from the old one to the new one:
@@ -21,17 +21,17 @@ class CallbackSignature(Block):
 
     _block_type_name = "Callback signature"
     _block_type_slug = "callback-signature"
-    _description = "The secret with which results that are sent back to callers are signed."
+    _description = "The secret that signs results sent to callback addresses."
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
     secrets: list[SecretStr] = Field(
         min_length=1,
         description=(
-            "Base64 with or without whsec_ before it, as https://www.standardwebhooks.com says; "
-            "each of them signs."
+            "Base64, with or without a whsec_ prefix, as in https://www.standardwebhooks.com; "
+            "each one signs."
         ),
     )
     timeout_s: float = Field(
-        default=15, gt=0, description="Seconds of silence after which a sending is given up."
+        default=15, gt=0, description="Seconds of silence before a callback times out."
     )

@@ -1,4 +1,4 @@
-"""Which Dropbox account, and the app by which we may use it."""
+"""A Dropbox account and the app linked to it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 class DropboxAccount(Block):
-    """A folder of a Dropbox account, and the app that its owner linked to it.
+    """A folder of a Dropbox account and the app that its owner linked to it.
 
-    Make an app at dropbox.com/developers with the scopes files.metadata.read,
-    files.content.read and files.content.write, and let the owner authorise it for offline
-    access: that gives the refresh token.
+    Create an app at dropbox.com/developers with the scopes files.metadata.read,
+    files.content.read and files.content.write, and have the owner authorise it for offline
+    access; that yields the refresh token.
 
     Example:
         List the files that wait in a folder:
@@ -49,17 +49,17 @@ class DropboxAccount(Block):
     )
     access_token: SecretStr | None = Field(
         default=None,
-        description="Access token, for a first try; it ends after four hours, so prefer the other.",
+        description="Access token for a first try; it expires after four hours.",
     )
     root_folder: str = Field(
         default="",
         description="Folder of the account that all paths start from, e.g. '/Partners/Acme'.",
     )
     connect_timeout_s: float = Field(
-        default=10.0, description="Seconds until a connection that does not come is given up.", gt=0
+        default=10.0, description="Seconds to wait for a connection.", gt=0
     )
     read_timeout_s: float = Field(
-        default=60.0, description="Seconds without any answer until a request is given up.", gt=0
+        default=60.0, description="Seconds of silence before a request times out.", gt=0
     )
     api_url: str | None = Field(
         default=None,
@@ -84,13 +84,13 @@ class DropboxAccount(Block):
 
     @property
     def system(self) -> str:
-        """What errors call this place, e.g. "dropbox://acme-account/Partners"."""
+        """Name of this place in errors, e.g. "dropbox://acme-account/Partners"."""
         root = self.root_folder.strip("/")
         name = self._block_document_name or self.app_key or "account"
         return f"dropbox://{name}" + (f"/{root}" if root else "")
 
     def get_client(self) -> dropbox.Dropbox:
-        """Build the client; nothing is sent yet. It never waits and retries by itself."""
+        """Build the client without connecting; it never retries by itself."""
         import dropbox
 
         def plain(secret: SecretStr | None) -> str | None:
@@ -109,7 +109,7 @@ class DropboxAccount(Block):
 
 
 def _session_to(api_url: str) -> requests.Session:
-    """A session in which Dropbox's three hosts are one other address."""
+    """Return a session that sends requests for any Dropbox host to `api_url`."""
     import requests
     from requests.adapters import HTTPAdapter
 

@@ -2,18 +2,18 @@
 
     IntegrationError(message, *, system, operation, record=None)
     ├── TransientError(…, retry_after_s=None)   trying again may help
-    │   ├── UnreachableError                    no connection, or it was cut, or timed out
+    │   ├── UnreachableError                    no connection, or it broke or timed out
     │   ├── UpstreamBusyError                   the other side is busy (429, 503, locked)
-    │   ├── UpstreamFailedError                 the other side broke (other 5xx)
-    │   └── LeaseLostError                      another run took over, because our lease ran out
+    │   ├── UpstreamFailedError                 the other side failed (other 5xx)
+    │   └── LeaseLostError                      our lease expired and another run took over
     └── PermanentError                          the same call will fail again
-        ├── MisconfiguredError                  ours to mend: credentials, host key, missing folder
-        ├── UpstreamRejectedError               the other side refuses what was sent (other 4xx)
+        ├── MisconfiguredError                  ours to fix: credentials, host key, missing folder
+        ├── UpstreamRejectedError               the other side rejects what was sent (other 4xx)
         ├── BadPayloadError                     what was received breaks its contract
         └── SignatureInvalidError               the sender could not be authenticated
 
-Only a `TransientError` is retried. A message says what happened and what to do, and never
-holds a secret, a body or a URL's query: it ends in logs, artifacts and run states.
+Only a `TransientError` is retried. A message says what happened and what to do. It never holds
+a secret, a body or a URL's query, because it ends up in logs, artifacts and run states.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from typing import Any
 
 
 class IntegrationError(Exception):
-    """Something went wrong between us and another system.
+    """A failure between us and another system.
 
     Attributes:
         system: The other system as its block names it, e.g. "sftp://files.partner.example".
         operation: What was being done, e.g. "download".
-        record: The file, delivery or record concerned, if one was.
+        record: The file, delivery or record concerned, if any.
     """
 
     def __init__(
@@ -46,15 +46,15 @@ class IntegrationError(Exception):
         return f"{where}: {self.message}"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Exceptions cross process borders; the default reduction drops keyword arguments.
+        # Exceptions are pickled between processes; the default drops keyword arguments.
         return (_rebuild, (type(self), self.message, _fields(self)))
 
 
 class TransientError(IntegrationError):
-    """Trying again may help.
+    """A failure that a retry may overcome.
 
     Attributes:
-        retry_after_s: Seconds the other side asked to wait, if it said so.
+        retry_after_s: Seconds the other side asked us to wait, if it did.
     """
 
     def __init__(
@@ -71,37 +71,37 @@ class TransientError(IntegrationError):
 
 
 class UnreachableError(TransientError):
-    """No connection could be made, or it was cut, or it timed out."""
+    """No connection could be made, or it broke or timed out."""
 
 
 class UpstreamBusyError(TransientError):
-    """The other side is there, and busy."""
+    """The other side is reachable but busy."""
 
 
 class UpstreamFailedError(TransientError):
-    """The other side broke while answering."""
+    """The other side failed while handling the request."""
 
 
 class LeaseLostError(TransientError):
-    """Our lease ran out and another run took the work over: stop, and leave it to that run."""
+    """Our lease expired and another run took over: stop, and leave the work to that run."""
 
 
 class PermanentError(IntegrationError):
-    """The same call will fail again until somebody changes something."""
+    """A failure that repeats until somebody changes something."""
 
 
 class MisconfiguredError(PermanentError):
-    """Ours to mend: wrong credentials, unknown host key, missing folder or permission."""
+    """Ours to fix: wrong credentials, unknown host key, missing folder or permission."""
 
 
 class UpstreamRejectedError(PermanentError):
-    """The other side refuses what was sent.
+    """The other side rejects what was sent.
 
     Attributes:
         status: The protocol's status code, where it has one.
-        details: What the other side said of single records, if it did: one mapping each,
+        details: What the other side said about single records, if anything: one mapping each,
             e.g. {"index": 3, "field": "quantity", "reason": "must not be negative"}.
-        said: The reason in the other side's own words, shortened and without what looks secret.
+        said: The reason in the other side's words, shortened, without anything that looks secret.
     """
 
     def __init__(
@@ -122,15 +122,15 @@ class UpstreamRejectedError(PermanentError):
 
     @property
     def explained(self) -> str:
-        """The error with the other side's own words, for whoever has to mend the record."""
+        """The error with the other side's own words, for those who have to fix the record."""
         return f"{self}; it says: {self.said}" if self.said else str(self)
 
 
 class BadPayloadError(PermanentError):
-    """What was received breaks its contract: says where, what was expected, how to mend it.
+    """What was received breaks its contract; the message says where and what was expected.
 
     Attributes:
-        line: The line, row or element concerned, counted from 1, if one was.
+        line: The line, row or element concerned, counted from 1, if any.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class BadPayloadError(PermanentError):
 
 
 class SignatureInvalidError(PermanentError):
-    """The sender could not be authenticated: every malformed or forged request ends here."""
+    """The sender could not be authenticated: the request is malformed or forged."""
 
 
 def _fields(error: IntegrationError) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Which folder of Google Drive, and as whom we may use it."""
+"""A Google Drive folder and the account that may use it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _TOKEN_URL = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address
 
 
 class GoogleDriveAccount(Block):
-    """A folder of Google Drive, and the key of a service account or of a user who consented.
+    """A Google Drive folder and the key of a service account or of a user who consented.
 
-    Make a service account in the Google Cloud console, switch the Drive API on, make a JSON key,
+    Create a service account in the Google Cloud console, enable the Drive API, create a JSON key,
     and share the folder with the account's address as editor. A folder of a shared drive is best:
-    a service account has no room of its own.
+    a service account has no storage of its own.
 
     Example:
         List the files of a folder:
@@ -40,14 +40,14 @@ class GoogleDriveAccount(Block):
 
     _block_type_name = "Google Drive Account"
     _block_type_slug = "google-drive-account"
-    _description = "A folder of Google Drive, and the key of an account that may use it."
+    _description = "A Google Drive folder and the key of an account that may use it."
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
     credentials: SecretStr = Field(
         description=(
-            "The whole JSON key file: of a service account, or as `gcloud auth "
-            "application-default login` writes it for a user."
+            "The whole JSON key file of a service account, or the one that `gcloud auth "
+            "application-default login` writes for a user."
         )
     )
     folder_id: str = Field(
@@ -57,33 +57,33 @@ class GoogleDriveAccount(Block):
     )
     subject: str | None = Field(
         default=None,
-        description="User to act for, where the domain lets the service account do so.",
+        description="User to act for, if the domain allows the service account to.",
     )
     scope: str = Field(
-        default="https://www.googleapis.com/auth/drive", description="What tokens are good for."
+        default="https://www.googleapis.com/auth/drive", description="Scope of the tokens."
     )
     connect_timeout_s: float = Field(
-        default=10, gt=0, description="Seconds until a connection that does not come is given up."
+        default=10, gt=0, description="Seconds to wait for a connection."
     )
     read_timeout_s: float = Field(
-        default=60, gt=0, description="Seconds of silence after which a request is given up."
+        default=60, gt=0, description="Seconds of silence before a request times out."
     )
     api_url: str = Field(
         default="https://www.googleapis.com",
         pattern=r"^https?://[^/@?#]+$",
-        description="Address of the API; another one only for tests.",
+        description="Address of the API; change it only for tests.",
     )
 
     @property
     def system(self) -> str:
-        """What errors call this place, e.g. "google-drive://0AbC"."""
+        """Name of this place in errors, e.g. "google-drive://0AbC"."""
         return f"google-drive://{self.folder_id}"
 
     def get_client(self) -> httpx.Client:
-        """A client of the API that fetches and renews its tokens.
+        """Return an API client that fetches and renews its tokens.
 
         Raises:
-            MisconfiguredError: The key is none, or the package google-auth is missing.
+            MisconfiguredError: The key is malformed, or the package google-auth is missing.
         """
         return httpx.Client(
             base_url=self.api_url,
@@ -115,11 +115,13 @@ class GoogleDriveAccount(Block):
                     scopes=[self.scope],
                 )
         except (ValueError, KeyError, TypeError, AttributeError) as exc:
-            # Without a cause: its text may quote the key.
-            message = f"the credentials are no JSON key file ({type(exc).__name__}); paste it whole"
+            # Without the cause: its text may quote the key.
+            message = (
+                f"the credentials are not a JSON key file ({type(exc).__name__}); paste it whole"
+            )
             raise self._misconfigured(message) from None
         raise self._misconfigured(
-            "the key is of another type; use a service account's or an authorized user's"
+            "the key has an unknown type; use a service account's or an authorized user's"
         )
 
     def _misconfigured(self, message: str) -> MisconfiguredError:
@@ -127,7 +129,7 @@ class GoogleDriveAccount(Block):
 
 
 class _GoogleTokens(httpx.Auth):
-    """Puts a token on each request, and a new one when it is refused."""
+    """Adds a token to each request, and a new one when it is refused."""
 
     requires_response_body = False
 
@@ -137,7 +139,7 @@ class _GoogleTokens(httpx.Auth):
         self._lock = threading.Lock()
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Send with a token that is valid; once more if the server thinks otherwise."""
+        """Send with a valid token; once more with a new one if the server refuses it."""
         token = self._token(refused=None)
         request.headers["Authorization"] = f"Bearer {token}"
         response = yield request
@@ -155,7 +157,7 @@ class _GoogleTokens(httpx.Auth):
                     self._credentials.refresh(Request())
                 except TransportError as exc:
                     raise UnreachableError(
-                        "the token endpoint does not answer",
+                        "the token endpoint does not respond",
                         system=self._system,
                         operation="fetch token",
                     ) from exc
@@ -167,7 +169,7 @@ class _GoogleTokens(httpx.Auth):
                             operation="fetch token",
                         ) from exc
                     raise MisconfiguredError(
-                        "Google gives no token: the key was withdrawn, or may not have this scope",
+                        "Google issues no token: the key was revoked, or is not allowed this scope",
                         system=self._system,
                         operation="fetch token",
                     ) from exc

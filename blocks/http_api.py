@@ -1,4 +1,4 @@
-"""Where an HTTP API is, who we are there, and how long and often we try."""
+"""An HTTP API: address, credentials, timeouts, limits and retries."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from blocks.connections.network import public_authorities
 from blocks.errors import MisconfiguredError
 
-_KIND = "Names these credentials; leave it as it is."
+_KIND = "Kind of these credentials; do not change."
 
 
 class NoAuth(BaseModel):
-    """The API is open to all."""
+    """No credentials: the API is open to all."""
 
     model_config = ConfigDict(title="None", extra="forbid")
 
@@ -25,7 +25,7 @@ class NoAuth(BaseModel):
 
 
 class ApiKeyAuth(BaseModel):
-    """A key with every request."""
+    """A key sent with every request."""
 
     model_config = ConfigDict(title="API key", extra="forbid")
 
@@ -36,7 +36,7 @@ class ApiKeyAuth(BaseModel):
     )
     send_in: Literal["header", "query"] = Field(
         default="header",
-        description="Where the key goes; addresses with a key in the query end in others' logs.",
+        description="Where the key goes; a key in the query ends up in other people's logs.",
     )
 
 
@@ -60,17 +60,17 @@ class BearerAuth(BaseModel):
 
 
 class OAuth2Grant(BaseModel):
-    """What all OAuth 2 grants have in common."""
+    """The settings that all OAuth 2 grants share."""
 
-    token_url: str = Field(description="The token endpoint, a whole URL.")
-    client_id: str = Field(description="The client's name.")
+    token_url: str = Field(description="Full URL of the token endpoint.")
+    client_id: str = Field(description="The client id.")
     client_secret: SecretStr = Field(description="The client's secret.")
-    scope: str = Field(default="", description="Scopes to ask for, separated by spaces.")
+    scope: str = Field(default="", description="Scopes to request, separated by spaces.")
     parameters: dict[str, str] = Field(
-        default_factory=dict, description="More fields of the token request, such as audience."
+        default_factory=dict, description="Extra fields of the token request, such as audience."
     )
     client_auth: Literal["header", "form"] = Field(
-        default="header", description="Where the token endpoint wants the client's secret."
+        default="header", description="Where the token endpoint expects the client secret."
     )
 
 
@@ -88,20 +88,20 @@ class OAuth2RefreshToken(OAuth2Grant):
     model_config = ConfigDict(title="OAuth 2 refresh token", extra="forbid")
 
     kind: Literal["oauth2_refresh_token"] = Field(default="oauth2_refresh_token", description=_KIND)
-    refresh_token: SecretStr = Field(description="The refresh token that the consent gave.")
+    refresh_token: SecretStr = Field(description="The refresh token from the user's consent.")
 
 
 Auth = NoAuth | ApiKeyAuth | BasicAuth | BearerAuth | OAuth2Client | OAuth2RefreshToken
 
 
 class HttpApi(Block):
-    """An HTTP API: its address, the credentials, time-outs, limits and retries.
+    """An HTTP API: its address, credentials, timeouts, limits and retries.
 
-    The tasks of `tasks.api` take this block. `get_client` gives the bare client for what they do
-    not offer; retries, limits and OAuth 2 tokens are theirs.
+    The tasks of `tasks.api` take this block; they add retries, limits and OAuth 2 tokens.
+    `get_client` returns the bare client for anything they do not offer.
 
     Example:
-        Ask an API with its credentials:
+        Call an API with its credentials:
         ```python
         from blocks.http_api import HttpApi
 
@@ -113,68 +113,70 @@ class HttpApi(Block):
 
     _block_type_name = "HTTP API"
     _block_type_slug = "http-api"
-    _description = "An HTTP API: its address, the credentials, time-outs, limits and retries."
+    _description = "An HTTP API: its address, credentials, timeouts, limits and retries."
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
     base_url: str = Field(
         description=(
-            "What all paths start from, e.g. https://api.partner.example/v2; without user, "
-            "password and query."
+            "URL that all paths start from, e.g. https://api.partner.example/v2; without user, "
+            "password or query."
         )
     )
-    auth: Auth = Field(default_factory=NoAuth, description="How requests show who we are.")
+    auth: Auth = Field(default_factory=NoAuth, description="Credentials sent with requests.")
     headers: dict[str, str] = Field(
         default_factory=dict,
-        description="More headers of every request, such as an API version; no secrets.",
+        description="Extra headers for every request, such as an API version; no secrets.",
     )
     connect_timeout_s: float = Field(
         default=5, gt=0, description="Seconds to wait for a connection."
     )
     read_timeout_s: float = Field(
-        default=30, gt=0, description="Seconds of silence after which a request is given up."
+        default=30, gt=0, description="Seconds of silence before a request times out."
     )
     total_timeout_s: float = Field(
-        default=300, gt=0, description="Seconds after which even a dripping answer is given up."
+        default=300, gt=0, description="Seconds a call may take, even while data still arrives."
     )
     max_attempts: int = Field(
         default=4,
         ge=1,
         le=20,
-        description="How often a call is tried when the API is out of reach, busy or broken.",
+        description="Most attempts per call while the API is unreachable, busy or failing.",
     )
     first_wait_s: float = Field(
         default=0.5, gt=0, description="Seconds before the second attempt; doubled each time."
     )
     max_wait_s: float = Field(
-        default=30, gt=0, description="Most seconds between two attempts, unless the API asks."
+        default=30,
+        gt=0,
+        description="Most seconds between two attempts, unless the API asks for more.",
     )
     max_retry_after_s: float = Field(
         default=60,
         ge=0,
-        description="Most seconds to wait when the API asks for it; the call fails above that.",
+        description="Most seconds to wait when the API asks; if it asks for more, the call fails.",
     )
     max_response_bytes: int = Field(
         default=64 * 1024 * 1024,
         gt=0,
-        description="Largest answer to take, in bytes after decompression.",
+        description="Largest response to accept, in bytes after decompression.",
     )
     verify_tls: bool = Field(
         default=True,
         description=(
-            "Check the server's certificate. WARNING: without, whoever is on the way can read "
-            "and change everything, the credentials too."
+            "Check the server's certificate. WARNING: if off, anyone on the network path can "
+            "read and change everything, including the credentials."
         ),
     )
     ca_file: str = Field(
         default="",
-        description="PEM file of the authorities to trust instead of the public ones.",
+        description="PEM file of the certificate authorities to trust instead of the public ones.",
     )
     rate_limit: str = Field(
         default="",
         description=(
             "Name of a global concurrency limit with slot decay; each request takes one slot, so "
-            "that all runs together keep to one budget."
+            "that all runs share one budget."
         ),
     )
 
@@ -195,14 +197,14 @@ class HttpApi(Block):
 
     @property
     def system(self) -> str:
-        """What errors call this API, e.g. "https://api.partner.example"."""
+        """Name of this API in errors, e.g. "https://api.partner.example"."""
         url = httpx.URL(self.base_url)
         return f"{url.scheme}://{url.netloc.decode('ascii')}"
 
     def get_client(self) -> httpx.Client:
-        """A client with address, time-outs, TLS and static credentials set.
+        """Return a client with address, timeouts, TLS and static credentials set.
 
-        OAuth 2 tokens are not: `tasks.api.open_api` fetches them.
+        It has no OAuth 2 tokens: `tasks.api.open_api` fetches them.
 
         Raises:
             MisconfiguredError: `ca_file` cannot be read.

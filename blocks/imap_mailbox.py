@@ -1,4 +1,4 @@
-"""Where a mailbox is and how to log in there."""
+"""An IMAP mailbox and its login."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a Kafka cluster is and who we are there."""
+"""A Kafka cluster and its login."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which folder of this machine, or of a disk mounted on it."""
+"""A folder on this machine or on a disk mounted there."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class LocalFolder(Block):
 
     @property
     def system(self) -> str:
-        """What errors call this place, e.g. "file:///srv/exchange"."""
+        """Name of this place in errors, e.g. "file:///srv/exchange"."""
         return f"file://{self.path.as_posix()}"
 
     def get_client(self) -> Path:
-        """The folder itself: there is nothing to connect to."""
+        """Return the folder itself: there is nothing to connect to."""
         return self.path

@@ -1,4 +1,4 @@
-"""Where mail is handed in, who we are there, and how large a message may be."""
+"""An SMTP server, its login, and how large a message may be."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from blocks.errors import MisconfiguredError
 
 
 class MailServer(Block):
-    """An SMTP server that takes our mail, and the address it is from.
+    """An SMTP server that takes our mail, and the sender's address.
 
-    The connection is encrypted and the server's certificate checked.
+    The connection is encrypted and the server's certificate is checked, unless `security` is
+    none.
 
     Example:
         Send a report:
@@ -32,7 +33,7 @@ class MailServer(Block):
 
     _block_type_name = "Mail Server"
     _block_type_slug = "mail-server"
-    _description = "An SMTP server that takes our mail, and the address it is from."
+    _description = "An SMTP server that takes our mail, and the sender's address."
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
@@ -41,30 +42,28 @@ class MailServer(Block):
     security: Literal["starttls", "tls", "none"] = Field(
         default="starttls",
         description=(
-            "How the connection is encrypted. WARNING: with none, whoever is on the way reads the "
-            "mail; then no password can be given."
+            "How the connection is encrypted. WARNING: with none, anyone on the network path can "
+            "read the mail, and no password is allowed."
         ),
     )
     username: str | None = Field(default=None, description="User to log in as, if needed.")
     password: SecretStr | None = Field(default=None, description="Password of the user.")
-    sender: str = Field(
-        description="Address the mail is from, e.g. reports@example.org.", min_length=3
-    )
+    sender: str = Field(description="Sender's address, e.g. reports@example.org.", min_length=3)
     sender_name: str = Field(default="", description="Name shown beside the address.")
     max_message_bytes: int = Field(
         default=10_000_000,
         ge=10_000,
         description=(
             "Largest message to send; a larger attachment is sent as a link. The server's own "
-            "limit counts too."
+            "limit applies too."
         ),
     )
     ca_file: Path | None = Field(
         default=None,
-        description="PEM file of the authorities to trust instead of the system's.",
+        description="PEM file of the certificate authorities to trust instead of the system's.",
     )
     timeout_s: float = Field(
-        default=60, gt=0, description="Seconds of silence after which the server is given up."
+        default=60, gt=0, description="Seconds of silence before the connection times out."
     )
 
     @model_validator(mode="after")
@@ -77,7 +76,7 @@ class MailServer(Block):
 
     @property
     def system(self) -> str:
-        """What errors call this server, e.g. "smtp://mail.example.org:587"."""
+        """Name of this server in errors, e.g. "smtp://mail.example.org:587"."""
         return f"smtp://{self.host}:{self.port}"
 
     def get_client(self) -> smtplib.SMTP:
@@ -86,7 +85,7 @@ class MailServer(Block):
         Raises:
             MisconfiguredError: `ca_file` cannot be read.
             smtplib.SMTPException: The server refused.
-            OSError: No connection, none in time, or its certificate is not trusted.
+            OSError: No connection, not in time, or the certificate is not trusted.
         """
         if self.security == "tls":
             client: smtplib.SMTP = smtplib.SMTP_SSL(

@@ -1,4 +1,4 @@
-"""Where an MQTT broker is and how to log in there."""
+"""An MQTT broker and its login."""
 
 from __future__ import annotations
 

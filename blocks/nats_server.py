@@ -1,4 +1,4 @@
-"""Where a NATS server is and how to log in there."""
+"""A NATS server and its login."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a RabbitMQ broker is and how to log in there."""
+"""A RabbitMQ broker and its login."""
 
 from __future__ import annotations
 

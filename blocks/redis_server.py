@@ -1,4 +1,4 @@
-"""Where a Redis server is and how to log in there."""
+"""A Redis server and its login."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Which S3 bucket, on AWS or elsewhere, and the credentials for it.
+"""An S3 bucket, on AWS or elsewhere, and the credentials for it.
 
-`prefect_aws.AwsCredentials` is not used: importing it brings the ECS worker and aiobotocore
-(0.8 s, 26 MB), which pins botocore to older versions; it keeps the session token unhidden and
-sets no time-outs. With no credentials here boto3 finds those of the machine, as it does there.
+`prefect_aws.AwsCredentials` is not used: importing it loads the ECS worker and aiobotocore
+(0.8 s, 26 MB), which pins botocore to older versions; it does not hide the session token and
+sets no timeouts. Without credentials boto3 uses those of the machine, as it does there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class S3Bucket(Block):
-    """An S3 bucket, or what lies below one prefix of it, on AWS or any compatible service.
+    """An S3 bucket, or one prefix of it, on AWS or any compatible service.
 
     Example:
         List the files that wait in a folder:
@@ -35,7 +35,7 @@ class S3Bucket(Block):
         ```
     """
 
-    # Prefect's own catalogue has an "S3 Bucket", of prefect-aws.
+    # Prefect's own catalogue has an "S3 Bucket", from prefect-aws.
     _block_type_name = "S3 Bucket of Files"
     _block_type_slug = "s3-bucket-of-files"
 
@@ -65,17 +65,17 @@ class S3Bucket(Block):
     )
     addressing_style: Literal["auto", "path", "virtual"] = Field(
         default="auto",
-        description="Where the bucket's name goes in addresses; most services but AWS want 'path'.",
+        description="Where the bucket's name goes in URLs; most services except AWS use 'path'.",
     )
     connect_timeout_s: float = Field(
-        default=10.0, description="Seconds until a connection that does not come is given up.", gt=0
+        default=10.0, description="Seconds to wait for a connection.", gt=0
     )
     read_timeout_s: float = Field(
-        default=60.0, description="Seconds without any answer until a request is given up.", gt=0
+        default=60.0, description="Seconds of silence before a request times out.", gt=0
     )
     attempts: int = Field(
         default=3,
-        description="How often a single request is made before the task fails, at least 1.",
+        description="Most attempts per request, at least 1.",
         ge=1,
         le=10,
     )
@@ -100,13 +100,13 @@ class S3Bucket(Block):
 
     @property
     def system(self) -> str:
-        """What errors call this place, e.g. "s3://acme-exchange/incoming"."""
+        """Name of this place in errors, e.g. "s3://acme-exchange/incoming"."""
         where = urlsplit(self.endpoint_url).netloc + "/" if self.endpoint_url else ""
         prefix = self.prefix.strip("/")
         return f"s3://{where}{self.bucket}" + (f"/{prefix}" if prefix else "")
 
     def get_client(self) -> S3Client:
-        """Build the client; nothing is sent yet."""
+        """Build the client without connecting."""
         import boto3
         from botocore.config import Config
         from botocore.session import get_session
@@ -130,7 +130,7 @@ class S3Bucket(Block):
                 retries={"mode": "standard", "total_max_attempts": self.attempts},
                 s3={"addressing_style": self.addressing_style},
                 max_pool_connections=16,
-                # Other services than AWS do not all know the newer checksums.
+                # Not every other service supports the newer checksums.
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
             ),
@@ -139,7 +139,7 @@ class S3Bucket(Block):
 
 @cache
 def _service_models() -> Loader:
-    """Reading them takes most of the time of making a client: once a process is enough."""
+    """Return botocore's models, cached: reading them takes most of the time to build a client."""
     from botocore.loaders import create_loader
 
     return create_loader()

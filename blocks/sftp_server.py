@@ -1,4 +1,4 @@
-"""Where a partner's SFTP server is, who we are there and how we know that it is the right one."""
+"""A partner's SFTP server, its login and its host keys."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _PEM = re.compile(r"\s*(-----BEGIN [A-Z0-9 ]+-----)(.*)(-----END [A-Z0-9 ]+-----)\s*")
 _PEM_LINE_CHARACTERS = 70
 _KEY_TYPES = ("ssh-", "ecdsa-", "sk-")
-# After the types in the known hosts: an unknown key is then refused as such, with its name.
+# Offered after the types in the known hosts, so that an unknown key is reported by name.
 _OTHER_HOST_KEY_TYPES = (
     "+ssh-ed25519,ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,ecdsa-sha2-nistp521,"
     "rsa-sha2-512,rsa-sha2-256"
@@ -26,9 +26,9 @@ _FAST_CIPHERS_FIRST = "^aes256-gcm@openssh.com,aes128-gcm@openssh.com"
 
 
 class SftpServer(Block):
-    """A folder on an SFTP server, and how to log in there.
+    """A folder on an SFTP server and its login.
 
-    The server must prove by its host key that it is the one that is meant.
+    The server must prove its identity with its host key.
 
     Example:
         List the files that wait in a folder:
@@ -68,14 +68,14 @@ class SftpServer(Block):
         default="",
         description=(
             "Host keys of the server, as in a known_hosts file or as the bare key "
-            "('ssh-ed25519 AAAA...'). Ask the partner for it, or see `ssh-keyscan`."
+            "('ssh-ed25519 AAAA...'). Ask the partner for it, or use `ssh-keyscan`."
         ),
     )
     trust_any_host_key: bool = Field(
         default=False,
         description=(
-            "Connect whatever key the server shows. WARNING: whoever is on the way can then read "
-            "and change the files and learn the password; for tests only."
+            "Accept any host key. WARNING: anyone on the network path can then read and change "
+            "the files and learn the password; for tests only."
         ),
     )
     root_folder: str = Field(
@@ -83,17 +83,17 @@ class SftpServer(Block):
         description="Folder on the server that all paths start from; '.' is where logins start.",
     )
     connect_timeout_s: float = Field(
-        default=15.0, description="Seconds until a connection that does not come is given up.", gt=0
+        default=15.0, description="Seconds to wait for a connection.", gt=0
     )
     login_timeout_s: float = Field(
-        default=30.0, description="Seconds until a login that is not answered is given up.", gt=0
+        default=30.0, description="Seconds to wait for the login to succeed.", gt=0
     )
     read_timeout_s: float = Field(
-        default=60.0, description="Seconds without any answer until a transfer is given up.", gt=0
+        default=60.0, description="Seconds of silence before a transfer times out.", gt=0
     )
     keepalive_s: float = Field(
         default=30.0,
-        description="Seconds of silence after which the server is asked whether it is there.",
+        description="Seconds of silence before the server is pinged.",
         gt=0,
     )
 
@@ -105,7 +105,7 @@ class SftpServer(Block):
 
     @property
     def system(self) -> str:
-        """What errors call this place, e.g. "sftp://partner@files.example/outgoing"."""
+        """Name of this place in errors, e.g. "sftp://partner@files.example/outgoing"."""
         port = "" if self.port == 22 else f":{self.port}"
         root = self.root_folder.strip("/")
         path = "" if root in ("", ".") else f"/{root}"
@@ -118,14 +118,14 @@ class SftpServer(Block):
             MisconfiguredError: The private key or the known hosts cannot be read.
             asyncssh.HostKeyNotVerifiable: Its reason names the key that the server showed.
             asyncssh.Error: The server refused otherwise.
-            OSError: No connection, or none in time.
+            OSError: No connection, or not in time.
         """
         import asyncssh
 
         shown: list[asyncssh.SSHKey] = []
 
         class Witness(asyncssh.SSHClient):  # type: ignore[misc]  # asyncssh is not followed
-            """Remembers an unknown host key, for the error to name it."""
+            """Remembers an unknown host key so that the error can name it."""
 
             def validate_host_public_key(self, host: str, addr: str, port: int, key: Any) -> bool:
                 shown.append(key)
@@ -136,7 +136,7 @@ class SftpServer(Block):
                 self.host,
                 self.port,
                 client_factory=Witness,
-                config=None,  # what is in the user's ~/.ssh must not change what a flow does
+                config=None,  # the user's ~/.ssh must not change what a flow does
                 username=self.username,
                 password=self.password.get_secret_value() if self.password else None,
                 client_keys=self._client_keys(),
@@ -198,7 +198,7 @@ def _describe(key: Any) -> str:
 
 
 def _with_lines(key: str) -> str:
-    """Give a key its line breaks back: one-line form fields drop them."""
+    """Restore a key's line breaks: one-line form fields drop them."""
     found = _PEM.fullmatch(key)
     if found is None or "\n" in key.strip():
         return key

@@ -1,4 +1,4 @@
-"""Whose Twilio account sends our text messages, and from which number."""
+"""A Twilio account that sends text messages, and the sender's number."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from blocks.connections.network import public_authorities
 class SmsAccount(Block):
     """A Twilio account that sends text messages.
 
-    Make an API key in the Twilio console under Account, API keys: it can be withdrawn without
-    touching anything else. The account's own SID and auth token work too.
+    Create an API key in the Twilio console under Account, API keys: it can be revoked on its own.
+    The account's SID and auth token work too.
 
     Example:
         Send a text message:
@@ -35,34 +35,34 @@ class SmsAccount(Block):
     model_config = ConfigDict(hide_input_in_errors=True)
 
     account_sid: str = Field(
-        pattern=r"^AC[0-9a-f]{32}$", description="The account's SID, beginning AC."
+        pattern=r"^AC[0-9a-f]{32}$", description="The account's SID, starting with AC."
     )
     key_sid: str | None = Field(
         default=None,
         pattern=r"^SK[0-9a-f]{32}$",
-        description="SID of the API key, beginning SK; empty to log in with the account's token.",
+        description="SID of the API key, starting with SK; empty to use the account's token.",
     )
     secret: SecretStr = Field(description="Secret of the API key, or the account's auth token.")
     sender: str = Field(
         pattern=r"^(\+[1-9]\d{6,14}|MG[0-9a-f]{32}|[A-Za-z0-9 ]{1,11})$",
-        description="Number it is from (+49…), messaging service SID (MG…) or sender name.",
+        description="Sender's number (+49…), messaging service SID (MG…) or sender name.",
     )
     base_url: str = Field(
         default="https://api.twilio.com",
         pattern=r"^https?://[^/@?#]+$",
-        description="Address of the API; other regions and stand-ins have their own.",
+        description="Address of the API; change it for another region or a stand-in.",
     )
     timeout_s: float = Field(
-        default=30, gt=0, description="Seconds of silence after which a request is given up."
+        default=30, gt=0, description="Seconds of silence before a request times out."
     )
 
     @property
     def system(self) -> str:
-        """What errors call this account."""
+        """Name of this account in errors."""
         return self.base_url
 
     def get_client(self) -> httpx.Client:
-        """A client whose paths start at the account."""
+        """Return a client whose paths start at the account."""
         return httpx.Client(
             base_url=f"{self.base_url}/2010-04-01/Accounts/{self.account_sid}/",
             verify=public_authorities(),

@@ -1,4 +1,4 @@
-"""Where a SQL database is and how to log in there."""
+"""A SQL database and its login."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DRIVERS = {
     "mssql": "mssql+pytds",
     "sqlite": "sqlite",
 }
-# package, and the extra of this project that brings it
+# package, and this project's extra that installs it
 _CLIENTS = {
     "mariadb": ("PyMySQL", "mysql"),
     "mssql": ("sqlalchemy-pytds", "mssql"),
@@ -49,29 +49,29 @@ class SqlDatabase(Block):
     model_config = ConfigDict(hide_input_in_errors=True)
 
     kind: Literal["postgresql", "mariadb", "mssql", "sqlite"] = Field(
-        description="The kind of database; mariadb is for MySQL, too."
+        description="The kind of database; mariadb also serves MySQL."
     )
     host: str | None = Field(default=None, description="Name or address of the server.")
-    port: int | None = Field(default=None, ge=1, le=65535, description="Port, if not the usual.")
+    port: int | None = Field(default=None, ge=1, le=65535, description="Port, if not the default.")
     database: str = Field(description="Name of the database; for SQLite the path of its file.")
     username: str | None = Field(default=None, description="The user.")
     password: SecretStr | None = Field(default=None, description="The password.")
     tls: bool = Field(
         default=True,
         description=(
-            "Encrypt the connection and verify the server. WARNING: without, whoever is on the "
-            "way can read and change everything, the password too."
+            "Encrypt the connection and verify the server. WARNING: if off, anyone on the network "
+            "path can read and change everything, including the password."
         ),
     )
     ca_file: Path | None = Field(
         default=None,
-        description="PEM file of the authorities to trust instead of the public ones.",
+        description="PEM file of the certificate authorities to trust instead of the public ones.",
     )
     connect_timeout_s: int = Field(
-        default=10, ge=1, description="Seconds until a connection that does not come is given up."
+        default=10, ge=1, description="Seconds to wait for a connection."
     )
     read_timeout_s: int = Field(
-        default=300, ge=1, description="Seconds that a statement may take before it is given up."
+        default=300, ge=1, description="Seconds a statement may take before it times out."
     )
 
     @model_validator(mode="after")
@@ -82,17 +82,16 @@ class SqlDatabase(Block):
 
     @property
     def system(self) -> str:
-        """What errors call this database, e.g. "postgresql://db.example/shop"."""
+        """Name of this database in errors, e.g. "postgresql://db.example/shop"."""
         if self.kind == "sqlite":
             return f"sqlite:{self.database}"
         port = f":{self.port}" if self.port else ""
         return f"{self.kind}://{self.host}{port}/{self.database}"
 
     def get_client(self) -> Engine:
-        """An engine whose connections are made when they are needed and closed after use.
+        """Return an engine that opens connections on demand and closes them after use.
 
-        Transactions see what others have committed, and no more (READ COMMITTED); those of
-        SQLite take turns from their begin.
+        Transactions see only committed data (READ COMMITTED); SQLite's run one at a time.
 
         Raises:
             MisconfiguredError: The driver is not installed, or `ca_file` cannot be read.
@@ -107,7 +106,7 @@ class SqlDatabase(Block):
         )
         options: dict[str, Any] = {"poolclass": NullPool, "connect_args": self._driver_options()}
         if self.kind in ("postgresql", "mariadb"):
-            # SQL Server's own default; its dialect for python-tds cannot set it
+            # SQL Server's default already; its python-tds dialect cannot set it
             options["isolation_level"] = "READ COMMITTED"
         try:
             engine = create_engine(url, **options)
@@ -127,7 +126,7 @@ class SqlDatabase(Block):
                     "connect_timeout": timeout_s,
                     "sslmode": "verify-full" if self.tls else "disable",
                     "options": f"-c statement_timeout={self.read_timeout_s * 1000}",
-                    # a server that vanished without a word is noticed within half a minute
+                    # notices within half a minute that a server has vanished
                     "keepalives_idle": 10,
                     "keepalives_interval": 5,
                     "keepalives_count": 3,
@@ -144,7 +143,7 @@ class SqlDatabase(Block):
                 }
             case "mssql":
                 options = {"login_timeout": timeout_s, "timeout": self.read_timeout_s}
-                # python-tds encrypts as soon as it is told whom to trust
+                # python-tds encrypts once it has authorities to trust
                 return options | ({"cafile": self._authorities()} if self.tls else {})
             case _:
                 return {"timeout": timeout_s}

@@ -1,4 +1,4 @@
-"""Which Amazon SQS queue, and the credentials for it."""
+"""An Amazon SQS queue and the credentials for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a mailbox is and how to log in there."""
+"""Connection settings of an IMAP mailbox."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class ImapConnection(TlsSettings):
     username: str = Field(description="The login, often the mail address.", min_length=1)
     password: SecretStr | None = Field(default=None, description="The password.")
     oauth2_token: SecretStr | None = Field(
-        default=None, description="An access token in place of a password (XOAUTH2)."
+        default=None, description="An access token instead of a password (XOAUTH2)."
     )
     timeout_s: float = Field(
-        default=30.0, gt=0, description="Seconds without an answer until the connection is dropped."
+        default=30.0, gt=0, description="Seconds of silence before the connection is dropped."
     )
 
     @property
     def system(self) -> str:
-        """What errors call this mailbox, e.g. "imap://orders@mail.example"."""
+        """Name of this mailbox in errors, e.g. "imap://orders@mail.example"."""
         return f"imap://{self.username}@{self.host}"
 
     def get_client(self) -> BaseMailBox:

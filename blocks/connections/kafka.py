@@ -1,4 +1,4 @@
-"""Where a Kafka cluster is and who we are there."""
+"""Connection settings of a Kafka cluster."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ class KafkaConnection(BaseModel):
     security: Literal["ssl", "sasl_ssl", "plaintext", "sasl_plaintext"] = Field(
         default="ssl",
         description=(
-            "TLS (ssl), with a login (sasl). WARNING: without ssl whoever is on the way can read "
-            "everything."
+            "TLS (ssl), with a login (sasl). WARNING: without ssl, anyone on the network path can "
+            "read everything."
         ),
     )
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
-        default="SCRAM-SHA-512", description="How the login is proven."
+        default="SCRAM-SHA-512", description="SASL mechanism of the login."
     )
     username: str | None = Field(default=None, description="The user, for sasl.")
     password: SecretStr | None = Field(default=None, description="The password, for sasl.")
     ca_file: Path | None = Field(
         default=None,
-        description="PEM file of the authorities to trust instead of the machine's.",
+        description="PEM file of the certificate authorities to trust instead of the machine's.",
     )
     certificate_file: Path | None = Field(
-        default=None, description="PEM file with the certificate by which we prove who we are."
+        default=None, description="PEM file with our client certificate."
     )
     key_file: Path | None = Field(
         default=None, description="PEM file with the private key of that certificate."
     )
     properties: dict[str, str] = Field(
         default_factory=dict,
-        description="More settings of librdkafka, e.g. client.rack; no secrets.",
+        description="Extra librdkafka settings, e.g. client.rack; no secrets.",
     )
 
     @model_validator(mode="after")
@@ -53,11 +53,11 @@ class KafkaConnection(BaseModel):
 
     @property
     def system(self) -> str:
-        """What errors call this cluster, e.g. "kafka://broker-1.example:9093"."""
+        """Name of this cluster in errors, e.g. "kafka://broker-1.example:9093"."""
         return f"kafka://{self.bootstrap_servers.partition(',')[0]}"
 
     def client_config(self) -> dict[str, Any]:
-        """The settings as librdkafka names them.
+        """Return the settings under librdkafka's names.
 
         Source: https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md
         """
@@ -81,7 +81,7 @@ class KafkaConnection(BaseModel):
         return config | self.properties
 
     def get_producer(self) -> Any:
-        """A `confluent_kafka.Producer` that repeats what the brokers did not confirm, in order.
+        """Return a `confluent_kafka.Producer` that resends, in order, what was not confirmed.
 
         Raises:
             MisconfiguredError: The client library is not installed.

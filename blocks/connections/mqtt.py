@@ -1,4 +1,4 @@
-"""Where an MQTT broker is and how to log in there."""
+"""Connection settings of an MQTT broker."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class MqttConnection(TlsSettings):
     username: str | None = Field(default=None, description="The user.")
     password: SecretStr | None = Field(default=None, description="The password.")
     connect_timeout_s: float = Field(
-        default=10.0, gt=0, description="Seconds until a connection that does not come is given up."
+        default=10.0, gt=0, description="Seconds to wait for a connection."
     )
     keepalive_s: int = Field(
         default=30, ge=1, description="Seconds of silence after which the connection is dead."
@@ -28,14 +28,14 @@ class MqttConnection(TlsSettings):
 
     @property
     def system(self) -> str:
-        """What errors call this broker, e.g. "mqtt://broker.example:8883"."""
+        """Name of this broker in errors, e.g. "mqtt://broker.example:8883"."""
         return f"mqtt://{self.host}:{self.port}"
 
     def get_client(self, client_id: str) -> Client:
-        """A client that is not yet connected, acknowledges only when told to, and never by itself.
+        """Return an unconnected client that neither acknowledges nor reconnects by itself.
 
         Args:
-            client_id: Under which the broker keeps the session.
+            client_id: Name under which the broker stores the session.
 
         Raises:
             MisconfiguredError: The client library is not installed, or a file cannot be read.

@@ -1,4 +1,4 @@
-"""Where a NATS server is and how to log in there."""
+"""Connection settings of a NATS server."""
 
 from __future__ import annotations
 
@@ -21,24 +21,22 @@ _CLOSE_TIMEOUT_S = 2.0
 class NatsConnection(TlsSettings):
     """A NATS server or cluster with JetStream."""
 
-    host: str = Field(description="Name or address of a server.", min_length=1)
+    host: str = Field(description="Name or address of the server.", min_length=1)
     port: int = Field(default=4222, ge=1, le=65535, description="Port.")
     username: str | None = Field(default=None, description="The user, for logins by password.")
     password: SecretStr | None = Field(default=None, description="The password.")
-    token: SecretStr | None = Field(default=None, description="A token in place of a login.")
+    token: SecretStr | None = Field(default=None, description="A token instead of a login.")
     credentials_file: Path | None = Field(
-        default=None, description="A .creds file in place of a login (JWT and NKey)."
+        default=None, description="A .creds file instead of a login (JWT and NKey)."
     )
-    connect_timeout_s: int = Field(
-        default=5, ge=1, description="Seconds until a connection that does not come is given up."
-    )
+    connect_timeout_s: int = Field(default=5, ge=1, description="Seconds to wait for a connection.")
     ping_interval_s: int = Field(
         default=10, ge=1, description="Seconds between pings; two unanswered end the connection."
     )
 
     @property
     def system(self) -> str:
-        """What errors call this server, e.g. "nats://nats.example:4222"."""
+        """Name of this server in errors, e.g. "nats://nats.example:4222"."""
         return f"nats://{self.host}:{self.port}"
 
     async def get_client(self) -> Client:
@@ -46,7 +44,7 @@ class NatsConnection(TlsSettings):
 
         Raises:
             MisconfiguredError: The client library is not installed, or a file cannot be read.
-            nats.errors.Error: The server refused, or does not answer.
+            nats.errors.Error: The server refused, or does not respond.
             OSError: No connection.
         """
         try:
@@ -73,11 +71,11 @@ class NatsConnection(TlsSettings):
             **options,
         )
         try:
-            # the library tries a server that refuses connections for two minutes
+            # the library retries a server that refuses connections for two minutes
             async with asyncio.timeout(self.connect_timeout_s):
                 await connecting
         except BaseException:
-            # it also leaves its connection to a server that did not say what it should
+            # it also leaves the connection open when the server breaks the protocol
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(_CLOSE_TIMEOUT_S):
                     await client.close()
@@ -86,4 +84,4 @@ class NatsConnection(TlsSettings):
 
 
 async def _said_elsewhere(_error: Exception) -> None:
-    """The call that fails raises; by default the library also logs each with a traceback."""
+    """Ignore errors: the failing call raises; the library's default also logs a traceback."""

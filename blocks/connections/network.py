@@ -1,4 +1,4 @@
-"""What connections over TCP have in common: TLS that is on and verified, and missing clients."""
+"""What TCP connections share: TLS settings, and the error for a missing client library."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from blocks.errors import MisconfiguredError
 
 
 class TlsSettings(BaseModel):
-    """Encryption and mutual proof of who is who."""
+    """TLS settings: encryption, trusted authorities and a client certificate."""
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
     tls: bool = Field(
         default=True,
         description=(
-            "Encrypt the connection. WARNING: without, whoever is on the way can read and change "
-            "everything, the password too."
+            "Encrypt the connection. WARNING: if off, anyone on the network path can read and "
+            "change everything, including the password."
         ),
     )
     ca_file: Path | None = Field(
         default=None,
-        description="PEM file of the authorities to trust instead of the public ones.",
+        description="PEM file of the certificate authorities to trust instead of the public ones.",
     )
     certificate_file: Path | None = Field(
-        default=None, description="PEM file with the certificate by which we prove who we are."
+        default=None, description="PEM file with our client certificate."
     )
     key_file: Path | None = Field(
         default=None, description="PEM file with the private key of that certificate."
     )
 
     def tls_context(self, system: str) -> ssl.SSLContext | None:
-        """The context for the client, or None when TLS is off.
+        """Return the TLS context for the client, or None when TLS is off.
 
         Raises:
             MisconfiguredError: A file cannot be read.
@@ -57,17 +57,17 @@ class TlsSettings(BaseModel):
 
 @lru_cache(maxsize=1)
 def public_authorities() -> ssl.SSLContext:
-    """The context of HTTP clients that trust the public authorities.
+    """Return the TLS context of HTTP clients that trust the public authorities.
 
-    Loading them takes tens of milliseconds: once a process is enough.
+    It is cached: loading them takes tens of milliseconds.
     """
-    import httpx  # what listens to brokers only does not need it
+    import httpx  # broker listeners do not need it
 
     return httpx.create_ssl_context()
 
 
 def not_installed(package: str, *, extra: str, system: str) -> MisconfiguredError:
-    """The error for a client library that this environment lacks."""
+    """Return the error for a client library that is not installed."""
     return MisconfiguredError(
         f"the client library {package} is not installed; install it: make install EXTRAS={extra}",
         system=system,

@@ -1,4 +1,4 @@
-"""Where a RabbitMQ broker is and how to log in there."""
+"""Connection settings of a RabbitMQ broker."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class RabbitMqConnection(TlsSettings):
     username: str = Field(description="The user.")
     password: SecretStr = Field(description="The password.")
     connect_timeout_s: float = Field(
-        default=10.0, gt=0, description="Seconds until a connection that does not come is given up."
+        default=10.0, gt=0, description="Seconds to wait for a connection."
     )
     heartbeat_s: int = Field(
         default=30, ge=1, description="Seconds of silence after which the connection is dead."
@@ -29,7 +29,7 @@ class RabbitMqConnection(TlsSettings):
 
     @property
     def system(self) -> str:
-        """What errors call this broker, e.g. "amqp://rabbit.example/orders"."""
+        """Name of this broker in errors, e.g. "amqp://rabbit.example/orders"."""
         return f"amqp://{self.host}:{self.port}/{self.virtual_host.strip('/')}".rstrip("/")
 
     async def get_client(self) -> AbstractConnection:
@@ -38,7 +38,7 @@ class RabbitMqConnection(TlsSettings):
         Raises:
             MisconfiguredError: The client library is not installed, or a file cannot be read.
             aio_pika.exceptions.AMQPError: The broker refused.
-            OSError: No connection; `TimeoutError` if none in time.
+            OSError: No connection; `TimeoutError` if not in time.
         """
         try:
             import aio_pika

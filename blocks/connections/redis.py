@@ -1,4 +1,4 @@
-"""Where a Redis server is and how to log in there."""
+"""Connection settings of a Redis server."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ class RedisConnection(TlsSettings):
     username: str | None = Field(default=None, description="The user, where there are several.")
     password: SecretStr | None = Field(default=None, description="The password.")
     connect_timeout_s: float = Field(
-        default=10.0, gt=0, description="Seconds until a connection that does not come is given up."
+        default=10.0, gt=0, description="Seconds to wait for a connection."
     )
     read_timeout_s: float = Field(
-        default=30.0, gt=10, description="Seconds without an answer until a command is given up."
+        default=30.0, gt=10, description="Seconds of silence before a command times out."
     )
 
     @property
     def system(self) -> str:
-        """What errors call this server, e.g. "redis://cache.example:6379/0"."""
+        """Name of this server in errors, e.g. "redis://cache.example:6379/0"."""
         return f"redis://{self.host}:{self.port}/{self.database}"
 
     def get_client(self) -> Redis:
-        """A client that connects at its first command.
+        """Return a client that connects at its first command.
 
         Raises:
             MisconfiguredError: The client library is not installed, or a file cannot be read.
@@ -67,4 +67,4 @@ class RedisConnection(TlsSettings):
             retry=Retry(NoBackoff(), 0),  # the callers retry
             **options,
         )
-        return Redis.from_pool(pool)  # which closes it, too
+        return Redis.from_pool(pool)  # the client closes the pool too

@@ -1,4 +1,4 @@
-"""Which Amazon SQS queue, and the credentials for it."""
+"""Connection settings of an Amazon SQS queue."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 
 class SqsConnection(BaseModel):
-    """An Amazon SQS queue, standard or FIFO; one that SNS topics feed as well."""
+    """An Amazon SQS queue, standard or FIFO; SNS topics may feed it."""
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
@@ -34,10 +34,12 @@ class SqsConnection(BaseModel):
         default=None, description="Session token, for temporary credentials only."
     )
     connect_timeout_s: float = Field(
-        default=10.0, gt=0, description="Seconds until a connection that does not come is given up."
+        default=10.0, gt=0, description="Seconds to wait for a connection."
     )
     read_timeout_s: float = Field(
-        default=30.0, gt=20, description="Seconds without an answer; longer than the 20 of a poll."
+        default=30.0,
+        gt=20,
+        description="Seconds of silence before a call times out; a poll alone takes 20.",
     )
 
     @model_validator(mode="after")
@@ -48,12 +50,12 @@ class SqsConnection(BaseModel):
 
     @property
     def system(self) -> str:
-        """What errors call this queue, e.g. "sqs://sqs.eu-central-1.amazonaws.com/1234/orders"."""
+        """Name of this queue in errors, e.g. "sqs://sqs.eu-central-1.amazonaws.com/1234/orders"."""
         parts = urlsplit(self.queue_url)
         return f"sqs://{parts.netloc}{parts.path}"
 
     def get_client(self) -> Any:
-        """Build the boto3 client, which any number of threads may share; nothing is sent yet."""
+        """Build the boto3 client without connecting; any number of threads may share it."""
         import boto3
         from botocore.config import Config
 

@@ -195,7 +195,7 @@ def test_a_withdrawn_key_is_ours_to_mend(drive, open_drive):
     """The token endpoint refuses it: that does not pass by itself."""
     key = json.loads(drive.key("authorized_user"))
     folder = open_drive(credentials=json.dumps({**key, "refresh_token": "old"}))
-    with pytest.raises(MisconfiguredError, match="key was withdrawn"):
+    with pytest.raises(MisconfiguredError, match="key was revoked"):
         folder.stat("a")
 
 
