@@ -1,1 +1,1 @@
-"""How other systems are talked to."""
+"""Clients of other systems."""

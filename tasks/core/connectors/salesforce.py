@@ -1,4 +1,4 @@
-"""Records by id, many with one call: a day's calls to Salesforce are counted.
+"""Fetches Salesforce records by id, many with one call, because daily calls are limited.
 
 Source: REST API: sObject collections, queryAll.
 """
@@ -16,7 +16,7 @@ from tasks.core.connectors.http.pagination import NextUrl
 from tasks.core.connectors.http.paging import fetch_records
 
 MAX_IDS = 200
-"""As many as one query can name without its URL becoming too long; collections take 2000."""
+"""Most ids that fit into the URL of one query; collections take 2000."""
 
 _ID = re.compile(r"[A-Za-z0-9]{15}([A-Za-z0-9]{3})?", re.ASCII)
 _UNKNOWN_FIELD = "No such column"  # what INVALID_FIELD says
@@ -25,11 +25,11 @@ _PAGES = NextUrl(records_path="records", next_path="nextRecordsUrl")
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What one id led to.
+    """The result for one id.
 
     Attributes:
-        record: The fields asked for; None if there is no such record that we may see.
-        is_deleted: It lies in the recycle bin.
+        record: The requested fields; None if there is no such record that we may see.
+        is_deleted: Whether it is in the recycle bin.
     """
 
     record: dict[str, Any] | None = field(repr=False)
@@ -37,14 +37,14 @@ class Fetched:
 
 
 def checked_id(value: object, *, record: str) -> str:
-    """An id of 15 or 18 characters.
+    """Return the value if it is an id of 15 or 18 characters.
 
     Args:
         value: What was received.
         record: What it was received with, for errors.
 
     Raises:
-        BadPayloadError: It is none.
+        BadPayloadError: It is not an id.
     """
     if isinstance(value, str) and _ID.fullmatch(value):
         return value
@@ -60,16 +60,16 @@ def checked_id(value: object, *, record: str) -> str:
 def fetch_by_id(
     api: ApiClient, object_type: str, fields: Sequence[str], ids: Sequence[str]
 ) -> dict[str, Fetched]:
-    """Fetch records with one call, and with a second one learn which of the missing were deleted.
+    """Fetch records with one call; a second call finds out which of the missing were deleted.
 
     Args:
         api: Salesforce; the base URL names the API version.
         object_type: E.g. "Contact".
         fields: Names of the fields to fetch.
-        ids: Up to `MAX_IDS`, each as `checked_id` takes it.
+        ids: Up to `MAX_IDS` ids that `checked_id` accepts.
 
     Returns:
-        One for each id.
+        Id to result, for each id.
 
     Raises:
         MisconfiguredError: A field is unknown, or hidden from the block's user: Salesforce refuses

@@ -1,7 +1,7 @@
-"""Text messages through Twilio: short, with their link whole, and none sent twice unseen.
+"""Text messages through Twilio: short, with the whole link, and never sent twice unnoticed.
 
-Twilio has no idempotency keys. When the answer to a message is lost, the account's own list of
-messages tells whether it was taken; only if it was not is sending it again an option.
+Twilio has no idempotency keys. If the response to a message is lost, the account's list of
+messages shows whether it was accepted; only if not may it be sent again.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _GSM = frozenset(
 )
 _GSM_DOUBLE = frozenset("^{}\\[~]|€\f")
 _FAILED = {"failed", "undelivered", "canceled"}
-# Times of the other side's clock and ours may differ by this much.
+# The other side's clock and ours may differ by this much.
 _SKEW = timedelta(minutes=5)
 _MAX_PAGES = 50
 
 
 @dataclass(frozen=True, slots=True)
 class TextMessage:
-    """What is sent.
+    """A text message to send.
 
     Attributes:
         to: E.164 number, e.g. "+4915112345678".
@@ -50,12 +50,12 @@ class TextMessage:
 
 @dataclass(frozen=True, slots=True)
 class SentText:
-    """What Twilio took.
+    """A message that Twilio accepted.
 
     Attributes:
-        sid: Its name for the message.
-        status: As of now, e.g. "queued"; whether it arrives is told later.
-        found: It had been taken by an earlier attempt.
+        sid: Twilio's id of the message.
+        status: Current status, e.g. "queued"; whether it arrives is known only later.
+        found: Whether an earlier attempt had sent it.
     """
 
     sid: str
@@ -64,7 +64,7 @@ class SentText:
 
 
 def sms_text(text: str, link: str | None, *, max_segments: int = 1) -> str:
-    """Text and link in few segments: the text is cut, never the link.
+    """Fit text and link into few segments: cut the text, never the link.
 
     Raises:
         ValueError: The link alone is too long.
@@ -84,7 +84,7 @@ def sms_text(text: str, link: str | None, *, max_segments: int = 1) -> str:
 
 
 def segments(text: str) -> int:
-    """How many messages a phone network makes of it.
+    """Return how many segments the phone network makes of a text.
 
     Source: 3GPP TS 23.038: 160 septets, or 153 in each of several; without the GSM alphabet 70
     and 67 UTF-16 units.
@@ -108,19 +108,19 @@ def send_sms(
     """Hand one message to Twilio.
 
     Args:
-        client: Whose paths start at the account.
-        message: What.
-        sender: Number, messaging service or name it is from.
-        system: What errors call the account.
-        look_since_at: Look first whether the same text went to the same number since then: for a
-            second attempt, when the first one may have gone through.
-        now: Gives the aware instant.
+        client: Client whose paths start at the account.
+        message: The message.
+        sender: The sender's number, messaging service or name.
+        system: Name of the account in errors.
+        look_since_at: First check whether the same text went to the same number since then: for
+            a second attempt, when the first one may have succeeded.
+        now: Returns the aware instant.
 
     Raises:
-        MisconfiguredError: The number is none, or the credentials are wrong.
+        MisconfiguredError: The number is invalid, or the credentials are wrong.
         UpstreamRejectedError: Twilio refuses number or text; the message has Twilio's code.
         UpstreamBusyError: Too many messages at once.
-        UnreachableError: No answer, and the message certainly was not taken.
+        UnreachableError: No response, and the message was certainly not accepted.
 
     Source: twilio.com/docs/messaging/api/message-resource.
     """
@@ -158,7 +158,7 @@ def _seen(
     now: Callable[[], datetime],
     error: IntegrationError,
 ) -> SentText:
-    """The message that was taken though its answer was lost, or the error."""
+    """Return the message if it was accepted although its response was lost, else raise."""
     sent = _find(client, message, since_at, where, now)
     if sent is None:
         raise error
@@ -184,13 +184,13 @@ def _find(
             raise error
         page = _json(response, where)
         for sent in page.get("messages", []):
-            # Trial accounts put a line of their own before the text.
+            # Trial accounts prefix the text with a line of Twilio's.
             if str(sent.get("body", "")).endswith(message.text) and sent["status"] not in _FAILED:
                 return SentText(sent["sid"], sent["status"], found=True)
         following = page.get("next_page_uri")
         if not following:
             break
-        # Only path and query are taken: the credentials stay with this host.
+        # Only path and query are used: the credentials stay with this host.
         url = client.base_url.copy_with(raw_path=httpx.URL(following).raw_path)
     return None
 

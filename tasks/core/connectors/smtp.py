@@ -1,4 +1,4 @@
-"""E-mail over SMTP: one message to all recipients or to none, and the same one when repeated."""
+"""Sends e-mail over SMTP, to all recipients or to none, with the same id when repeated."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from blocks.errors import (
     UpstreamRejectedError,
 )
 
-# Base64 makes 4 of 3 bytes and adds a line end to every 76; headers and text come on top.
+# Base64 turns 3 bytes into 4 and adds a line end to every 76; headers and text come on top.
 _GROWTH = 1.37
 _OVERHEAD_BYTES = 20_000
 # What people have, in any script; quoted names and address literals are left out on purpose.
@@ -33,10 +33,10 @@ _ADDRESS = re.compile(r"(?P<name>[^\s@\"(),:;<>\[\\\]]+)@(?P<domain>\w[\w.-]*)")
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """A file that goes with a message.
+    """A file to attach to a message.
 
     Attributes:
-        path: Where it lies.
+        path: Where it is.
         name: How the recipient sees it.
         media_type: E.g. "text/csv".
     """
@@ -48,15 +48,15 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class Mail:
-    """What is sent.
+    """A message to send.
 
     Attributes:
-        to: Addresses; all see each other.
+        to: Addresses; recipients see each other.
         subject: One line; line breaks become blanks.
         text: The body.
-        attachment: Sent along if it is small enough.
-        link: Where the file can be found; named in the text when the attachment is too large.
-        key: The same for every attempt at sending the same thing; makes the Message-ID.
+        attachment: Sent if it is small enough.
+        link: Where the file is; put into the text when the attachment is too large.
+        key: The same for every attempt to send the same message; becomes the Message-ID.
     """
 
     to: tuple[str, ...]
@@ -69,12 +69,12 @@ class Mail:
 
 @dataclass(frozen=True, slots=True)
 class SentMail:
-    """What the server took.
+    """A message that the server accepted.
 
     Attributes:
         message_id: With its angle brackets, if the mail had a key.
         size: Bytes of the whole message.
-        attached: Whether the file went along, or only its link.
+        attached: Whether the file was attached, or only its link sent.
     """
 
     message_id: str | None
@@ -92,20 +92,20 @@ def send_mail(
     max_message_bytes: int = 10_000_000,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> SentMail:
-    """Send one message over a connection of its own.
+    """Send one message over its own connection.
 
-    Nobody gets it unless everybody can: recipients are offered one by one before any content is
-    sent. When the connection is cut after the content, it may have arrived; sending it again with
+    It goes to all recipients or to none: the server must accept each one before any content is
+    sent. If the connection breaks after the content, it may have arrived; sending it again with
     the same key repeats the Message-ID, by which mail systems drop the second copy.
 
     Args:
-        connect: Gives a connection that is logged in.
-        mail: What.
-        sender: Address it is from.
-        system: What errors call the server.
+        connect: Returns a connection that is logged in.
+        mail: The message.
+        sender: The sender's address.
+        system: Name of the server in errors.
         sender_name: Shown beside the address.
-        max_message_bytes: A larger attachment becomes a link; the server's own limit counts too.
-        now: Gives the aware instant of the message's date.
+        max_message_bytes: A larger attachment becomes a link; the server's own limit applies too.
+        now: Returns the aware instant of the message's date.
 
     Raises:
         UpstreamBusyError: The server, or one recipient's mailbox, is busy.
@@ -231,7 +231,7 @@ def _mapped(exc: Exception, system: str, operation: str) -> IntegrationError:
         return _answered(max(codes), f"recipients ({who}), so nobody got it", system, operation)
     if isinstance(exc, smtplib.SMTPAuthenticationError) and exc.smtp_code >= 500:
         return MisconfiguredError(
-            f"the server refuses the login ({exc.smtp_code}); mend user and password in the block",
+            f"the server refuses the login ({exc.smtp_code}); fix user and password in the block",
             system=system,
             operation=operation,
         )
@@ -283,7 +283,7 @@ def _address(text: str, system: str) -> Address:
     found = _ADDRESS.fullmatch(text)
     if not found or not text.isprintable():
         raise MisconfiguredError(
-            "an address is none; write it as name@example.org",
+            "an address is invalid; write it as name@example.org",
             system=system,
             operation="send",
             record=text,
@@ -292,5 +292,5 @@ def _address(text: str, system: str) -> Address:
 
 
 def _one_line(text: str) -> str:
-    """Without line breaks and control characters, which could start another header."""
+    """Remove line breaks and control characters, which could start another header."""
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())

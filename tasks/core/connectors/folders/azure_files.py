@@ -1,7 +1,7 @@
 """A folder of an Azure file share as a place that holds files.
 
-Microsoft's client library is used: it signs requests and cuts files into ranges. It keeps SMB's
-rules: names ignore case, and some characters cannot stand in them.
+Microsoft's client library signs the requests and splits files into ranges. SMB's rules apply:
+names ignore case and may not contain some characters.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class AzureFiles:
     """The files below one folder of a share.
 
     Args:
-        client: Of the share; closed by `close`.
-        system: What errors call this place.
+        client: The share's client; closed by `close`.
+        system: Name of this place in errors.
         root: The folder that all paths start from.
     """
 
@@ -45,7 +45,7 @@ class AzureFiles:
 
     @property
     def system(self) -> str:
-        """What errors call this place."""
+        """Name of this place in errors."""
         return self._system
 
     def list_files(self, folder: str, *, recursive: bool = False) -> Iterator[RemoteFile]:
@@ -63,7 +63,7 @@ class AzureFiles:
                     waiting.append(path)
 
     def stat(self, path: str) -> RemoteFile | None:
-        """The file as it is now, or None if there is none."""
+        """Return the file as it is now, or None if there is none."""
         path = self._clean(path, "look up")
         with azure_errors(self._system, "look up", path):
             found = _unless_missing(self._file(path).get_file_properties)
@@ -116,16 +116,16 @@ class AzureFiles:
         """
         path = self._clean(path, "put")
         if not overwrite and self.stat(path):
-            # Said before the content is sent; the renaming says it to those who come in between.
+            # Checked before the content is sent; the rename checks again for a later arrival.
             raise TargetExistsError(EXISTS, system=self._system, operation="put", record=path)
         part = part_path(path)
         exact = ExactContent(content, size, system=self._system, operation="put", record=path)
-        source: Any = exact  # has of a file what the library uses
+        source: Any = exact  # has the file methods that the library uses
         try:
             with azure_errors(self._system, "put", path):
                 file = self._file(part)
-                # The service compares the digest of each range; the folder is missed before
-                # anything of the content is read.
+                # The service verifies each range's digest; a missing folder shows before any
+                # content is read.
                 self._with_folder(
                     path, lambda: file.upload_file(source, length=size, validate_content=True)
                 )
@@ -133,7 +133,7 @@ class AzureFiles:
                 exact.check_ended()
                 file.rename_file(self._remote(path), overwrite=overwrite)
         except BaseException:
-            with suppress(AzureError):  # the first failure is told
+            with suppress(AzureError):  # the first failure is raised
                 self._file(part).delete_file()
             raise
         found = self.stat(path)
@@ -168,7 +168,7 @@ class AzureFiles:
                 ) from exc
 
     def delete(self, path: str) -> None:
-        """Remove a file; one that is gone already is no error."""
+        """Remove a file; do nothing if it is already gone."""
         path = self._clean(path, "delete")
         with azure_errors(self._system, "delete", path):
             try:
@@ -178,7 +178,7 @@ class AzureFiles:
                     raise
 
     def close(self) -> None:
-        """Give back the connections."""
+        """Close the connections."""
         self._client.close()
 
     def _entries(self, folder: str) -> Iterator[Any]:
@@ -197,7 +197,7 @@ class AzureFiles:
                 ) from exc
 
     def _with_folder(self, path: str, request: Callable[[], T]) -> T:
-        """Do it; if that fails for want of the path's folder, make that and do it again."""
+        """Make a request; if the path's folder is missing, create it and try again."""
         try:
             return request()
         except ResourceNotFoundError as exc:

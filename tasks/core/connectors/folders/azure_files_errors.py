@@ -32,7 +32,7 @@ _IN_USE = {"SharingViolation", "FileLockConflict", "LeaseIdMissing", "CannotDele
 _FULL = {"ShareSizeLimitReached", "ContainerQuotaExceeded", "DiskFull"}
 _KEY_REFUSED = {"AuthenticationFailed", "AuthorizationFailure", "InvalidAuthenticationInfo"}
 
-# It warns, with a traceback that keeps the connection, when a refusal has no body to tell more.
+# It warns about every refusal without a body, with a traceback that keeps the connection alive.
 logging.getLogger("azure.storage.fileshare._generated").setLevel(logging.ERROR)
 
 
@@ -47,7 +47,7 @@ def azure_errors(system: str, operation: str, record: str | None) -> Iterator[No
 
 
 def code_of(exc: AzureError) -> str:
-    """The service's own name for what went wrong, e.g. "ParentNotFound"; "" if it gave none.
+    """Return the service's error code, e.g. "ParentNotFound"; "" if it gave none.
 
     Source: learn.microsoft.com/rest/api/storageservices/file-service-error-codes.
     """
@@ -72,7 +72,7 @@ def _mapped(exc: AzureError, where: Where) -> IntegrationError:
         return MisconfiguredError("there is no such share; make it, or correct its name", **where)
     if code in _KEY_REFUSED:
         return MisconfiguredError(
-            f"it refuses the key or signature ({code}); mend it in the block", **where
+            f"it refuses the key or signature ({code}); fix it in the block", **where
         )
     if code in _IN_USE:
         return UpstreamBusyError(f"another program has it open ({code})", **where)

@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, so that plain code can use an asynchronous client."""
+"""An event loop in its own thread, so that synchronous code can use an asynchronous client."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ T = TypeVar("T")
 
 
 class BackgroundLoop:
-    """Runs coroutines for callers that have no event loop, or one that must not wait.
+    """Runs coroutines for callers that have no event loop or must not block theirs.
 
-    Keep-alives go on between calls, and data arrives while the caller works on the last of it.
+    Between calls, keep-alives continue and data keeps arriving.
     """
 
     def __init__(self, name: str) -> None:
@@ -25,7 +25,7 @@ class BackgroundLoop:
         self._thread.start()
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        """Start a coroutine and go on."""
+        """Start a coroutine without waiting for it."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -37,7 +37,7 @@ class BackgroundLoop:
             future.cancel()
 
     def close(self) -> None:
-        """Cancel what still runs and end the thread."""
+        """Cancel whatever still runs and end the thread."""
         if self._loop.is_closed():
             return
         self.run(_cancel_others())

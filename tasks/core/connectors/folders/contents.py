@@ -1,4 +1,4 @@
-"""Compares the contents of stored files, where their descriptions do not say enough."""
+"""Compares the contents of stored files where their metadata is not enough."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _READ_BYTES = 1024 * 1024
 
 
 def find_content(folder: RemoteFolder, path: str, *, size: int, sha256: str) -> RemoteFile | None:
-    """The file at a path if it has this content, else None.
+    """Return the file at a path if it has this content, else None.
 
     Args:
         folder: The place.
-        path: Of the file.
+        path: The file's path.
         size: Bytes; a file of another size is not read.
-        sha256: Of the content, in hexadecimal.
+        sha256: Digest of the content, in hexadecimal.
     """
     found = folder.stat(path)
     if found is None or found.size != size:
@@ -32,7 +32,7 @@ def find_content(folder: RemoteFolder, path: str, *, size: int, sha256: str) -> 
 
 
 def have_same_content(folder: RemoteFolder, one: RemoteFile, other: RemoteFile) -> bool:
-    """Whether two files of a place are equal; they are read up to the first difference."""
+    """Return whether two files of a place are equal; read up to the first difference."""
     if one.size != other.size:
         return False
     with folder.open(one) as content, folder.open(other) as other_content:

@@ -23,17 +23,17 @@ _UPLOAD_BYTES = 8 * 1024 * 1024
 
 
 class DropboxFiles:
-    """The files below one folder of an account; names ignore case there.
+    """The files below one folder of an account; names ignore case.
 
-    What Dropbox cannot give out as a file (a Google document, for one) is not listed.
+    Items that cannot be downloaded (such as Google documents) are not listed.
     """
 
     def __init__(self, client: Any, *, system: str, root: str = "") -> None:
-        """Take over a client.
+        """Use a client.
 
         Args:
             client: A `dropbox.Dropbox`; closed by `close`.
-            system: What errors call this place.
+            system: Name of this place in errors.
             root: The folder of the account that all paths start from; "" is all of it.
         """
         self._client = client
@@ -42,7 +42,7 @@ class DropboxFiles:
 
     @property
     def system(self) -> str:
-        """What errors call this place, e.g. "dropbox://acme-account/Partners"."""
+        """Name of this place in errors, e.g. "dropbox://acme-account/Partners"."""
         return self._system
 
     def list_files(self, folder: str, *, recursive: bool = False) -> Iterator[RemoteFile]:
@@ -64,7 +64,7 @@ class DropboxFiles:
                 page = self._client.files_list_folder_continue(page.cursor)
 
     def stat(self, path: str) -> RemoteFile | None:
-        """The file as it is now, or None if there is none."""
+        """Return the file as it is now, or None if there is none."""
         path = self._clean(path, "look up")
         with dropbox_errors(self._system, "look up", path):
             try:
@@ -77,7 +77,7 @@ class DropboxFiles:
 
     @contextmanager
     def open(self, file: RemoteFile) -> Iterator[BinaryIO]:
-        """Open for reading; see `RemoteFolder.open`. The content is checked at its end."""
+        """Open for reading; see `RemoteFolder.open`. The content is verified at its end."""
         path = self._clean(file.path, "read")
         with dropbox_errors(self._system, "read", path):
             found, answer = self._client.files_download(self._remote(path))
@@ -147,24 +147,24 @@ class DropboxFiles:
                 self._client.files_move_v2(source, destination)
 
     def delete(self, path: str) -> None:
-        """Remove a file; one that is gone already is no error."""
+        """Remove a file; do nothing if it is already gone."""
         found = self.stat(path)
         if found is None:
             return
         with dropbox_errors(self._system, "delete", found.path):
             try:
-                # Without the revision Dropbox would delete a folder with all that is in it.
+                # Without the revision Dropbox would delete a folder with all its content.
                 self._client.files_delete_v2(self._remote(found.path), parent_rev=found.version)
             except ApiError as exc:
                 if "not_found" not in tags_of(exc.error):
                     raise
 
     def close(self) -> None:
-        """Give back the connections."""
+        """Close the connections."""
         self._client.close()
 
     def _put_in_pieces(self, content: ExactContent, commit: dict[str, Any]) -> Any:
-        """Upload in a session: nothing shows before it is finished."""
+        """Upload in a session: the file appears only when it is finished."""
         piece = read_fully(content, _UPLOAD_BYTES)
         session = self._client.files_upload_session_start(piece)
         cursor = files.UploadSessionCursor(session.session_id, len(piece))

@@ -1,4 +1,4 @@
-"""What the Dropbox SDK reports, as the project's error tree, with what to do."""
+"""What the Dropbox SDK reports, mapped to the project's error tree, with what to do."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _VANISHING = ("read", "move")
 
 @contextmanager
 def dropbox_errors(system: str, operation: str, path: str) -> Iterator[None]:
-    """Let third-party errors leave as ours."""
+    """Map third-party errors to the tree of `blocks.errors`."""
     try:
         yield
     except sdk.RateLimitError as exc:
@@ -49,7 +49,7 @@ def dropbox_errors(system: str, operation: str, path: str) -> Iterator[None]:
 
 
 def tags_of(error: Any) -> list[str]:
-    """The names that an error of the API is made of, outermost first."""
+    """Return the nested tags of an API error, outermost first."""
     tags = []
     while error is not None:
         tag = getattr(error, "_tag", None)  # the SDK has no public name for it

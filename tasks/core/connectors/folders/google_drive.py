@@ -1,9 +1,8 @@
 """A folder of Google Drive as a place that holds files.
 
-The API is called directly: it takes seven kinds of request, while Google's client library brings
-the descriptions of all their services, waits and retries by itself, and cannot be told to send
-uploads anywhere but to Google. Documents that Drive edits itself have no content to give out and
-are not listed.
+The API is called directly, with seven kinds of request: Google's client library ships the
+descriptions of all their services, retries by itself, and can send uploads only to Google.
+Documents that Drive edits itself have no content to download and are not listed.
 """
 
 from __future__ import annotations
@@ -41,13 +40,13 @@ _UPLOAD = {"uploadType": "resumable"}
 class DriveFiles:
     """The files below one folder, by their names.
 
-    Drive allows several files of one name; where it matters which is meant, that is an error.
+    Drive allows several files with the same name; where that is ambiguous, it is an error.
 
     Args:
-        client: Of the API, with tokens; closed by `close`.
-        system: What errors call this place.
+        client: The API's client, with tokens; closed by `close`.
+        system: Name of this place in errors.
         root_id: The folder that all paths start from.
-        sleep: Waits so many seconds.
+        sleep: Waits for that many seconds.
     """
 
     def __init__(
@@ -66,7 +65,7 @@ class DriveFiles:
 
     @property
     def system(self) -> str:
-        """What errors call this place."""
+        """Name of this place in errors."""
         return self._system
 
     def list_files(self, folder: str, *, recursive: bool = False) -> Iterator[RemoteFile]:
@@ -94,19 +93,19 @@ class DriveFiles:
                     yield _described(path, entry)
 
     def stat(self, path: str) -> RemoteFile | None:
-        """The file as it is now, or None if there is none."""
+        """Return the file as it is now, or None if there is none."""
         path = self._clean(path, "look up")
         entry = self._find(path, "look up")
         return _described(path, entry) if entry else None
 
     def link(self, path: str) -> str | None:
-        """Where people with access see the file in a browser."""
+        """Return the address where people with access see the file in a browser."""
         entry = self._find(self._clean(path, "look up"), "look up")
         return entry.get("webViewLink") if entry else None
 
     @contextmanager
     def open(self, file: RemoteFile) -> Iterator[BinaryIO]:
-        """Open for reading; see `RemoteFolder.open`. The content is checked at its end."""
+        """Open for reading; see `RemoteFolder.open`. The content is verified at its end."""
         path = self._clean(file.path, "read")
         entry = self._find(path, "read")
         if entry is None or _version(entry) != file.version:
@@ -150,7 +149,7 @@ class DriveFiles:
     ) -> RemoteFile:
         """Store a file whole or not at all; see `RemoteFolder.put`.
 
-        Overwriting makes a new revision of the same file, so that links to it stay good.
+        Overwriting adds a revision to the same file, so that links to it stay valid.
         """
         path = self._clean(path, "put")
         existing = self._find(path, "put")
@@ -201,14 +200,14 @@ class DriveFiles:
             self._trash(replaced["id"], "move", path)
 
     def delete(self, path: str) -> None:
-        """Put a file into the trash; one that is gone already is no error."""
+        """Move a file to the trash; do nothing if it is already gone."""
         path = self._clean(path, "delete")
         entry = self._find(path, "delete")
         if entry:
             self._trash(entry["id"], "delete", path)
 
     def close(self) -> None:
-        """Give back the connections."""
+        """Close the connections."""
         self._client.close()
 
     def _trash(self, file_id: str, operation: str, path: str) -> None:
@@ -297,7 +296,7 @@ class DriveFiles:
     def _raise_for(self, response: httpx.Response, operation: str, path: str) -> None:
         error = drive_refusal(response, self._system, operation, path or ".")
         if isinstance(error, UpstreamRejectedError) and response.status_code == 404:
-            # Everything was looked up a moment ago, by its id.
+            # The id was looked up a moment ago.
             raise MisconfiguredError(
                 "the folder is not there or not shared with this account; share it as editor",
                 system=self._system,
@@ -312,7 +311,7 @@ class DriveFiles:
         if (url.scheme, url.netloc) != (self._client.base_url.scheme, self._client.base_url.netloc):
             # The credentials would go there.
             raise UpstreamFailedError(
-                "the upload's session is at another address; refused",
+                "the upload session is at another address; refused",
                 system=self._system,
                 operation="put",
                 record=path,

@@ -29,7 +29,7 @@ def drive_errors(system: str, operation: str, record: str | None) -> Iterator[No
 def drive_refusal(
     response: httpx.Response, system: str, operation: str, record: str | None
 ) -> IntegrationError | None:
-    """The error for an answer that was read, or None if it is a success.
+    """Return the error for a response, or None if it is a success.
 
     Source: developers.google.com/drive/api/guides/handle-errors.
     """
@@ -44,8 +44,8 @@ def drive_refusal(
         )
     if response.status_code == 403 and _SPENT in reasons:
         return UpstreamBusyError(
-            "the requests of the day are used up; ask Google for more in the Cloud console, or "
-            "go on tomorrow",
+            "the daily quota is used up; ask Google for more in the Cloud console, or "
+            "continue tomorrow",
             **where,
         )
     if response.status_code == 403 and reasons & _FULL:

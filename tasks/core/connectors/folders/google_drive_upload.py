@@ -1,4 +1,4 @@
-"""One file to Google Drive in a resumable session: cut off anywhere, it goes on where it was."""
+"""Uploads one file to Google Drive in a session that resumes where it was interrupted."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _PERSISTED = re.compile(r"bytes=0-(\d+)")
 
 
 class ResumableUpload:
-    """Sends a content to a session that was opened.
+    """Sends content to an open upload session.
 
     Args:
-        client: Of the API.
+        client: The API's client.
         session_url: The session's address, which is a secret.
-        system: What errors call the place.
-        path: Of the file, for errors.
-        sleep: Waits so many seconds.
+        system: Name of the place in errors.
+        path: The file's path, for errors.
+        sleep: Waits for that many seconds.
 
     Source: developers.google.com/drive/api/guides/manage-uploads#resumable.
     """
@@ -53,10 +53,10 @@ class ResumableUpload:
         self._sleep = sleep
 
     def send(self, content: ExactContent, size: int) -> dict[str, Any]:
-        """Send everything; the answer describes the file as Drive stored it.
+        """Send everything; return Drive's description of the stored file.
 
         Raises:
-            TransientError: It failed too often in a row, or what arrived is not what was sent.
+            TransientError: It failed too often in a row, or what was stored differs.
         """
         digest = hashlib.md5(usedforsecurity=False)
         offset = 0
@@ -73,7 +73,7 @@ class ResumableUpload:
                 self._sleep(exc.retry_after_s or _FIRST_WAIT_S * 2 ** (failures - 1))
                 response, stored = self._ask(size, offset)
             else:
-                failures += 1  # unless it got on
+                failures += 1  # unless there was progress
             if stored is None:
                 return self._checked(response.json(), digest.hexdigest(), size)
             if not offset <= stored <= offset + len(chunk):
@@ -99,7 +99,7 @@ class ResumableUpload:
             )
 
     def _ask(self, size: int, offset: int) -> tuple[httpx.Response, int | None]:
-        """How much is stored; as much as before if that cannot be learnt now."""
+        """Ask how much is stored; assume no change if there is no response."""
         try:
             with drive_errors(self._system, "put", self._path):
                 response = self._client.put(
@@ -112,12 +112,12 @@ class ResumableUpload:
             return httpx.Response(308), offset
 
     def _stored(self, response: httpx.Response) -> int | None:
-        """Bytes stored so far, or None if the file is complete."""
+        """Return the number of bytes stored so far, or None if the file is complete."""
         if response.status_code == 308:
             found = _PERSISTED.fullmatch(response.headers.get("range", ""))
             return int(found[1]) + 1 if found else 0
         if response.status_code in (404, 410):
-            raise self._failed(_SessionGoneError, "the upload's session has ended")
+            raise self._failed(_SessionGoneError, "the upload session has ended")
         error = drive_refusal(response, self._system, "put", self._path)
         if error:
             raise error
@@ -138,4 +138,4 @@ class ResumableUpload:
 
 
 class _SessionGoneError(UnreachableError):
-    """Asking it again is of no use; a new session is."""
+    """The session is gone: only a new one helps."""

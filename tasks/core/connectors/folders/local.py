@@ -1,4 +1,4 @@
-"""A folder of this machine, or of a disk mounted on it, as a place that holds files."""
+"""A folder on this machine, or on a disk mounted there, as a place that holds files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class LocalFiles:
 
     @property
     def system(self) -> str:
-        """What errors call this place, e.g. "file:///srv/incoming"."""
+        """Name of this place in errors, e.g. "file:///srv/incoming"."""
         return self._system
 
     def list_files(self, folder: str, *, recursive: bool = False) -> Iterator[RemoteFile]:
@@ -58,7 +58,7 @@ class LocalFiles:
                         waiting.append(path)
 
     def stat(self, path: str) -> RemoteFile | None:
-        """The file as it is now, or None if there is none."""
+        """Return the file as it is now, or None if there is none."""
         path = self._clean(path, "look up")
         with self._errors("look up", path):
             try:
@@ -124,19 +124,19 @@ class LocalFiles:
             _rename(source, destination, overwrite=overwrite)
 
     def delete(self, path: str) -> None:
-        """Remove a file; one that is gone already is no error."""
+        """Remove a file; do nothing if it is already gone."""
         path = self._clean(path, "delete")
         with self._errors("delete", path), suppress(FileNotFoundError, NotADirectoryError):
             self._inside(path).unlink()
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: there is nothing to close."""
 
     def _clean(self, path: str, operation: str) -> str:
         return clean_path(path, system=self._system, operation=operation)
 
     def _inside(self, path: str, *, is_folder: bool = False) -> Path:
-        """Where a path is on the disk; links to folders on the way there must stay inside."""
+        """Return where a path is on the disk; refuse links that lead outside the root."""
         full = self._root / path
         followed = full if is_folder else full.parent
         if not followed.resolve().is_relative_to(self._root.resolve()):
@@ -214,11 +214,11 @@ def _rename_exclusively(source: Path, target: Path) -> None:
         if not source.samefile(target):
             raise
         if source.lstat().st_nlink == 1:
-            # One name, written in two ways: over a link to its folder, or in another case on a
-            # disk that ignores it.
+            # The same name written in two ways: through a link to its folder, or in another
+            # case on a disk that ignores case.
             source.replace(target)
             return
-        # Both names of one file: an earlier move was interrupted between its two steps.
+        # Both names lead to one file: an earlier move was interrupted between its two steps.
     except OSError as exc:
         if exc.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
             raise

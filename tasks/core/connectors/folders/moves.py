@@ -1,4 +1,4 @@
-"""Knows a move that leads nowhere, so that no place takes a file for the one in its way."""
+"""Recognises a move of a file onto itself, which would otherwise look like a conflict."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from tasks.core.connectors.folders.protocol import FileChangedError, RemoteFolde
 
 
 def leads_nowhere(folder: RemoteFolder, path: str, target: str) -> bool:
-    """Whether a file is to be moved to where it is.
+    """Return whether a move's target is its source.
 
     Args:
         folder: The place.
-        path: Of the file, in its one form as `clean_path` gives it.
-        target: Where to, in the same form.
+        path: The file's path, as `clean_path` returns it.
+        target: The target path, in the same form.
 
     Raises:
-        FileChangedError: That is so, and there is no such file.
+        FileChangedError: It is, and there is no such file.
     """
     if path != target:
         return False

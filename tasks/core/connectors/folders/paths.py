@@ -1,4 +1,4 @@
-"""Keeps every path inside the place it is meant for."""
+"""Keeps every path inside its place's root."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ _PART_NAME_CHARACTERS = 40
 
 
 def clean_path(path: str, *, system: str, operation: str, may_be_root: bool = False) -> str:
-    """Bring a path to its one form: relative, parts separated by single "/", no "." parts.
+    """Normalise a path: relative, parts separated by single "/", no "." parts.
 
     Args:
         path: Relative to the place's root.
-        system: As errors call the place.
+        system: Name of the place in errors.
         operation: What is being done, for the error.
-        may_be_root: Whether "", "." and "/" stand for the root itself.
+        may_be_root: Whether "", "." and "/" may mean the root itself.
 
     Returns:
         The path; "" for the root.
 
     Raises:
         PermanentError: It is absolute, has a ".." part or a NUL, is not encodable as UTF-8, or
-            names the root where a file is meant.
+            names the root where a file is expected.
     """
 
     def refuse(why: str) -> NoReturn:
@@ -55,33 +55,33 @@ def clean_path(path: str, *, system: str, operation: str, may_be_root: bool = Fa
 
 
 def simplify(path: str) -> str:
-    """The path without what leads nowhere, doubled or outer "/" and "." parts; refuses nothing."""
+    """Return the path without "." parts and superfluous "/"; accept any path."""
     return "/".join(part for part in path.split("/") if part not in ("", "."))
 
 
 def join(folder: str, name: str) -> str:
-    """The path of a name in a folder; "" is the root."""
+    """Return the path of a name in a folder; "" is the root."""
     return f"{folder}/{name}" if folder else name
 
 
 def parent(path: str) -> str:
-    """The folder of a path; "" is the root."""
+    """Return the folder of a path; "" is the root."""
     return path.rpartition("/")[0]
 
 
 def part_path(path: str) -> str:
-    """A hidden name, never used before, in the same folder: for a file that is not whole yet."""
+    """Return a unique hidden name in the same folder, for a file that is still incomplete."""
     folder, _, name = path.rpartition("/")
     return join(folder, f".{name[:_PART_NAME_CHARACTERS]}.{uuid.uuid4().hex}.part")
 
 
 def listed_path(folder: str, *names: str | bytes, system: str) -> str | None:
-    """The path of a name that another system listed, or None, with a warning, if it has none.
+    """Return the path of a listed name, or None, with a warning, if no path can express it.
 
     Args:
-        folder: The folder's path in its one form.
-        names: Of the file, after those of the folders between; bytes are read as UTF-8.
-        system: As the warning calls the place.
+        folder: The folder's normalised path.
+        names: The folders in between, then the file; bytes are read as UTF-8.
+        system: Name of the place in the warning.
     """
     path = folder
     for name in names:

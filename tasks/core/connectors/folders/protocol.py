@@ -1,4 +1,4 @@
-"""The one small protocol behind which every place that holds files looks the same."""
+"""The protocol that every place that holds files implements."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class RemoteFile:
     Attributes:
         path: Relative to the place's root, separated by "/", e.g. "incoming/stock.csv".
         size: Bytes.
-        modified_at: Aware UTC instant, as precise as the place tells.
-        version: Opaque; another value means other content or a new upload of it.
+        modified_at: Aware UTC instant, as precise as the place reports it.
+        version: Opaque; a different value means other content or a new upload.
     """
 
     path: str
@@ -34,31 +34,31 @@ class RemoteFile:
 
 
 class FileChangedError(BadPayloadError):
-    """The file vanished or changed since it was listed: the next listing shows what it is now."""
+    """The file vanished or changed since it was listed; the next listing shows its new state."""
 
 
 class TargetExistsError(PermanentError):
-    """There is a file at the target already, and overwriting was not asked for."""
+    """There is already a file at the target, and overwriting was not requested."""
 
 
 class RemoteFolder(Protocol):
-    """A place that holds files. A new kind of place costs one class with these methods.
+    """A place that holds files. A new kind of place is one class with these methods.
 
-    Paths are relative to the place's root and separated by "/"; one that leaves the root, is
-    absolute or has a ".." part is refused with `PermanentError`. Third-party errors leave as
-    the tree of `blocks.errors`. An instance is used by one thread at a time.
+    Paths are relative to the place's root and separated by "/"; a path that leaves the root, is
+    absolute or has a ".." part is refused with `PermanentError`. Third-party errors are mapped
+    to the tree of `blocks.errors`. Only one thread at a time may use an instance.
     """
 
     @property
     def system(self) -> str:
-        """What errors call this place, e.g. "sftp://files.partner.example"; no secrets."""
+        """Name of this place in errors, e.g. "sftp://files.partner.example"; no secrets."""
         ...
 
     def list_files(self, folder: str, *, recursive: bool = False) -> Iterator[RemoteFile]:
-        """Yield the files of a folder, in no promised order, with one request a page.
+        """Yield the files of a folder, in no particular order, with one request per page.
 
         Folders, symbolic links and names that no path can express (not UTF-8, or with a "/")
-        are left out; the last with a warning in the log.
+        are skipped; such names are logged as a warning.
 
         Raises:
             MisconfiguredError: The folder is missing or may not be read.
@@ -66,11 +66,11 @@ class RemoteFolder(Protocol):
         ...
 
     def stat(self, path: str) -> RemoteFile | None:
-        """The file as it is now, or None if there is none."""
+        """Return the file as it is now, or None if there is none."""
         ...
 
     def open(self, file: RemoteFile) -> AbstractContextManager[BinaryIO]:
-        """Open for reading as a stream; memory does not grow with the file.
+        """Open for reading as a stream, in constant memory.
 
         Raises:
             FileChangedError: It vanished or changed since it was listed; reads raise it too.
@@ -81,7 +81,7 @@ class RemoteFolder(Protocol):
     def put(
         self, path: str, content: BinaryIO, *, size: int, overwrite: bool = False
     ) -> RemoteFile:
-        """Store a file so that it appears whole or not at all; folders are made as needed.
+        """Store a file so that it appears whole or not at all; create folders as needed.
 
         Raises:
             TargetExistsError: It exists and `overwrite` is off.
@@ -90,7 +90,7 @@ class RemoteFolder(Protocol):
         ...
 
     def move(self, path: str, target: str, *, overwrite: bool = False) -> None:
-        """Move within this place; folders are made as needed.
+        """Move within this place; create folders as needed.
 
         Raises:
             TargetExistsError: The target exists and `overwrite` is off.
@@ -99,9 +99,9 @@ class RemoteFolder(Protocol):
         ...
 
     def delete(self, path: str) -> None:
-        """Remove a file; one that is gone already is no error."""
+        """Remove a file; do nothing if it is already gone."""
         ...
 
     def close(self) -> None:
-        """Give back the connection."""
+        """Close the connection."""
         ...

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 class RangedReader(io.RawIOBase):
-    """Reads pieces one after the other; memory holds one.
+    """Reads pieces one after the other; holds one in memory.
 
     Args:
-        pieces: Of any sizes; its end is the end.
+        pieces: Pieces of any size, to the end of the stream.
     """
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
@@ -23,7 +23,7 @@ class RangedReader(io.RawIOBase):
         self._piece = memoryview(b"")
 
     def readable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:

@@ -1,4 +1,4 @@
-"""What lies below one prefix of an S3 bucket, as a place that holds files."""
+"""One prefix of an S3 bucket as a place that holds files."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ _PART_BYTES = 8 * 1024 * 1024
 _PARTS_UNDER_WAY = 4
 _MOST_PARTS = 10_000
 _MOST_COPIED_AT_ONCE_BYTES = 5 * 1024**3
-_UPLOAD = "upload"  # metadata by which an upload knows its own object
+_UPLOAD = "upload"  # metadata by which an upload recognises its own object
 
 
 class S3Files:
     """The objects below one prefix; "/" in keys makes folders.
 
-    S3 knows no folders: one that holds nothing cannot be told from one that is missing, and
-    lists as empty. A move is a copy and a deletion: between them both files are there.
+    S3 has no folders: a missing one lists as empty. A move is a copy and a deletion: in between,
+    both files exist.
     """
 
     def __init__(self, client: S3Client, bucket: str, *, system: str, prefix: str = "") -> None:
-        """Take over a client.
+        """Use a client.
 
         Args:
             client: Closed by `close`.
             bucket: Its name.
-            system: What errors call this place.
+            system: Name of this place in errors.
             prefix: The folder in the bucket that all paths start from; "" is the whole bucket.
         """
         self._client = client
@@ -56,7 +56,7 @@ class S3Files:
 
     @property
     def system(self) -> str:
-        """What errors call this place, e.g. "s3://acme-exchange/incoming"."""
+        """Name of this place in errors, e.g. "s3://acme-exchange/incoming"."""
         return self._system
 
     def list_files(self, folder: str, *, recursive: bool = False) -> Iterator[RemoteFile]:
@@ -76,7 +76,7 @@ class S3Files:
                         yield RemoteFile(path, item["Size"], item["LastModified"], _version(item))
 
     def stat(self, path: str) -> RemoteFile | None:
-        """The file as it is now, or None if there is none."""
+        """Return the file as it is now, or None if there is none."""
         path = self._clean(path, "look up")
         with s3_errors(self._system, "look up", path):
             return self._head(path)
@@ -115,8 +115,8 @@ class S3Files:
     ) -> RemoteFile:
         """Store a file whole or not at all; see `RemoteFolder.put`.
 
-        A killed process can leave parts that are billed and not seen: let the bucket's
-        lifecycle abort incomplete uploads.
+        A killed process can leave invisible parts that are billed: let the bucket's lifecycle
+        abort incomplete uploads.
         """
         path = self._clean(path, "put")
         exact = ExactContent(content, size, system=self._system, operation="put", record=path)
@@ -139,8 +139,8 @@ class S3Files:
     def move(self, path: str, target: str, *, overwrite: bool = False) -> None:
         """Copy, then delete; see `RemoteFolder.move`.
 
-        A move that was interrupted between the two is completed by moving again: a file at the
-        target that is equal to the one at `path` is its copy.
+        Moving again completes a move that was interrupted in between: a target that equals the
+        file at `path` is its copy.
         """
         path, target = self._clean(path, "move"), self._clean(target, "move")
         if leads_nowhere(self, path, target):
@@ -167,13 +167,13 @@ class S3Files:
             self._delete_if_still(source)
 
     def delete(self, path: str) -> None:
-        """Remove a file; one that is gone already is no error."""
+        """Remove a file; do nothing if it is already gone."""
         path = self._clean(path, "delete")
         with s3_errors(self._system, "delete", path):
             self._client.delete_object(**self._object(path))
 
     def close(self) -> None:
-        """Give back the connections."""
+        """Close the connections."""
         self._threads.shutdown(cancel_futures=True)
         self._client.close()
 
@@ -181,9 +181,9 @@ class S3Files:
     def _known_when_repeated(
         self, target: dict[str, Any], metadata: dict[str, str]
     ) -> Iterator[None]:
-        """Let a refusal pass if the object is there by a request whose answer was lost.
+        """Ignore a refusal if a request whose response was lost has stored the object.
 
-        The client repeats a request that was not answered; the second one then finds what the
+        The client repeats a request without a response; the second one then finds what the
         first has stored.
         """
         try:
@@ -233,14 +233,14 @@ class S3Files:
         except BaseException:
             for future in under_way:
                 future.cancel()
-            with suppress(ClientError, BotoCoreError):  # the first failure is told
+            with suppress(ClientError, BotoCoreError):  # the first failure is raised
                 self._client.abort_multipart_upload(**upload)
             raise
 
     def _is_copy(self, there: RemoteFile, source: RemoteFile) -> bool:
         if (there.size, _etag(there)) == (source.size, _etag(source)):
             return True
-        # The copy of what was uploaded in parts, or is encrypted with a key, has another tag.
+        # Copies of multipart uploads and of objects encrypted with a key have another ETag.
         return have_same_content(self, source, there)
 
     def _copy(self, source: RemoteFile, target: str, *, overwrite: bool) -> None:
@@ -254,7 +254,7 @@ class S3Files:
         self._client.copy_object(CopySource=copied, **self._object(target), **only_this)
 
     def _delete_if_still(self, file: RemoteFile) -> None:
-        """Delete what was copied, not what somebody stored there meanwhile."""
+        """Delete the copied object, unless somebody has replaced it meanwhile."""
         target = self._object(file.path)
         try:
             self._client.delete_object(**target, IfMatch=_etag(file))
@@ -301,7 +301,7 @@ def _described(path: str, size: int, answer: Any) -> RemoteFile:
 
 
 def _version(answer: Any) -> str:
-    # Listings and single answers do not tell the time equally precisely.
+    # Listings and single responses report the time with different precision.
     return f"{answer['ETag']}-{int(answer['LastModified'].timestamp())}"
 
 

@@ -1,4 +1,4 @@
-"""What botocore and S3 services report, as the project's error tree, with what to do."""
+"""What botocore and S3 services report, mapped to the project's error tree, with what to do."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _PERMISSIONS = {
 
 @contextmanager
 def s3_errors(system: str, operation: str, path: str) -> Iterator[None]:
-    """Let third-party errors leave as ours.
+    """Map third-party errors to the tree of `blocks.errors`.
 
     Source: docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
     """
@@ -54,7 +54,7 @@ def s3_errors(system: str, operation: str, path: str) -> Iterator[None]:
 
 
 def status_of(exc: boto.ClientError) -> int:
-    """The HTTP status of an answer."""
+    """Return the HTTP status of a response."""
     return int(exc.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 

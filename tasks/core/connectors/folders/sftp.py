@@ -1,8 +1,8 @@
 """A folder on an SFTP server as a place that holds files.
 
-asyncssh is the client because it is fast, bounded in memory, and gives names as bytes: paramiko
-needs four times its processor time, keeps a whole file in memory at full speed, and fails on a
-listing in which one name is not UTF-8.
+The client is asyncssh because it is fast, bounded in memory, and returns names as bytes. paramiko
+needs four times the processor time, buffers a whole file at full speed, and fails on a listing in
+which one name is not UTF-8.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tasks.core.threads import result_of
 
 T = TypeVar("T")
 
-# Every server takes blocks of 32 KiB; those that say that they take more are sent larger ones.
+# Every server takes blocks of 32 KiB; servers that announce more get larger ones.
 _LEAST_BLOCK_BYTES = 32 * 1024
 _MOST_BLOCK_BYTES = 256 * 1024
 _WRITES_UNDER_WAY = 32
@@ -41,7 +41,7 @@ _CLOSE_TIMEOUT_S = 5.0
 class SftpFiles:
     """The files below one folder of an SFTP server, over one connection.
 
-    It connects when it is first used, and again after the connection was lost.
+    It connects at first use, and reconnects when the connection was lost.
     """
 
     def __init__(
@@ -55,10 +55,10 @@ class SftpFiles:
         """Remember how to connect.
 
         Args:
-            connect: Gives an `asyncssh.SSHClientConnection` that is logged in.
-            system: What errors call this place.
+            connect: Returns an `asyncssh.SSHClientConnection` that is logged in.
+            system: Name of this place in errors.
             root: The folder on the server that all paths start from.
-            timeout_s: Seconds without any answer until the connection is given up.
+            timeout_s: Seconds to wait for a response before dropping the connection.
         """
         self._connect = connect
         self._system = system
@@ -71,7 +71,7 @@ class SftpFiles:
 
     @property
     def system(self) -> str:
-        """What errors call this place, e.g. "sftp://partner@files.example"."""
+        """Name of this place in errors, e.g. "sftp://partner@files.example"."""
         return self._system
 
     def list_files(self, folder: str, *, recursive: bool = False) -> Iterator[RemoteFile]:
@@ -89,7 +89,7 @@ class SftpFiles:
                     waiting.append(path)
 
     def stat(self, path: str) -> RemoteFile | None:
-        """The file as it is now, or None if there is none."""
+        """Return the file as it is now, or None if there is none."""
         path = self._clean(path, "look up")
         attrs = self._call("look up", path, lambda client: _lstat(client, self._remote(path)))
         if attrs is None or attrs.type != asyncssh.FILEXFER_TYPE_REGULAR:
@@ -153,7 +153,7 @@ class SftpFiles:
             )
         except BaseException:
             if self._is_connected():
-                with suppress(PermanentError, TransientError):  # the first failure is told
+                with suppress(PermanentError, TransientError):  # the first failure is raised
                     self._call("put", path, lambda client: client.remove(part))
             raise
         return _described(path, attrs)
@@ -175,12 +175,12 @@ class SftpFiles:
         )
 
     def delete(self, path: str) -> None:
-        """Remove a file; one that is gone already is no error."""
+        """Remove a file; do nothing if it is already gone."""
         path = self._clean(path, "delete")
         self._call("delete", path, lambda client: _remove(client, self._remote(path)))
 
     def close(self) -> None:
-        """Give back the connection."""
+        """Close the connection."""
         self._disconnect()
         self._loop.close()
 
@@ -196,7 +196,7 @@ class SftpFiles:
                     self._loop.run(self._in_time(scan.aclose()))
 
     def _write(self, handle: Any, content: ExactContent, path: str) -> Any:
-        """Write and close; the attributes say what the server stored."""
+        """Write and close; return the attributes of what the server stored."""
         under_way: deque[Any] = deque()
         offset = 0
 
@@ -213,7 +213,7 @@ class SftpFiles:
             while under_way:
                 result_of(under_way.popleft())
             attrs = self._call("put", path, lambda _: handle.stat())
-            self._call("put", path, lambda _: handle.close())  # some tell only now of a full disk
+            self._call("put", path, lambda _: handle.close())  # some report a full disk only now
         except BaseException:
             for write_under_way in under_way:
                 write_under_way.cancel()
@@ -268,12 +268,12 @@ class SftpFiles:
                 self._loop.run(_disconnected(connection))
 
     async def _in_time(self, request: Awaitable[T]) -> T:
-        """Wait for an answer, but not for ever."""
+        """Wait for a response, within the timeout."""
         task = asyncio.ensure_future(request)
         try:
             await asyncio.wait({task}, timeout=self._timeout_s)
             if not task.done():
-                # Cancelling is not enough: asyncssh would wait for an answer to its clean-up.
+                # Cancelling is not enough: asyncssh would wait for a response to its clean-up.
                 if self._connection is not None:
                     self._connection.abort()
                 await asyncio.wait({task}, timeout=_CLOSE_TIMEOUT_S)
@@ -291,7 +291,7 @@ class SftpFiles:
 
 
 def _described(path: str, attrs: Any) -> RemoteFile:
-    # Version 3 of SFTP tells whole seconds.
+    # Version 3 of SFTP reports whole seconds.
     modified_at = datetime.fromtimestamp(attrs.mtime or 0, UTC)
     return RemoteFile(path, attrs.size or 0, modified_at, f"{attrs.size}-{attrs.mtime}")
 
@@ -323,14 +323,14 @@ async def _rename(client: Any, source: bytes, target: bytes, *, overwrite: bool)
         try:
             await client.posix_rename(source, target)
         except asyncssh.SFTPOpUnsupported:
-            # Without the extension there is no file of that name for a moment.
+            # Without the extension the target is missing for a moment.
             await _remove(client, target)
         else:
             return
     try:
         await client.rename(source, target)
     except asyncssh.SFTPFailure as exc:
-        # Servers do not agree on how to say that the target exists.
+        # Servers report an existing target in different ways.
         if await _lstat(client, target) is None:
             raise
         raise asyncssh.SFTPFileAlreadyExists("File already exists") from exc
@@ -339,7 +339,7 @@ async def _rename(client: Any, source: bytes, target: bytes, *, overwrite: bool)
 async def _with_folder(
     client: Any, path: bytes, request: Callable[[], Coroutine[Any, Any, T]]
 ) -> T:
-    """Do it; if that fails for want of the path's folder, make that and do it again."""
+    """Make a request; if the path's folder is missing, create it and try again."""
     try:
         return await request()
     except (asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath):

@@ -1,4 +1,4 @@
-"""What asyncssh and SFTP servers report, as the project's error tree, with what to do."""
+"""What asyncssh and SFTP servers report, mapped to the project's error tree, with what to do."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _VANISHING = ("read", "move")
 
 @contextmanager
 def sftp_errors(system: str, operation: str, path: str | None) -> Iterator[None]:
-    """Let third-party errors leave as ours.
+    """Map third-party errors to the tree of `blocks.errors`.
 
     Source: draft-ietf-secsh-filexfer-02 §7 (what version 3 of SFTP can say), RFC 4253 §11.1.
     """
@@ -41,7 +41,7 @@ def _mapped(
 
 
 def _connection(exc: asyncssh.Error | OSError) -> tuple[type[IntegrationError], str] | None:
-    """Failures on the way to the server, or of the log-in."""
+    """Map failures to connect or log in."""
     match exc:
         case asyncssh.HostKeyNotVerifiable():
             return MisconfiguredError, (
@@ -85,7 +85,7 @@ def _connection(exc: asyncssh.Error | OSError) -> tuple[type[IntegrationError], 
 
 
 def _answer(exc: asyncssh.Error, operation: str) -> tuple[type[IntegrationError], str] | None:
-    """What the server answered to a request."""
+    """Map the server's response to a request."""
     match exc:
         case asyncssh.SFTPNoSuchFile() | asyncssh.SFTPNoSuchPath() | asyncssh.SFTPNotADirectory():
             if operation in _VANISHING:

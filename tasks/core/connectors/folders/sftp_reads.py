@@ -1,4 +1,4 @@
-"""Reads a file over SFTP at the speed of the line, with bounded memory."""
+"""Reads a file over SFTP at full network speed, with bounded memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _WINDOW_BYTES = 4 * 1024 * 1024
 
 
 class OrderedReads:
-    """Reads a file in order, with many requests under way; memory holds no more than those."""
+    """Reads a file in order with many requests in flight; memory holds only those."""
 
     def __init__(
         self,
@@ -25,13 +25,13 @@ class OrderedReads:
         block_bytes: int,
         in_time: Callable[[Awaitable[bytes]], Awaitable[bytes]],
     ) -> None:
-        """Start nothing yet.
+        """Prepare to read; nothing is requested yet.
 
         Args:
             handle: An `asyncssh.SFTPClientFile`, opened with `block_size=0`.
             size: How many bytes to read.
-            block_bytes: How many to ask for at once.
-            in_time: Waits for an answer, but not for ever.
+            block_bytes: How many bytes to request at once.
+            in_time: Waits for a response within a timeout.
         """
         self.count = 0
         self._handle = handle
@@ -44,7 +44,7 @@ class OrderedReads:
         self._one_at_a_time = asyncio.Lock()
 
     async def window(self) -> list[bytes]:
-        """The next blocks of the file; none at its end."""
+        """Return the next blocks of the file; none at its end."""
         async with self._one_at_a_time:
             blocks: list[bytes] = []
             count = 0
@@ -57,7 +57,7 @@ class OrderedReads:
             return blocks
 
     async def close(self) -> None:
-        """Give up what is under way and close the file."""
+        """Cancel the requests in flight and close the file."""
         for task in self._under_way:
             task.cancel()
         await asyncio.gather(*self._under_way, return_exceptions=True)
@@ -73,7 +73,7 @@ class OrderedReads:
 
     async def _read(self, start: int, length: int) -> bytes:
         block: bytes = await self._handle.read(length, start)
-        while len(block) < length:  # a server may answer with less than was asked for
+        while len(block) < length:  # a server may return less than was requested
             more: bytes = await self._handle.read(length - len(block), start + len(block))
             if not more:
                 break

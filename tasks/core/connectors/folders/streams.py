@@ -1,4 +1,4 @@
-"""The streams files are read and written through: bounded in memory, checked at their end."""
+"""Streams for reading and writing files: bounded in memory, checked at their end."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _BUFFER_BYTES = 128 * 1024
 
 
 def buffered(raw: io.RawIOBase) -> io.BufferedReader:
-    """The stream people read from, line by line or in chunks."""
+    """Return a stream that callers read by line or in chunks."""
     return io.BufferedReader(raw, _BUFFER_BYTES)
 
 
 class Watched(io.RawIOBase):
-    """Passes reads on; their errors leave as ours, and the end is looked at before it shows."""
+    """Passes reads on, maps their errors, and checks the content before it signals the end."""
 
     def __init__(
         self,
@@ -34,13 +34,13 @@ class Watched(io.RawIOBase):
         seen: Callable[[memoryview], None] = lambda _: None,
         at_end: Callable[[], None],
     ) -> None:
-        """Take over a source; closing this closes it.
+        """Wrap a source; closing this closes the source.
 
         Args:
             source: Needs `readinto` and `close`.
             errors: Maps the source's errors around each read.
-            seen: Is shown every piece that was read.
-            at_end: Called once; raises if what was read is not the file that was meant.
+            seen: Called with every piece that was read.
+            at_end: Called once; raises if what was read is not the expected file.
         """
         super().__init__()
         self._source = source
@@ -50,11 +50,11 @@ class Watched(io.RawIOBase):
         self._ended = False
 
     def readable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:
-        """Read on, or check the end."""
+        """Read more, or check the end."""
         target = memoryview(buffer).cast("B")
         with self._errors():
             count = self._source.readinto(target) or 0
@@ -73,7 +73,7 @@ class Watched(io.RawIOBase):
 
 
 class ReadAhead(io.RawIOBase):
-    """Reads windows in order, the next ones under way while one is read.
+    """Reads windows in order, fetching the next ones while one is read.
 
     Memory holds at most `ahead` + 1 windows.
     """
@@ -82,9 +82,9 @@ class ReadAhead(io.RawIOBase):
         """Start the first windows.
 
         Args:
-            windows: Starts the next window whenever it is asked for one: a few blocks of the
-                file. An empty one, or the end of the iterator, is the end.
-            ahead: How many windows are under way while one is read, at least 1.
+            windows: Starts the next window, a few blocks of the file, at each step. An empty
+                window or the end of the iterator is the end of the file.
+            ahead: How many windows are in flight while one is read, at least 1.
         """
         super().__init__()
         self._windows = windows
@@ -95,11 +95,11 @@ class ReadAhead(io.RawIOBase):
         self._start_more()
 
     def readable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:
-        """Fill from the current window, waiting for the next one when it is used up."""
+        """Fill from the current window, or wait for the next one."""
         while not self._block:
             if not self._blocks and self._under_way:
                 arrived = self._under_way.popleft()
@@ -116,7 +116,7 @@ class ReadAhead(io.RawIOBase):
         return count
 
     def close(self) -> None:
-        """Give up the windows under way."""
+        """Cancel the windows in flight."""
         for future in self._under_way:
             future.cancel()
         self._under_way.clear()
@@ -133,7 +133,7 @@ class ReadAhead(io.RawIOBase):
 
 
 class ExactContent:
-    """Passes reads on, counts them, and fails if there is more or less than was announced."""
+    """Passes reads on and fails if there is more or less content than announced."""
 
     def __init__(
         self, content: BinaryIO, size: int, *, system: str, operation: str, record: str
@@ -144,10 +144,10 @@ class ExactContent:
         self._where = {"system": system, "operation": operation, "record": record}
 
     def read(self, size: int = -1) -> bytes:
-        """Read on.
+        """Read more.
 
         Raises:
-            PermanentError: The content ended early, or goes on past its size.
+            PermanentError: The content ended early, or exceeds its announced size.
             asyncio.CancelledError: The run is cancelled.
         """
         check_cancelled()

@@ -1,1 +1,1 @@
-"""One HTTP layer for every API: errors, retries, tokens, limits, pages, and nothing in the logs."""
+"""One HTTP layer for every API: errors, retries, tokens, limits, pages, no secrets in logs."""

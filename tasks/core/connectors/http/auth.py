@@ -21,7 +21,7 @@ _RENEW_EARLIER_S = 30
 
 @dataclass(frozen=True, slots=True)
 class TokenRequest:
-    """One form to post to the token endpoint; its answer is a JSON document."""
+    """A form to post to the token endpoint, which responds with JSON."""
 
     url: str
     form: Mapping[str, str] = field(repr=False)
@@ -34,18 +34,18 @@ class _Token(NamedTuple):
 
 
 class OAuth2:
-    """Tokens by client credentials, or by a refresh token if there is one.
+    """Tokens from client credentials, or from a refresh token if there is one.
 
     Args:
         token_url: The token endpoint.
-        client_id: The client's name.
-        client_secret: Its secret.
-        refresh_token: Makes it a refresh token grant.
+        client_id: The client id.
+        client_secret: The client secret.
+        refresh_token: If given, the refresh token grant is used.
         scope: Space-separated, as the endpoint defines it.
-        parameters: More form fields, e.g. {"audience": "…"}.
+        parameters: Extra form fields, e.g. {"audience": "…"}.
         client_auth: Whether name and secret go into the Authorization header or the form.
-        on_refresh_token: Told a new refresh token when the endpoint rotates it; the old one may
-            be dead from then on.
+        on_refresh_token: Called with the new refresh token when the endpoint rotates it; the old
+            one may be invalid from then on.
         clock: Monotonic seconds.
 
     Source: RFC 6749 §2.3.1, §4.4, §5, §6.
@@ -77,10 +77,10 @@ class OAuth2:
         self._token: _Token | None = None
 
     def token(self, fetch: Callable[[TokenRequest], bytes]) -> str:
-        """A token that is valid for a while yet.
+        """Return a token that is not about to expire.
 
         Args:
-            fetch: Posts a form and returns the answer's body; its errors pass through.
+            fetch: Posts a form and returns the response body; its errors propagate.
         """
         with self._lock:
             if self._token is None or self._clock() >= self._token.renew_at:
@@ -88,7 +88,7 @@ class OAuth2:
             return self._token.value
 
     def replace(self, refused: str, fetch: Callable[[TokenRequest], bytes]) -> str:
-        """A token other than the refused one: however many threads ask, one is fetched."""
+        """Return another token than the refused one; threads that ask at once share one fetch."""
         with self._lock:
             if self._token is None or self._token.value == refused:
                 self._token = self._fetched(fetch)
@@ -107,7 +107,7 @@ class OAuth2:
                 operation="fetch token",
             ) from exc
         self._keep_rotated(answer.get("refresh_token"))
-        # A token that lives shorter than the margin is used for half its life.
+        # A token whose lifetime is shorter than the margin is used for half of it.
         margin_s = min(_RENEW_EARLIER_S, lifetime_s / 2)
         return _Token(str(value), self._clock() + lifetime_s - margin_s)
 

@@ -1,7 +1,7 @@
-"""Fetches together what many ask for one by one: each waits a moment, and one call serves all.
+"""Combines single lookups into one call: each waits a moment, and one call serves all.
 
-Deliveries are handled each on its own, with its own outcome; without this, each would cost a call
-to an API that counts calls and would rather be asked for a hundred records at once.
+Deliveries are handled one by one; without batching, each would cost a call to an API that counts
+calls and can return a hundred records at once.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ V = TypeVar("V")
 
 
 class BatchLoader(Generic[K, V]):
-    """Gathers keys for a moment and fetches their values with one call in a thread.
+    """Collects keys for a moment and fetches their values with one call in a thread.
 
     Args:
-        fetch: Gives the value of every key it is asked for; may block and raise.
-        gather_s: How long the first one who asks waits for others.
-        max_keys: As many are fetched at once, without waiting any longer.
+        fetch: Returns the values of the given keys; may block and raise.
+        gather_s: Seconds that the first caller waits for others.
+        max_keys: This many keys are fetched at once, without waiting longer.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class BatchLoader(Generic[K, V]):
         self._calls: set[asyncio.Task[None]] = set()
 
     async def load(self, key: K) -> V:
-        """The value of one key, fetched after this was called.
+        """Return the value of one key, fetched after this call.
 
         Raises:
             IntegrationError: What `fetch` raised. If a call is refused because of one key, the
@@ -55,7 +55,7 @@ class BatchLoader(Generic[K, V]):
                 self._go()
             elif self._timer is None:
                 self._timer = loop.call_later(self._gather_s, self._go)
-        # Whoever gives up must not take the value from the others.
+        # A cancelled caller must not cancel the value for the others.
         return await asyncio.shield(future)
 
     def _go(self) -> None:
@@ -92,4 +92,4 @@ class BatchLoader(Generic[K, V]):
 def _fail(future: asyncio.Future[V], exc: BaseException) -> None:
     if not future.done():
         future.set_exception(exc)
-        future.exception()  # it may be that nobody waits any more
+        future.exception()  # marks it as retrieved: perhaps nobody waits any more

@@ -1,4 +1,4 @@
-"""Hands records to an API in batches, each with one effect however often it is sent."""
+"""Sends records to an API in batches that are safe to repeat."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ def send_batch(
     idempotency_key: str,
     envelope: str = "records",
 ) -> Any:
-    """Post one batch as `{"records": […]}` and return the answer's JSON.
+    """Post one batch as `{"records": […]}` and return the response's JSON.
 
     Args:
         client: The API.
         path: As in `ApiClient.call`.
         records: Objects, or a JSON array that is encoded already.
-        idempotency_key: The same for the same records, e.g. file version and number of the
-            batch; not the run's id, which another run has not.
+        idempotency_key: The same for the same records, e.g. file version and batch number; not
+            the run's id, which differs in the next run.
         envelope: The field that holds the records.
 
     Raises:
-        UpstreamRejectedError: It is refused; `details` names the records by index if it says.
+        UpstreamRejectedError: It is refused; `details` names the bad records by index, if known.
         IntegrationError: As in `ApiClient.call`.
     """
     encoded = records if isinstance(records, bytes) else orjson.dumps(records, default=str)

@@ -1,4 +1,4 @@
-"""Calls to one API: limits, retries, tokens and errors are the same for every integration."""
+"""Calls to one API, with the same limits, retries, tokens and errors for every integration."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ApiLimits:
-    """Bounds of one answer.
+    """Bounds of one response.
 
     Attributes:
         max_response_bytes: After decompression.
-        total_timeout_s: From sending the request to the last byte; the client's own time-outs
-            bound the connecting and each silence in between.
+        total_timeout_s: From sending the request to the last byte; the client's own timeouts
+            bound connecting and each silence.
     """
 
     max_response_bytes: int = 64 * 1024 * 1024
@@ -53,11 +53,11 @@ class ApiLimits:
 
 @dataclass(frozen=True, slots=True)
 class ApiResponse:
-    """A successful answer, read to its end.
+    """A successful response, read to its end.
 
     Attributes:
         status: 200 to 299, or 304.
-        headers: By names in any case.
+        headers: By name, in any case.
         url: Where it came from.
         content: The decompressed body.
     """
@@ -69,7 +69,7 @@ class ApiResponse:
     where: Where = field(repr=False)
 
     def json(self) -> Any:
-        """The body as JSON; None if it is empty.
+        """Return the body as JSON; None if it is empty.
 
         Raises:
             BadPayloadError: It is not JSON.
@@ -91,17 +91,16 @@ class ApiClient:
     """One API over one connection pool; threads may share it.
 
     Args:
-        http: With base URL, time-outs, TLS and static credentials set; it stays the caller's
-            to close.
-        system: What errors call the API.
-        oauth: Where bearer tokens come from, if the API wants some.
-        retries: Which failures are tried again, and when.
-        limits: Bounds of one answer.
-        before_request: Called before each request, e.g. to wait for a budget shared by all.
-        log: Told of each retry and each wait.
-        sleep: Waits so many seconds.
+        http: With base URL, timeouts, TLS and static credentials set; the caller closes it.
+        system: Name of the API in errors.
+        oauth: Source of bearer tokens, if the API needs them.
+        retries: Which failures are retried, and when.
+        limits: Bounds of one response.
+        before_request: Called before each request, e.g. to wait for a shared budget.
+        log: Logs each retry and each wait.
+        sleep: Waits for that many seconds.
         clock: Monotonic seconds.
-        now: The aware instant.
+        now: Returns the aware instant.
     """
 
     def __init__(
@@ -145,9 +144,9 @@ class ApiClient:
         operation: str | None = None,
         record: str | None = None,
     ) -> ApiResponse:
-        """Make one request, again if need be, and return its successful answer.
+        """Make one request, retry it if needed, and return its successful response.
 
-        What cannot safely be repeated (a POST without key) is tried again only if it certainly
+        A request that is not safe to repeat (a POST without key) is retried only if it certainly
         had no effect: nothing was sent, or it was refused.
 
         Args:
@@ -155,21 +154,21 @@ class ApiClient:
             path: Relative to the base URL, or a whole URL of the same origin, as next links are.
             params: Added to the query; None values are left out.
             json: The body, as JSON; Decimal becomes text.
-            content: The body as it is, instead of `json`; JSON unless `headers` say otherwise.
-            headers: More headers.
-            idempotency_key: The same for the same effect, however often it is asked for.
-            repeatable: Whether doing it twice is as good as once; by default that is told by
-                method and key.
-            operation: What errors call this; method and path without it. Give it where the path
-                holds a secret.
+            content: The raw body, instead of `json`; JSON unless `headers` say otherwise.
+            headers: Extra headers.
+            idempotency_key: The same for every attempt at the same effect.
+            repeatable: Whether doing it twice has the same effect as once; by default method and
+                key decide.
+            operation: Name of the call in errors; default: method and path. Give it where the
+                path holds a secret.
             record: The record concerned, for errors.
 
         Raises:
-            TransientError: The attempts are used up, or it asked for a longer wait than allowed.
+            TransientError: The attempts are used up, or the API asked for too long a wait.
             OutcomeUnknownError: It may have been carried out and cannot be repeated.
             MisconfiguredError: Credentials, permission or address are wrong.
             UpstreamRejectedError: Any other 4xx; `status` and `details` say more.
-            BadPayloadError: The answer is too large or damaged.
+            BadPayloadError: The response is too large or damaged.
         """
         where = Where(
             system=self.system,
@@ -296,7 +295,7 @@ class ApiClient:
         return response.content
 
     def _exchange(self, request: httpx.Request, where: Where) -> ApiResponse:
-        """One request and its answer, whatever its status."""
+        """Send one request and return its response, whatever its status."""
         deadline = self._clock() + self._limits.total_timeout_s
         try:
             response = self._http.send(
@@ -335,7 +334,7 @@ class ApiClient:
 
 
 def path_segment(value: str) -> str:
-    """Quote a business key for use as one part of a path: no key changes where a call goes."""
+    """Quote a business key as one path segment, so that no key changes where a call goes."""
     if value in ("", ".", ".."):
         raise PermanentError(
             f"{value!r} cannot be part of an address; correct the record's key",
@@ -348,8 +347,8 @@ def path_segment(value: str) -> str:
 
 def _unknown(error: TransientError, where: Where) -> OutcomeUnknownError:
     return OutcomeUnknownError(
-        f"{error.message}; it may have been carried out all the same, so it is not repeated: look "
-        "there before running it again, and give an idempotency_key where the API takes one",
+        f"{error.message}; it may have been carried out nevertheless, so it is not repeated: "
+        "check there before running it again, and give an idempotency_key if the API takes one",
         **where,
     )
 
@@ -363,7 +362,7 @@ def _origin(url: httpx.URL) -> str:
 
 
 def _oauth_error(body: bytes) -> str:
-    """The error code of a token endpoint, which is from a short list and holds no secret."""
+    """Return the token endpoint's error code, which comes from a short list without secrets."""
     try:
         code = orjson.loads(body)["error"]
     except (ValueError, TypeError, KeyError, IndexError):

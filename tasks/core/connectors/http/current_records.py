@@ -1,4 +1,4 @@
-"""Whether an event still tells how its record is: a later one makes it outdated."""
+"""Detects outdated events: those whose record has changed since."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ def is_outdated(
     not_compared: Collection[str],
     name: str,
 ) -> bool:
-    """Whether the record has changed since, or is gone, or has come again after its deletion.
+    """Return whether the record has changed, vanished or been created again since the event.
 
-    Then a later event tells more, or will: an export that leaves outdated events alone never
-    brings back an old state, however late it handles them, and however often they are replayed.
+    If so, a later event describes it: an export that skips outdated events never restores an old
+    state, however late it handles them and however often they are replayed.
 
     Args:
-        application: Where the record is.
-        path: Its address there.
-        record: As the event tells it.
-        is_deletion: Whether the event tells of its deletion.
+        application: The API that holds the record.
+        path: The record's path there.
+        record: As the event describes it.
+        is_deletion: Whether the event reports its deletion.
         not_compared: Fields that exports or the application itself write.
-        name: Of the record, for errors.
+        name: The record's name, for errors.
 
     Raises:
         IntegrationError: As in `ApiClient.call`.

@@ -24,16 +24,16 @@ from blocks.errors import (
 from tasks.core.connectors.http.rate_limits import parse_rate_limit, wait_asked_for
 from tasks.core.connectors.http.refusal_words import words_of_refusal
 
-# Refusals that mean busy when they say how long: a spent budget, a lock, a key in use.
+# Refusals that mean busy if they say how long to wait: a spent budget, a lock, a key in use.
 _BUSY_WHEN_TIMED = {403, 409, 423, 425}
 
 
 class OutcomeUnknownError(PermanentError):
-    """Something may or may not have been carried out, and repeating it could do it twice."""
+    """A call may or may not have been carried out, and repeating it could do it twice."""
 
 
 class Where(TypedDict):
-    """What an error says of the call it came from."""
+    """What an error says about its call."""
 
     system: str
     operation: str
@@ -41,7 +41,7 @@ class Where(TypedDict):
 
 
 def from_httpx(exc: Exception, where: Where) -> IntegrationError:
-    """The error for an exception of httpx; what is not mapped is permanent."""
+    """Return the error for an httpx exception; unmapped exceptions are permanent."""
     if _is_untrusted_certificate(exc):
         return MisconfiguredError(
             "its certificate is not trusted; give the authority's certificate as ca_file", **where
@@ -55,13 +55,13 @@ def from_httpx(exc: Exception, where: Where) -> IntegrationError:
 def from_status(
     status: int, headers: Mapping[str, str], body: bytes, where: Where, *, now: datetime
 ) -> IntegrationError | None:
-    """The error for an answer, or None if it is a success.
+    """Return the error for a response, or None if it is a success.
 
     Args:
         status: 100 to 599.
-        headers: Of the answer, by names in any case.
-        body: Of the answer, if it was read; its `errors` and reason are taken.
-        where: What the error says of the call.
+        headers: The response's headers, by name in any case.
+        body: The response's body, if it was read; its `errors` and reason are used.
+        where: What the error says about the call.
         now: Aware instant.
     """
     if 200 <= status < 300 or status == 304:
@@ -98,7 +98,7 @@ def from_status(
 
 
 def problem_details(headers: Mapping[str, str], body: bytes) -> tuple[dict[str, Any], ...]:
-    """The `errors` of a problem document, one mapping each.
+    """Return the `errors` of a problem document, one mapping each.
 
     Source: RFC 9457 §3.2.
     """
@@ -114,7 +114,7 @@ def problem_details(headers: Mapping[str, str], body: bytes) -> tuple[dict[str, 
 
 
 def never_left(exc: BaseException | None) -> bool:
-    """Whether the connection failed before anything was sent."""
+    """Return whether the connection failed before anything was sent."""
     return isinstance(exc, (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout))
 
 
@@ -138,7 +138,7 @@ def _is_untrusted_certificate(exc: BaseException | None) -> bool:
     return False
 
 
-# The first match counts, so special cases stand before their base classes.
+# The first match counts, so special cases come before their base classes.
 _MAPPED: tuple[tuple[type[Exception], type[IntegrationError], str], ...] = (
     (
         httpx.ConnectTimeout,

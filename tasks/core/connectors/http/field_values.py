@@ -1,4 +1,4 @@
-"""Header values are split into their members in time linear in their length, hostile or not."""
+"""Splits header values into their members, in linear time even for hostile input."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 
 def split_members(value: str, separator: str) -> Iterator[str]:
-    """Split outside of "quoted strings" and <angle brackets>; members come stripped."""
+    """Split outside "quoted strings" and <angle brackets>; yield stripped members."""
     start = 0
     closing = ""
     escaped = False
@@ -28,7 +28,7 @@ def split_members(value: str, separator: str) -> Iterator[str]:
 
 
 def parameters(members: Iterator[str]) -> dict[str, str]:
-    """Read `name=value` members; names in lower case, quotes taken off, the first one wins."""
+    """Read `name=value` members: names in lower case, values unquoted; the first one wins."""
     found: dict[str, str] = {}
     for member in members:
         name, _, value = member.partition("=")

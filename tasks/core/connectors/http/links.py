@@ -6,10 +6,10 @@ from tasks.core.connectors.http.field_values import parameters, split_members
 
 
 def parse_links(value: str) -> dict[str, str]:
-    """Read a Link header, several of them joined by commas; what is malformed is left out.
+    """Read a Link header, or several joined by commas; skip malformed links.
 
     Returns:
-        Relation in lower case to target, which may be relative; the first of a relation wins.
+        Relation in lower case to target, which may be relative; a relation's first link wins.
 
     Source: RFC 8288 §3.
     """

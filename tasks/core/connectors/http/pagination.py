@@ -1,7 +1,7 @@
-"""The ways in which APIs hand out long lists, as options that name the fields of one API.
+"""The ways in which APIs page long lists, as options that name the fields of one API.
 
-Each style says how a page is asked for and where the next one is; `paging` does the asking.
-A position names a page for good: it can be kept, and a later run can go on from it.
+Each style says how to request a page and where the next one is; `paging` makes the requests.
+A position stays valid: it can be stored, and a later run can continue from it.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ Position = int | str | None
 
 @dataclass(frozen=True, slots=True)
 class PageResponse:
-    """One page as it came.
+    """One page as received.
 
     Attributes:
-        position: What was asked for.
+        position: The requested position.
         body: The decoded JSON.
-        records: Those in it.
-        headers: By names in any case.
+        records: The records in it.
+        headers: By name, in any case.
         url: Where it came from, for relative links.
-        where: What errors say.
+        where: What errors say about the call.
     """
 
     position: Position
@@ -47,80 +47,80 @@ class PageResponse:
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """How to ask for a page: parameters added to the first request, or another address."""
+    """How to request a page: parameters added to the first request, or another address."""
 
     parameters: dict[str, Any] = field(default_factory=dict)
     url: str | None = None
 
 
 class PaginationStyle(BaseModel):
-    """What all styles share."""
+    """The options that all styles share."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     records_path: str = Field(
         default="",
-        description="Where the list of records is, e.g. data.items; empty if it is the answer.",
+        description="Where the list of records is, e.g. data.items; empty if at the top.",
     )
     max_pages: PositiveInt = Field(
         default=10_000, description="More pages than this are taken for an endless loop."
     )
     send_in: Literal["query", "body"] = Field(
-        default="query", description="Where the API wants the parameters that choose a page."
+        default="query", description="Where the API expects the parameters that choose a page."
     )
 
     def ask(self, position: Position) -> PageRequest:
-        """How to ask for the page at a position."""
+        """Return how to request the page at a position."""
         raise NotImplementedError
 
     def following(self, page: PageResponse) -> Position:
-        """The position after a page; None if it was the last one."""
+        """Return the position after a page; None if it was the last one."""
         raise NotImplementedError
 
 
 class SinglePage(PaginationStyle):
-    """Everything in one answer."""
+    """Everything in one response."""
 
     kind: Literal["single"] = "single"
 
     def ask(self, position: Position) -> PageRequest:
-        """The request as it is."""
+        """Return the request unchanged."""
         return PageRequest()
 
     def following(self, page: PageResponse) -> Position:
-        """None."""
+        """Return None."""
         return None
 
 
 class CountedStyle(PaginationStyle):
     """Pages found by counting; an empty page is always the last one.
 
-    Records that are inserted or removed meanwhile shift the pages: ask for a stable order, and
-    let `total_change` fail where a skipped record matters.
+    Records that are inserted or removed meanwhile shift the pages: request a stable order, and
+    set `total_change` to fail where a skipped record matters.
     """
 
     total_records_path: str | None = Field(
-        default=None, description="Where the number of all records is, if the API tells it."
+        default=None, description="Where the number of all records is, if the API reports it."
     )
     has_more_path: str | None = Field(
-        default=None, description="Where it says whether there are more, if the API tells it."
+        default=None, description="Where it says whether there are more, if the API reports that."
     )
     short_page_is_last: bool = Field(
         default=False,
-        description="Whether a page with fewer records than asked for ends the list.",
+        description="Whether a page with fewer records than requested ends the list.",
     )
     total_change: Literal["continue", "fail"] = Field(
         default="continue", description="What to do when the number of all records changes."
     )
 
     def total(self, page: PageResponse) -> int | None:
-        """How many pages or records there are by this page, if it tells."""
+        """Return the total number of pages or records according to this page, if it says so."""
         if self.total_records_path is None:
             return None
         return count_of(page.body, self.total_records_path, page.where)
 
     def expected(self, page: PageResponse) -> Sequence[int] | None:
-        """The positions after the first page, if it tells how many there are."""
+        """Return the positions after the first page, if it says how many there are."""
         raise NotImplementedError
 
     def _may_go_on(self, page: PageResponse, size: int | None) -> bool:
@@ -132,17 +132,17 @@ class CountedStyle(PaginationStyle):
 
 
 class PageNumber(CountedStyle):
-    """Pages by number."""
+    """Pages numbered by the API."""
 
     kind: Literal["page_number"] = "page_number"
     page_param: str = Field(default="page", description="Parameter that names the page.")
-    first_page: int = Field(default=1, description="Number of the first page, mostly 1 or 0.")
+    first_page: int = Field(default=1, description="Number of the first page, usually 1 or 0.")
     size_param: str | None = Field(
-        default=None, description="Parameter that says how many records a page should have."
+        default=None, description="Parameter for the number of records per page."
     )
-    page_size: PositiveInt | None = Field(default=None, description="Records in a page.")
+    page_size: PositiveInt | None = Field(default=None, description="Records per page.")
     total_pages_path: str | None = Field(
-        default=None, description="Where the number of all pages is, if the API tells it."
+        default=None, description="Where the number of all pages is, if the API reports it."
     )
 
     def ask(self, position: Position) -> PageRequest:
@@ -188,16 +188,16 @@ class OffsetLimit(CountedStyle):
     kind: Literal["offset"] = "offset"
     offset_param: str = Field(default="offset", description="Parameter that names the offset.")
     limit_param: str = Field(
-        default="limit", description="Parameter that says how many records a page should have."
+        default="limit", description="Parameter for the number of records per page."
     )
-    limit: PositiveInt = Field(default=100, description="Records to ask for in a page.")
+    limit: PositiveInt = Field(default=100, description="Records to request per page.")
 
     def ask(self, position: Position) -> PageRequest:
         """Offset and limit as parameters."""
         return PageRequest({self.offset_param: int(position or 0), self.limit_param: self.limit})
 
     def following(self, page: PageResponse) -> Position:
-        """The offset after the records that came, unless these were the last."""
+        """Return the offset after the received records, unless they were the last."""
         offset = int(page.position or 0) + len(page.records)
         total = self.total(page)
         if total is not None and offset >= total:
@@ -214,7 +214,7 @@ class OffsetLimit(CountedStyle):
 
 
 class BodyCursor(PaginationStyle):
-    """The answer names a cursor for the next page; without one it was the last."""
+    """The response body holds the next page's cursor; without one it is the last page."""
 
     kind: Literal["cursor"] = "cursor"
     cursor_path: str = Field(default="next_cursor", description="Where the next cursor is.")
@@ -225,13 +225,13 @@ class BodyCursor(PaginationStyle):
         return PageRequest() if position is None else PageRequest({self.cursor_param: position})
 
     def following(self, page: PageResponse) -> Position:
-        """The cursor in the body; missing, null and empty are the end."""
+        """Return the cursor in the body; missing, null or empty means the end."""
         cursor = optional_field(page.body, self.cursor_path)
         return _position(cursor, self.cursor_path, page)
 
 
 class HeaderCursor(PaginationStyle):
-    """A header names a cursor for the next page; without one it was the last."""
+    """A response header holds the next page's cursor; without one it is the last page."""
 
     kind: Literal["header_cursor"] = "header_cursor"
     cursor_header: str = Field(description="Header with the next cursor, e.g. X-Next-Cursor.")
@@ -247,16 +247,14 @@ class HeaderCursor(PaginationStyle):
 
 
 class LastRecord(PaginationStyle):
-    """The next page begins after the last record of this one."""
+    """The next page starts after the last record of this one."""
 
     kind: Literal["last_record"] = "last_record"
-    id_path: str = Field(default="id", description="Where in a record its identity is.")
-    after_param: str = Field(
-        default="starting_after", description="Parameter that takes the last identity."
-    )
+    id_path: str = Field(default="id", description="Where a record's id is.")
+    after_param: str = Field(default="starting_after", description="Parameter for the last id.")
     has_more_path: str | None = Field(
         default=None,
-        description="Where it says whether there are more; else an empty page is the last one.",
+        description="Where it says whether there are more; without it, an empty page is the last.",
     )
 
     def ask(self, position: Position) -> PageRequest:
@@ -275,7 +273,7 @@ class LastRecord(PaginationStyle):
 
 
 class LinkHeader(PaginationStyle):
-    """A Link header leads to the next page (RFC 8288), as at GitHub."""
+    """A Link header points to the next page (RFC 8288), as at GitHub."""
 
     kind: Literal["link_header"] = "link_header"
     relation: str = Field(default="next", description="Relation of the link to follow.")
@@ -291,7 +289,7 @@ class LinkHeader(PaginationStyle):
 
 
 class NextUrl(PaginationStyle):
-    """The answer holds the address of the next page."""
+    """The response body holds the next page's address."""
 
     kind: Literal["next_url"] = "next_url"
     next_path: str = Field(default="next", description="Where the next address is.")
@@ -301,7 +299,7 @@ class NextUrl(PaginationStyle):
         return PageRequest(url=None if position is None else str(position))
 
     def following(self, page: PageResponse) -> Position:
-        """The address in the body, made absolute; missing, null and empty are the end."""
+        """Return the address in the body, made absolute; missing, null or empty means the end."""
         address = _position(optional_field(page.body, self.next_path), self.next_path, page)
         return _address(address, page)
 

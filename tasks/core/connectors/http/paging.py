@@ -1,4 +1,4 @@
-"""Walks through the pages of a list, one after the other or some at once, and never in circles."""
+"""Fetches the pages of a list, one by one or several at once, and never in circles."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Page:
     """One page of a list.
 
     Attributes:
-        position: Names it; a later walk may start here.
-        next_position: Names the next one; None if this is the last.
+        position: Its position; a later walk may start here.
+        next_position: The next page's position; None if this is the last.
         records: In the API's order.
-        total: How many records or pages there are by this page, if the style counts them.
+        total: Total records or pages according to this page, if the style counts them.
     """
 
     position: Position
@@ -56,13 +56,13 @@ def fetch_page(
         client: The API.
         path: As in `ApiClient.call`.
         pagination: How this list is paged.
-        position: `next_position` of the page before.
-        params: Query of every page, e.g. the page size where the style does not say it.
-        method: GET, or POST for APIs that take the query in the body; it must change nothing.
-        json: Body of every page.
+        position: `next_position` of the previous page.
+        params: Query of every page, e.g. the page size where the style has no option for it.
+        method: GET, or POST for APIs that take the query in the body; it must not change data.
+        json: Body of every request.
 
     Raises:
-        BadPayloadError: The answer has not the fields that `pagination` names, or leads to
+        BadPayloadError: The response lacks the fields that `pagination` names, or points to
             another origin.
         IntegrationError: As in `ApiClient.call`.
     """
@@ -94,13 +94,13 @@ def fetch_pages(
         params: As in `fetch_page`.
         method: As in `fetch_page`.
         json: As in `fetch_page`.
-        max_records: A list longer than this is an error, so that nothing is cut off silently.
-        at_once: Requests under way at a time; above 1 only for page numbers and offsets whose
-            answers tell how many there are.
+        max_records: A longer list is an error, so that nothing is cut off silently.
+        at_once: Requests in flight at a time; above 1 only for page numbers and offsets whose
+            responses report the total.
 
     Raises:
-        BadPayloadError: As in `fetch_page`; also if the list is too long or goes in a circle.
-        TransientError: The total changed and `pagination` says that this must fail.
+        BadPayloadError: As in `fetch_page`; also if the list is too long or loops.
+        TransientError: The total changed and `pagination` makes this an error.
         IntegrationError: As in `ApiClient.call`.
     """
     source = _Source(client, path, pagination, dict(params or {}), method, json)
@@ -120,10 +120,10 @@ def fetch_records(
 
 
 def read_ahead(pages: Iterator[Page]) -> Generator[Page, None, None]:
-    """Fetch the next page while the caller is busy with this one.
+    """Fetch the next page while the caller processes this one.
 
     Args:
-        pages: Of `fetch_pages`; it is closed at the end.
+        pages: From `fetch_pages`; closed at the end.
     """
     pool = DaemonThreadPoolExecutor(1, "read-ahead")
 
@@ -185,7 +185,7 @@ class _Source:
             params=params if ask.url is None else None,
             json=json,
             operation=self.where["operation"],
-            # Asking for a list changes nothing, whatever the method.
+            # Requesting a list changes nothing, whatever the method.
             repeatable=True,
         )
         body = response.json()
@@ -194,7 +194,7 @@ class _Source:
 
 
 class _Guard:
-    """Ends walks that would never end, or would skip records unnoticed."""
+    """Stops walks that would never end or would skip records unnoticed."""
 
     def __init__(self, pagination: PaginationStyle, where: Where, max_records: int | None) -> None:
         self._pagination = pagination
@@ -205,7 +205,7 @@ class _Guard:
         self._before: Page | None = None
 
     def passed(self, page: Page) -> Page:
-        """The page, if all is well with it."""
+        """Return the page, or raise if something is wrong with it."""
         self._pages += 1
         self._records += len(page.records)
         self._seen.add(page.position)
@@ -269,7 +269,7 @@ def _walk_at_once(
     with closing(_fetch_ahead(source, expected, at_once)) as ahead:
         for expected_position, future in ahead:
             if expected_position != page.next_position:
-                break  # the list has ended sooner, or a page came short: go on from there
+                break  # the list ended sooner, or a page was short: continue from there
             page = guard.passed(result_of(future))
             yield page
     if page.next_position is not None:
@@ -279,7 +279,7 @@ def _walk_at_once(
 def _fetch_ahead(
     source: _Source, positions: Iterable[int], at_once: int
 ) -> Generator[tuple[int, Future[Page]]]:
-    """Yield pages under way in order, never more than `at_once` of them."""
+    """Yield pages in order, with at most `at_once` requests in flight."""
     under_way: deque[tuple[int, Future[Page]]] = deque()
     pool = DaemonThreadPoolExecutor(at_once, "pages")
     try:

@@ -1,4 +1,4 @@
-"""What an API's headers say of its limits, in all forms in use, and how to keep within them."""
+"""Reads an API's rate limit headers, in all common forms, and keeps requests within them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tasks.core.connectors.http.field_values import parameters, split_members
 
 _NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?", re.ASCII)
 _PREFIXES = ("ratelimit", "x-ratelimit", "x-rate-limit")
-# A reset below is a number of seconds from now, above an instant: in seconds, or milliseconds.
+# A smaller reset is a number of seconds from now; a larger one is an instant, in (milli)seconds.
 _LARGEST_DELTA = 1e6
 _SMALLEST_EPOCH_MS = 1e12
 _SAME_WINDOW_S = 1
@@ -23,12 +23,12 @@ _SAME_WINDOW_S = 1
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """What is left of a budget.
+    """The rest of a budget of requests.
 
     Attributes:
         limit: Requests per window.
         remaining: Requests left in this window.
-        reset_in_s: Seconds until the window ends, from when the answer was given.
+        reset_in_s: Seconds until the window ends, counted from the response.
     """
 
     limit: int | None
@@ -37,7 +37,7 @@ class RateLimit:
 
 
 def parse_retry_after(value: str, *, now: datetime) -> float | None:
-    """Seconds to wait, at least 0; None if the value is not one.
+    """Return the seconds to wait, at least 0; None if the value is invalid.
 
     Args:
         value: A number of seconds (fractions are accepted), or an HTTP date.
@@ -62,22 +62,22 @@ def parse_http_date(value: str) -> datetime | None:
 
 
 def parse_rate_limit(headers: Mapping[str, str], *, now: datetime) -> RateLimit | None:
-    """Read the RateLimit headers of an answer; None if it has none that can be read.
+    """Read the RateLimit headers of a response; None if there are none that can be read.
 
-    Understood are `RateLimit: "default";r=50;t=30` (the policy with least left counts),
+    Understood are `RateLimit: "default";r=50;t=30` (the policy with the least left counts),
     `RateLimit: limit=100, remaining=50, reset=30`, and the three headers `-Limit`,
     `-Remaining` and `-Reset` under `RateLimit`, `X-RateLimit` and `X-Rate-Limit`, with a reset
-    in seconds from now or as an instant in seconds or milliseconds. Salesforce says how many of
-    a day's calls were made, `api-usage=18/15000`, and not when more are allowed.
+    in seconds from now or as an instant in seconds or milliseconds. Salesforce reports how many
+    of a day's calls were made, `api-usage=18/15000`, but not when more are allowed.
 
     Args:
         headers: As httpx.Headers, which takes names in any case and lists them in lower case.
-        now: Aware instant at which they came; their own Date counts more.
+        now: Aware instant at which they arrived; their own Date takes precedence.
 
     Source: draft-ietf-httpapi-ratelimit-headers-03 to -10; GitHub's REST API.
     """
     if not any("limit" in name for name in headers):
-        return None  # as most answers
+        return None  # as with most responses
     structured = _structured(headers.get("ratelimit", ""))
     return (
         structured
@@ -87,7 +87,7 @@ def parse_rate_limit(headers: Mapping[str, str], *, now: datetime) -> RateLimit 
 
 
 def wait_asked_for(headers: Mapping[str, str], *, now: datetime) -> float | None:
-    """Seconds the other side wants us to wait: Retry-After, else the reset of a spent budget."""
+    """Return the requested wait in seconds: Retry-After, else the reset of a spent budget."""
     asked = parse_retry_after(headers.get("retry-after", ""), now=_server_now(headers, now))
     if asked is not None:
         return asked
@@ -96,7 +96,7 @@ def wait_asked_for(headers: Mapping[str, str], *, now: datetime) -> float | None
 
 
 class Pacer:
-    """Holds requests back once an API says that its budget is spent; shared by threads."""
+    """Delays requests once an API reports its budget as spent; shared by threads."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -105,7 +105,7 @@ class Pacer:
         self._reset_at = -math.inf
 
     def take(self) -> float:
-        """Take one request from the budget; returns seconds to wait before making it."""
+        """Take one request from the budget; return the seconds to wait before making it."""
         with self._lock:
             wait_s = self._reset_at - self._clock()
             if self._remaining is None or wait_s <= 0:
@@ -117,7 +117,7 @@ class Pacer:
             return wait_s
 
     def observe(self, rate: RateLimit | None) -> None:
-        """Learn from an answer; answers may arrive in another order than they were given."""
+        """Update the budget from a response; responses may arrive out of order."""
         if rate is None or rate.remaining is None or rate.reset_in_s is None:
             return
         with self._lock:
@@ -131,7 +131,7 @@ class Pacer:
 
 
 def _server_now(headers: Mapping[str, str], now: datetime) -> datetime:
-    """The server's own clock, by which it writes instants, if it tells it."""
+    """Return the server's time, in which it writes instants; ours if it does not say."""
     return parse_http_date(headers.get("date", "")) or now
 
 
@@ -189,6 +189,6 @@ def _count(value: str | None) -> int | None:
 
 
 def _number(value: str | None) -> float | None:
-    """The number a value begins with; `100, 100;w=60` lists the policies after it."""
+    """Return the number a value starts with; `100, 100;w=60` lists policies after it."""
     first = re.split(r"[,;]", value or "", maxsplit=1)[0].strip()
     return float(first) if _NUMBER.fullmatch(first) else None

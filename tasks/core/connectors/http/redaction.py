@@ -1,4 +1,4 @@
-"""What may be logged of a request: where it went, never with which secrets."""
+"""Removes secrets from what is logged about a request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HARMLESS_NAMES = {"idempotency-key"}
 
 
 def redact_url(url: httpx.URL | str) -> str:
-    """The URL without user, password and fragment; query parameters keep their names only."""
+    """Return the URL without user, password, fragment and the values of query parameters."""
     try:
         parsed = httpx.URL(url)
         names = [name for name, _ in parsed.params.multi_items()]
@@ -28,7 +28,7 @@ def redact_url(url: httpx.URL | str) -> str:
 
 
 def redact_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers with the values of all whose name speaks of a secret masked."""
+    """Return the headers with the values of those whose name suggests a secret masked."""
     return {
         name: MASK if _SECRET_NAME.search(name) and name.lower() not in _HARMLESS_NAMES else value
         for name, value in headers.items()
@@ -36,7 +36,7 @@ def redact_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def redact_httpx_log() -> None:
-    """Keep queries out of the line that httpx itself logs for each request."""
+    """Keep queries out of the line that httpx logs for each request."""
     logging.getLogger("httpx").addFilter(_redact_record)
 
 

@@ -1,4 +1,4 @@
-"""What the other side says when it refuses a request: short, and without what looks secret."""
+"""Extracts the reason from a refused request's response: short, without likely secrets."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _SECRETS = re.compile(
 
 
 def words_of_refusal(headers: Mapping[str, str], body: bytes) -> str:
-    """The reason that an answer gives, in its own words.
+    """Return the reason that a response gives, in its own words, or "".
 
-    Taken from the fields in which APIs put it (RFC 9457's among them) or from plain text; of at
-    most 300 characters, with credentials, addresses and long tokens masked. Empty if it gives none.
+    It is taken from the fields that APIs use for it (RFC 9457's among them) or from plain text,
+    cut to 300 characters, with credentials, addresses and long tokens masked.
     """
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind.endswith("json"):

@@ -1,4 +1,4 @@
-"""Finds fields in an answer by dotted path, and says what is wrong when they are not there."""
+"""Finds fields in a response by dotted path, and explains what is wrong if they are missing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MISSING = object()
 
 
 def field(body: Any, path: str, where: Where) -> Any:
-    """The value at a dotted path such as "meta.next"; the whole body for "".
+    """Return the value at a dotted path such as "meta.next"; the whole body for "".
 
     Raises:
         BadPayloadError: There is none.
@@ -28,7 +28,7 @@ def field(body: Any, path: str, where: Where) -> Any:
 
 
 def optional_field(body: Any, path: str, default: Any = None) -> Any:
-    """As `field`, or the default if there is none."""
+    """Like `field`, but return the default if there is none."""
     value = body
     for name in path.split(".") if path else []:
         if not isinstance(value, Mapping) or name not in value:
@@ -38,7 +38,7 @@ def optional_field(body: Any, path: str, default: Any = None) -> Any:
 
 
 def records_of(body: Any, path: str, where: Where) -> list[Any]:
-    """The list of records at a path."""
+    """Return the list of records at a path."""
     records = field(body, path, where)
     if isinstance(records, list):
         return records
@@ -46,7 +46,7 @@ def records_of(body: Any, path: str, where: Where) -> list[Any]:
 
 
 def count_of(body: Any, path: str, where: Where) -> int:
-    """A number of records or pages, which some APIs give as text."""
+    """Return a number of records or pages, which some APIs write as text."""
     value = field(body, path, where)
     if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 19:
         return int(value)
@@ -56,7 +56,7 @@ def count_of(body: Any, path: str, where: Where) -> int:
 
 
 def flag_of(body: Any, path: str, where: Where) -> bool:
-    """A yes or no, which some APIs give as text."""
+    """Return a yes or no, which some APIs write as text."""
     value = field(body, path, where)
     if isinstance(value, bool):
         return value
@@ -70,7 +70,7 @@ def _wrong(path: str, expected: str, value: Any, where: Where) -> BadPayloadErro
 
 
 def _shape(value: Any) -> str:
-    """What a value is, without saying its contents."""
+    """Describe a value without revealing its contents."""
     if isinstance(value, Mapping):
         names = ", ".join(sorted(map(str, value))[:10])
         return f"an object with {names}" if names else "an empty object"

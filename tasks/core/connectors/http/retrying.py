@@ -1,4 +1,4 @@
-"""How often, how soon and which failures of one call are tried again."""
+"""Decides which failures of a call are retried, how soon and how often."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _IDEMPOTENT = {"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"}
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Bounds of the attempts at one call.
+    """Limits for the attempts at one call.
 
     Attributes:
-        max_attempts: The first one included.
-        first_wait_s: Doubled after each failure, plus up to as much again at random.
-        max_wait_s: No wait of ours is longer.
-        max_retry_after_s: Waits the other side asks for are honoured up to this; a longer one
-            ends the call at once, so that a worker is not held for it.
+        max_attempts: Including the first one.
+        first_wait_s: Doubled after each failure, plus up to the same again at random.
+        max_wait_s: Longest wait of our own.
+        max_retry_after_s: Longest wait the other side may ask for; a longer one fails the call
+            at once, so that it does not block a worker.
     """
 
     max_attempts: int = 4
@@ -40,8 +40,8 @@ class RetryPolicy:
         """Call a function until it succeeds, fails for good or the attempts are used up.
 
         Args:
-            sleep: Waits so many seconds.
-            before_wait: Told the failure, the wait in seconds and the number of the attempt.
+            sleep: Waits for that many seconds.
+            before_wait: Called with the failure, the wait in seconds and the attempt's number.
         """
 
         def tell(state: tenacity.RetryCallState) -> None:
@@ -71,7 +71,7 @@ class RetryPolicy:
 
 
 def is_repeatable(method: str, idempotency_key: str | None) -> bool:
-    """Whether doing it twice has the effect of doing it once.
+    """Return whether doing it twice has the effect of doing it once.
 
     Source: RFC 9110 §9.2.2; draft-ietf-httpapi-idempotency-key-header.
     """

@@ -1,4 +1,4 @@
-"""Requests that are declared instead of programmed: path, query, headers and body as templates.
+"""Declared requests: path, query, headers and body as templates.
 
     method: PUT
     path: shipments/${data.order_no}
@@ -10,10 +10,10 @@
         $each: {sku: "${line.sku}", pieces: "${line.quantity}"}
     response: {shipment_id: id}
 
-What stands between `${` and `}` is an expression of Jinja over the given values. A text that is
-one expression becomes its value, so a number stays a number; every other text stays a text. In
-the path each value is quoted as one part of it. Expressions see nothing but the values, call
-nothing but the filters below, and a name that is not there is an error, never an empty text.
+`${` and `}` enclose a Jinja expression over the given values. A text that is a single expression
+becomes its value, so a number stays a number; any other text stays a text. In the path, each value
+is quoted as one segment. Expressions see only the values and call only the filters below; an
+unknown name is an error, never an empty text.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Render = Callable[[Values], Any]
 
 
 class RequestTemplate(BaseModel):
-    """One request, as a deployment declares it."""
+    """A request as a deployment declares it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -57,22 +57,22 @@ class RequestTemplate(BaseModel):
     )
     path: str = Field(description="Relative to the block's base URL, e.g. orders/${data.order_no}.")
     query: dict[str, str] = Field({}, description="Query parameters; null values are left out.")
-    headers: dict[str, str] = Field({}, description="More headers; credentials are the block's.")
+    headers: dict[str, str] = Field({}, description="Extra headers; credentials go in the block.")
     body: Any = Field(
         None,
-        description="JSON whose texts are templates; {$for: x in list, $each: …} makes a list.",
+        description="JSON with templates as texts; {$for: x in list, $each: …} makes a list.",
     )
     omit_null: bool = Field(False, description="Leave out the body's fields that are null.")
     takes_idempotency_key: bool = Field(
         True,
-        description="Whether the API has one effect for one Idempotency-Key. Without, a POST that "
-        "may have been carried out is not repeated.",
+        description="Whether the API honours the Idempotency-Key. If not, a POST that may have "
+        "been carried out is not repeated.",
     )
     fine_statuses: list[int] = Field(
-        [], description="Refusals that are as good as success, e.g. 404 for a deletion."
+        [], description="Refusals that count as success, e.g. 404 for a deletion."
     )
     response: dict[str, str] = Field(
-        {}, description="What to take from the answer: name to dotted path, e.g. {id: data.id}."
+        {}, description="What to take from the response: name to dotted path, e.g. {id: data.id}."
     )
 
     @model_validator(mode="after")
@@ -83,7 +83,7 @@ class RequestTemplate(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class RenderedRequest:
-    """A request as it is sent.
+    """A request ready to be sent.
 
     Attributes:
         content: The body as JSON; None for none.
@@ -98,7 +98,7 @@ class RenderedRequest:
 
 @dataclass(frozen=True, slots=True)
 class CompiledRequest:
-    """A template made ready to be rendered many times; threads may share it."""
+    """A compiled template that can be rendered many times; threads may share it."""
 
     template: RequestTemplate
     _path: Render
@@ -107,14 +107,14 @@ class CompiledRequest:
     _body: Render
 
     def render(self, values: Values, *, record: str | None = None) -> RenderedRequest:
-        """Put the values in.
+        """Fill in the values.
 
         Args:
             values: Name to JSON value, as the expressions name them.
             record: The record concerned, for errors.
 
         Raises:
-            BadPayloadError: A value is missing or of the wrong kind; says where, without values.
+            BadPayloadError: A value is missing or of the wrong kind; the message shows no values.
         """
         where = Where(system="request template", operation="render", record=record)
         query = {
@@ -136,10 +136,10 @@ class CompiledRequest:
 
 
 def compile_request(template: RequestTemplate) -> CompiledRequest:
-    """Make a template ready.
+    """Compile a template.
 
     Raises:
-        ValueError: An expression cannot be read, uses a filter that is not offered, or the like.
+        ValueError: An expression cannot be parsed, uses an unknown filter, or the like.
     """
     return CompiledRequest(
         template,
@@ -162,23 +162,23 @@ def send_request(
     record: str,
     headers: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Render a request, send it, and take from the answer what the template names.
+    """Render a request, send it, and take from the response what the template names.
 
     Args:
-        api: Where to.
+        api: Where to send it.
         request: From `compile_request`.
         values: Name to JSON value, as the expressions name them.
         idempotency_key: The same for the same effect.
         record: The record concerned, for errors.
-        headers: More headers than the template's; these count if it has them too.
+        headers: Extra headers, which override the template's.
 
     Returns:
-        Name to value, as `response` of the template says; empty for an answer that is refused
-        with one of `fine_statuses`.
+        Name to value, as `response` of the template says; empty if the request is refused with
+        one of `fine_statuses`.
 
     Raises:
-        BadPayloadError: A value is missing, or the answer lacks what is to be taken from it.
-        UpstreamRejectedError: It is refused; `said` has its reason.
+        BadPayloadError: A value is missing, or the response lacks what the template takes.
+        UpstreamRejectedError: It is refused; `said` has the reason.
         IntegrationError: As in `ApiClient.call`.
     """
     rendered = request.render(values, record=record)
@@ -207,7 +207,7 @@ def send_request(
 
 
 class _Environment(ImmutableSandboxedEnvironment):
-    """Expressions over plain values, and nothing that grows without bound."""
+    """Evaluates expressions over plain values, in bounded memory."""
 
     intercepted_binops = frozenset({"*", "**"})
 
@@ -218,7 +218,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         return super().call_binop(context, operator, left, right)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        """Fields of objects and positions of lists only: no methods, whatever a field is called."""
+        """Return a field of an object or an item of a list; methods are out of reach."""
         if isinstance(obj, jinja2.Undefined):
             str(obj)  # a strict one tells its own name in an error
         if isinstance(obj, (dict, list)):
@@ -248,7 +248,7 @@ def _environment(finalize: Callable[[Any], Any] | None) -> _Environment:
 
 
 def _shown(value: Any) -> Any:
-    """A value inside a text: truth as JSON writes it, and never nothing."""
+    """Return a value for use inside a text: booleans as in JSON; null is an error."""
     if value is None:
         raise jinja2.UndefinedError("null cannot stand in a text; write ${… | default('', true)}")
     if isinstance(value, bool):
@@ -293,7 +293,7 @@ def _loop(place: str, template: Mapping[str, Any]) -> Render:
 
 
 def _value(place: str, template: str) -> Render:
-    """The value of a text that is one expression, else a text."""
+    """Return a text's value if it is a single expression, else the text."""
     alone = _ONE_EXPRESSION.fullmatch(template.strip())
     return _expression(place, alone[1]) if alone else _text(place, template, _ENVIRONMENT)
 
@@ -339,7 +339,7 @@ def _rendered(place: str, render: Render, values: Values, where: Where) -> Any:
 
 
 class _RenderError(Exception):
-    """Where in the template, and what is wrong there."""
+    """Says where in the template something is wrong, and what."""
 
 
 def _at(place: str, render: Render, values: Values) -> Any:

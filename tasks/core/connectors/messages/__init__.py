@@ -1,1 +1,1 @@
-"""Queues, topics and mailboxes behind one protocol, for listeners and for scheduled imports."""
+"""Queues, topics and mailboxes behind one protocol, for listeners and scheduled imports."""

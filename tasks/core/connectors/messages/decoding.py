@@ -1,4 +1,4 @@
-"""Turns a message's bytes into the JSON that flows read, or says why that is impossible."""
+"""Decodes a message's bytes into the JSON that flows read, or says why it cannot."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _TIMEOUT_S = 10.0
 
 
 class Decoder(Protocol):
-    """One way in which the bodies of a source are written."""
+    """A way to decode the bodies of a source."""
 
     async def decode(self, body: bytes) -> bytes | None:
-        """The event as JSON, or None if the body itself is that.
+        """Return the event as JSON, or None if the body itself is the event.
 
         Raises:
-            BadPayloadError: The body is not written that way, and never will be.
-            TransientError: Something that is needed for it cannot be had right now.
+            BadPayloadError: The body cannot be decoded, now or later.
+            TransientError: Something that decoding needs is unavailable right now.
         """
         ...
 
@@ -37,7 +37,7 @@ class AnyBytes:
     """Bodies that only the flow understands."""
 
     async def decode(self, body: bytes) -> bytes | None:
-        """Whatever it is, it is taken."""
+        """Accept any body."""
         return None
 
 
@@ -54,13 +54,13 @@ class JsonDecoder:
 
 
 class SchemaRegistryDecoder:
-    """Bodies framed as Confluent's serializers do: a zero byte, the schema's id, the data.
+    """Bodies framed by Confluent's serializers: a zero byte, the schema's id, the data.
 
-    Avro and JSON schemas are understood. A schema never changes under its id, so each is fetched
+    Avro and JSON schemas are supported. The schema of an id never changes, so each is fetched
     once.
 
     Args:
-        client: Its base URL is the registry's; with credentials, if it wants some.
+        client: Client with the registry's base URL, and credentials if needed.
 
     Source: https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-develop/
     """
@@ -72,7 +72,7 @@ class SchemaRegistryDecoder:
     async def decode(self, body: bytes) -> bytes | None:
         """See `Decoder.decode`."""
         if len(body) < 5 or body[:1] != _MAGIC:
-            raise _undecodable("it has no schema id in front; is it plain JSON?")
+            raise _undecodable("it does not start with a schema id; is it plain JSON?")
         schema_id = int.from_bytes(body[1:5])
         kind, schema = self._schemas.get(schema_id) or await self._fetch(schema_id)
         if kind == "JSON":
@@ -93,7 +93,7 @@ class SchemaRegistryDecoder:
         if answer.status_code == 404:
             raise _undecodable(f"the schema registry knows no schema {schema_id}")
         if answer.status_code in (401, 403):
-            raise MisconfiguredError("the registry refused us; check the login", **where)
+            raise MisconfiguredError("the registry refused the login; check it", **where)
         if answer.status_code in (429, 503):
             raise UpstreamBusyError("the registry is busy", **where)
         if answer.status_code >= 500:
@@ -103,7 +103,7 @@ class SchemaRegistryDecoder:
             kind, text = document.get("schemaType", "AVRO"), document["schema"]
         except (httpx.HTTPStatusError, ValueError, KeyError, AttributeError) as exc:
             raise UpstreamRejectedError(
-                "the answer is none of a schema registry", status=answer.status_code, **where
+                "the response is not a schema registry's", status=answer.status_code, **where
             ) from exc
         if kind == "JSON":
             found = (kind, None)

@@ -1,4 +1,4 @@
-"""Mails of a folder on an IMAP server, moved away when they are stored."""
+"""Mails of a folder on an IMAP server, moved away once they are stored."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class MailRules:
-    """Which mails are taken and where they go.
+    """Which mails are accepted and where they go.
 
     Attributes:
         senders: Addresses ("ann@partner.example") and domains ("@partner.example") that may
-            send; nobody else's mail is taken.
-        authserv_id: Our mail server's name in Authentication-Results; when it is given, a mail
-            is only taken if that server found that DMARC passes.
-        max_bytes: Of larger mails only the head is taken; the whole mail is in `error_folder`.
+            send; mail from anybody else is refused.
+        authserv_id: Our mail server's name in Authentication-Results; if given, a mail is
+            accepted only if that server reports a DMARC pass.
+        max_bytes: Of larger mails only the head is stored; the whole mail goes to `error_folder`.
         archive_folder: Where stored mails go; None deletes them.
-        error_folder: Where mails go that nobody can read.
-        refused_folder: Where mails of others go, unread.
+        error_folder: Where unreadable mails go.
+        refused_folder: Where mails from other senders go, unread.
     """
 
     senders: tuple[str, ...]
@@ -66,17 +66,17 @@ class _Receipt(NamedTuple):
 
 
 class ImapMailbox:
-    """A folder of a mailbox; whatever lies in it is to be taken.
+    """A folder of a mailbox; every mail in it is to be received.
 
-    A mail is known by folder, UIDVALIDITY and UID. The server tells of new mail by IDLE; one
-    that cannot is asked every `poll_s`, as is one that can, to be sure.
+    A mail's identity is folder, UIDVALIDITY and UID. The server announces new mail by IDLE, if it
+    can; in any case it is polled every `poll_s`.
 
     Args:
-        connect: Gives a mailbox that is logged in; blocks.
+        connect: Returns a mailbox that is logged in; blocks.
         system: The mailbox, for errors.
         folder: The folder.
-        rules: Which mails are taken and where they go.
-        poll_s: How often a server is asked in any case.
+        rules: Which mails are accepted and where they go.
+        poll_s: Seconds between two polls of the server.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class ImapMailbox:
         self._folder = folder
         self._rules = rules
         self._poll_s = poll_s
-        # a connection is one conversation: who was cancelled may still be speaking
+        # one command at a time per connection: a cancelled caller's may still be running
         self._speaking = threading.Lock()
         self._mailbox: BaseMailBox | None = None
         self._capabilities: frozenset[str] = frozenset()
@@ -104,20 +104,20 @@ class ImapMailbox:
 
     @property
     def system(self) -> str:
-        """The mailbox and the folder."""
+        """Name of the mailbox and the folder in errors."""
         return self._system
 
     @property
     def reads_ahead(self) -> bool:
-        """No: what is not moved yet would be seen again."""
+        """False: mails that are not moved yet would be received again."""
         return False
 
     async def open(self) -> None:
-        """Log in, make the folders that mails go to, and select the one they come from."""
+        """Log in, create the folders that mails go to, and select the source folder."""
         await self._in_turn(self._open)
 
     async def receive(self, limit: int, *, wait_s: float) -> list[Message]:
-        """The oldest mails, or what comes."""
+        """Return the oldest mails, or wait for new ones."""
         return await self._in_turn(self._receive, limit, wait_s)
 
     async def acknowledge(self, messages: Sequence[Message]) -> None:
@@ -129,14 +129,14 @@ class ImapMailbox:
         await self._in_turn(self._noop)
 
     async def give_back(self, messages: Sequence[Message]) -> None:
-        """Nothing: they still lie in the folder."""
+        """Do nothing: they are still in the folder."""
 
     async def lag(self) -> int | None:
-        """Mails in the folder when it was last looked at."""
+        """Return the number of mails in the folder when it was last polled."""
         return self._waiting
 
     async def close(self) -> None:
-        """Log out; hang up on a server that does not answer."""
+        """Log out; drop the connection if the server does not respond."""
         mailbox = self._mailbox
         try:
             with contextlib.suppress(Exception):
@@ -145,7 +145,7 @@ class ImapMailbox:
         finally:
             if mailbox is not None:
                 with contextlib.suppress(OSError):  # it is closed
-                    # not TLS's own, which would change what another thread is at work with
+                    # the plain shutdown: TLS's own would change state another thread is using
                     socket.socket.shutdown(mailbox.client.sock, socket.SHUT_RDWR)
 
     async def _in_turn(self, function: Callable[..., T], *arguments: Any) -> T:
@@ -189,7 +189,7 @@ class ImapMailbox:
             elif self._was_just_asked():
                 sleep(min(wait_s, self._poll_s))
                 return []
-            self._open_mailbox.client.noop()  # servers tell of new mail only after a command
+            self._open_mailbox.client.noop()  # servers report new mail only after a command
             uids = self._open_mailbox.uids("ALL", charset=None)
             self._asked_s = time.monotonic()
             self._waiting = len(uids)
@@ -202,7 +202,7 @@ class ImapMailbox:
             return []
 
     def _something_came(self, wait_s: float) -> bool:
-        # Also true when the connection was cut, of which the library's own poll says nothing.
+        # Also true when the connection broke, which the library's own poll does not report.
         with selectors.DefaultSelector() as selector:
             selector.register(self._open_mailbox.client.sock, selectors.EVENT_READ)
             return bool(selector.select(wait_s))
@@ -213,7 +213,7 @@ class ImapMailbox:
         return not can_idle and not is_due and self._waiting == 0
 
     def _idled_long(self) -> bool:
-        # What came with the answer to IDLE is in a buffer already; and networks forget.
+        # Data that came with the response to IDLE is buffered already, and idle connections die.
         return (
             self._idle_since_s is not None and time.monotonic() - self._idle_since_s >= self._poll_s
         )
@@ -238,8 +238,8 @@ class ImapMailbox:
                 )
             else:
                 wanted.append(uid)
-        if wanted:  # in one question, since each is a round trip
-            # one that is not in the answer was taken away by somebody else meanwhile
+        if wanted:  # in one command, since each is a round trip
+            # a mail that is not in the response was moved by somebody else meanwhile
             for uid, mail in self._fetched(wanted, "BODY.PEEK[]").items():
                 yield self._whole(uid, mail.content)
 
@@ -274,7 +274,7 @@ class ImapMailbox:
         ):
             return "its sender is not on the list"
         if self._rules.authserv_id and not is_authenticated(head, self._rules.authserv_id):
-            return "its sender's domain does not stand behind it (DMARC)"
+            return "its sender's domain does not authenticate it (DMARC)"
         return None
 
     def _fetched(self, uids: Sequence[str], part: str) -> dict[str, _Fetched]:
@@ -306,7 +306,7 @@ class ImapMailbox:
         typ, _ = client.uid("STORE", uids, "+FLAGS.SILENT", r"(\Deleted)")
         self._check(typ, "STORE")
         if "UIDPLUS" in self._capabilities:
-            # a plain EXPUNGE would also remove what others have marked
+            # a plain EXPUNGE would also remove mails that others have marked
             typ, _ = client.uid("EXPUNGE", uids)
             self._check(typ, "EXPUNGE")
 
@@ -319,7 +319,7 @@ class ImapMailbox:
         mailbox, self._mailbox = self._mailbox, None
         if mailbox is None:
             return
-        with contextlib.suppress(Exception):  # it may be dead already
+        with contextlib.suppress(Exception):  # the connection may be dead already
             if self._idle_since_s is not None:
                 mailbox.idle.stop()  # type: ignore[no-untyped-call]
             mailbox.logout()
@@ -372,7 +372,7 @@ class _Fetched(NamedTuple):
 
 
 def _fetch_answers(data: Sequence[Any]) -> Iterator[tuple[str, _Fetched]]:
-    """The items of a FETCH answer, which `imaplib` gives as (before literal, literal), after."""
+    """Yield the items of a FETCH response, in `imaplib`'s form (before literal, literal), after."""
     for position, item in enumerate(data):
         if not isinstance(item, tuple):
             continue

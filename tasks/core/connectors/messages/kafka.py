@@ -1,4 +1,4 @@
-"""Messages of Kafka topics, as a member of a consumer group."""
+"""Messages of Kafka topics, received as a member of a consumer group."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ _LOOK_S = 0.5
 
 
 class KafkaTopics:
-    """Topics read by a group: each partition by one member, from where the group has committed.
+    """Topics read by a group: each partition by one member, from the group's committed offset.
 
-    Offsets are committed only by `acknowledge`, and only of partitions that are still ours. A
-    message is known by topic, partition, offset and time stamp.
+    Only `acknowledge` commits offsets, and only those of partitions that are still ours. A
+    message's identity is topic, partition, offset and timestamp.
 
     Args:
-        config: How to reach the cluster, as librdkafka names it.
+        config: How to reach the cluster, in librdkafka's settings.
         system: The cluster, for errors.
-        topics: Names; one that begins with "^" is a pattern.
+        topics: Names; a name that starts with "^" is a pattern.
         group: The group's name.
-        order_by: What keeps its order: messages with the same key, or all of a partition.
-        start: Where a group without committed offsets begins.
+        order_by: Which messages stay in order: those with the same key, or all of a partition.
+        start: Where a group without committed offsets starts.
     """
 
     def __init__(
@@ -72,22 +72,22 @@ class KafkaTopics:
 
     @property
     def reads_ahead(self) -> bool:
-        """More is taken while the rest is on its way to the disk."""
+        """True: more may be received while earlier messages are being stored."""
         return True
 
     async def open(self) -> None:
-        """Check that the topics are there, and join the group."""
+        """Check that the topics exist, and join the group."""
         self._member = member = _Member(self._system, self._order_by)
         await in_thread_without_grace(member.join, self._config, self._topics)
 
     async def receive(self, limit: int, *, wait_s: float) -> list[Message]:
-        """What was fetched ahead; at most 32 MiB are."""
+        """Return messages that were fetched ahead, up to 32 MiB."""
         return await in_thread_without_grace(self._joined.receive, limit, wait_s)
 
     async def acknowledge(self, messages: Sequence[Message]) -> None:
         """Commit the offsets behind these messages."""
         try:
-            async with asyncio.timeout(ANSWER_TIMEOUT_S):  # librdkafka tries for ever
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):  # librdkafka would retry for ever
                 await in_thread_without_grace(self._joined.commit, messages)
         except TimeoutError as exc:
             raise UnreachableError(
@@ -95,22 +95,22 @@ class KafkaTopics:
             ) from exc
 
     async def hold(self, messages: Sequence[Message]) -> None:
-        """Pause fetching, and show that we are alive: who does not poll is thrown out."""
+        """Pause fetching, and poll: the group removes members that do not."""
         await in_thread_without_grace(self._joined.hold)
 
     async def give_back(self, messages: Sequence[Message]) -> None:
-        """Leave the group without committing: the messages come again to whoever joins."""
+        """Leave the group without committing: another member receives the messages again."""
         await self.close()
 
     async def lag(self) -> int | None:
-        """Messages of our partitions behind the last one fetched."""
+        """Return how many messages of our partitions are not fetched yet."""
         return await in_thread_without_grace(self._joined.lag)
 
     async def close(self) -> None:
-        """Leave the group, later if it is still busy with what nobody waits for any more."""
+        """Leave the group, once a call that nobody waits for any more has ended."""
         member, self._member = self._member, None
         if member is not None:
-            with contextlib.suppress(Exception):  # it may be dead already
+            with contextlib.suppress(Exception):  # the connection may be dead already
                 async with asyncio.timeout(CLOSE_TIMEOUT_S):
                     await in_thread_without_grace(member.leave)
 
@@ -122,7 +122,7 @@ class KafkaTopics:
 
 
 class _Member:
-    """A member of the group, until it leaves; each call waits for the one before, and blocks."""
+    """A member of the group; calls block and run one at a time."""
 
     def __init__(self, system: str, order_by: Literal["key", "partition"]) -> None:
         self._system = system
@@ -169,7 +169,7 @@ class _Member:
                 consumer.close()
 
     def _look_for(self, topic: str) -> None:
-        """Wait for the cluster to tell of a topic, or until it is known why it does not."""
+        """Wait until the cluster describes a topic, or until the reason why not is known."""
         from confluent_kafka import KafkaException
 
         until_s = time.monotonic() + ANSWER_TIMEOUT_S
@@ -177,7 +177,7 @@ class _Member:
             try:
                 found = self._open_consumer.list_topics(topic, timeout=_LOOK_S).topics[topic]
             except KafkaException:
-                self._open_consumer.poll(0)  # tells what went wrong before
+                self._open_consumer.poll(0)  # reports earlier errors
                 if self._cause is not None:
                     raise _exception(self._cause) from None
                 if self._is_leaving or time.monotonic() > until_s:
@@ -196,7 +196,7 @@ class _Member:
             found = self._arrived_on_hold[:limit]
             del self._arrived_on_hold[:limit]
             if not found:
-                # one alone first: `consume` waits until it has as many as it was asked for
+                # a single message first: `consume` waits for the full number
                 first = consumer.poll(wait_s)
                 found = [] if first is None else [first]
                 if found and limit > 1:
@@ -228,7 +228,7 @@ class _Member:
             try:
                 self._open_consumer.commit(offsets=offsets, asynchronous=False)
             except KafkaException as exc:
-                # Others have the partitions now, and will store these messages once more, in vain.
+                # Other members own the partitions now and receive these messages as duplicates.
                 if exc.args[0].code() not in {
                     KafkaError.ILLEGAL_GENERATION,
                     KafkaError.REBALANCE_IN_PROGRESS,
@@ -242,7 +242,7 @@ class _Member:
             consumer = self._open_consumer
             self._paused = consumer.assignment()
             consumer.pause(self._paused)
-            # what comes nevertheless is of partitions assigned this very moment
+            # a message that still arrives is from a partition assigned at this moment
             self._arrived_on_hold += consumer.consume(100, 0.0)
 
     def lag(self) -> int:
@@ -270,7 +270,7 @@ class _Member:
             subject=str(topic),
             body=value or b"",
             receipt=(topic, partition, offset),
-            # the time stamp tells a topic from another one of that name after it was deleted
+            # the timestamp tells a topic from a deleted one of the same name
             identity=f"{topic}:{partition}:{offset}:{stamped_ms}",
             key=order,
             headers=headers,
@@ -327,11 +327,11 @@ class _Member:
             return MisconfiguredError("a topic does not exist; create it first", **where)
         if "AUTH" in name or code == Codes.SASL_AUTHENTICATION_FAILED:
             return MisconfiguredError(
-                f"the cluster refused us ({name}); check login and permissions", **where
+                f"the cluster refused access ({name}); check login and permissions", **where
             )
         if _is_distrust(error):
             return MisconfiguredError(
-                "nobody that we trust vouches for the broker's certificate; check ca_file", **where
+                "the broker's certificate is not trusted; check ca_file", **where
             )
         if name == "_SSL":
             return MisconfiguredError("no TLS with the broker; check security and files", **where)
@@ -357,7 +357,7 @@ _PASSING = {
 
 
 def _is_distrust(error: KafkaError) -> bool:
-    # librdkafka says it in an error of one kind or another, as it happens
+    # librdkafka reports it under varying error codes
     return "certificate verify failed" in error.str()
 
 
@@ -372,7 +372,7 @@ def _exception(error: KafkaError) -> Exception:
 
 
 def _silence() -> Any:
-    """A logger that says nothing: what matters is raised."""
+    """Return a logger that discards everything: errors that matter are raised."""
     import logging
 
     logger = logging.getLogger("librdkafka")

@@ -1,4 +1,4 @@
-"""The one small protocol behind which every queue, topic and mailbox looks the same."""
+"""The protocol that every queue, topic and mailbox implements."""
 
 from __future__ import annotations
 
@@ -6,27 +6,26 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 ANSWER_TIMEOUT_S = 10.0
-"""Seconds without an answer after which a source is out of reach, where no setting says so."""
+"""Seconds without a response after which a source counts as unreachable, by default."""
 
 CLOSE_TIMEOUT_S = 3.0
-"""Seconds that taking leave of a source may take; it is left without a word then."""
+"""Seconds that an orderly disconnect may take; after that the connection is dropped."""
 
 
 class Message(NamedTuple):
-    """One message as its source handed it over.
+    """A message as received from its source.
 
     Attributes:
         subject: Where it was sent: topic, queue, routing key, subject or folder.
         body: The raw bytes.
-        receipt: By which the source knows it; nobody else looks inside.
-        identity: The source's own name for it, the same when it is handed over again; None
-            where the source has none.
-        key: What the source orders by: messages with the same key are in order.
+        receipt: The source's handle for it; opaque to everybody else.
+        identity: The source's id for it, the same on redelivery; None where the source has none.
+        key: Messages with the same key are in order.
         headers: Names and values, in order.
-        content_type: Of the body; "" where the source does not say.
-        content: The event as JSON, where the body only wraps it; None where the body is it.
-        defect: Why nobody can read it, if the source noticed: it is to be kept, but not handled.
-        refusal: Why it is none of ours, if the source noticed: it is not to be kept.
+        content_type: The body's; "" where the source does not say.
+        content: The event as JSON, if the body only wraps it; None if the body is the event.
+        defect: Why it is unreadable, if the source noticed: it is stored but not handled.
+        refusal: Why it is not meant for us, if the source noticed: it is not stored.
     """
 
     subject: str
@@ -42,23 +41,23 @@ class Message(NamedTuple):
 
 
 class MessageSource(Protocol):
-    """A place that messages are taken from. A new kind costs one class with these methods.
+    """A source of messages. A new kind of source is one class with these methods.
 
-    Third-party errors leave as the tree of `blocks.errors`; after one, `close` and `open` begin
-    anew, and what was not acknowledged is handed over again. Used by one task at a time.
+    Third-party errors are mapped to the tree of `blocks.errors`; after one, `close` and `open`
+    start again, and unacknowledged messages are redelivered. Only one task at a time may use it.
 
-    No call waits for ever: a source that does not answer is unreachable after a while. A call that
-    is cancelled ends at once; only `close` may follow.
+    No call waits for ever: a source that does not respond in time is unreachable. A cancelled
+    call ends at once; only `close` may follow it.
     """
 
     @property
     def system(self) -> str:
-        """What errors call this place, e.g. "amqp://rabbit.example/orders"; no secrets."""
+        """Name of this source in errors, e.g. "amqp://rabbit.example/orders"; no secrets."""
         ...
 
     @property
     def reads_ahead(self) -> bool:
-        """Whether more may be received while what was given is not acknowledged yet."""
+        """Whether more may be received while earlier messages are still unacknowledged."""
         ...
 
     async def open(self) -> None:
@@ -66,36 +65,36 @@ class MessageSource(Protocol):
 
         Raises:
             MisconfiguredError: Wrong credentials, or the queue does not exist.
-            UnreachableError: It does not answer.
+            UnreachableError: It does not respond.
         """
         ...
 
     async def receive(self, limit: int, *, wait_s: float) -> list[Message]:
-        """Take what is there, at once if anything is, else wait for a while.
+        """Return the messages that are there, or wait a while for the first.
 
         Args:
-            limit: At most so many messages.
-            wait_s: How long to wait for the first; 0 for what can be had at once.
+            limit: Most messages to return.
+            wait_s: Seconds to wait for the first message; 0 to return at once.
 
         Returns:
-            Messages in the order of the source; empty when none came.
+            Messages in the order of the source; empty if none came.
         """
         ...
 
     async def acknowledge(self, messages: Sequence[Message]) -> None:
-        """Tell that these are stored: the source may forget them."""
+        """Confirm that these are stored: the source may forget them."""
         ...
 
     async def hold(self, messages: Sequence[Message]) -> None:
-        """Tell, every few seconds, that these are still worked on and nothing else is wanted."""
+        """Keep these reserved while they are being stored; called every few seconds."""
         ...
 
     async def give_back(self, messages: Sequence[Message]) -> None:
-        """Have these handed over again, soon, to whoever asks."""
+        """Return these to the source for early redelivery to any consumer."""
         ...
 
     async def lag(self) -> int | None:
-        """How many messages wait at the source; None where it does not tell."""
+        """Return how many messages wait at the source; None if it does not report it."""
         ...
 
     async def close(self) -> None:

@@ -1,6 +1,6 @@
 """Messages of an MQTT topic.
 
-paho-mqtt is used and not aiomqtt, which acknowledges a message before its user has seen it and
+The client is paho-mqtt, because aiomqtt acknowledges a message before its user has seen it and
 drops it when its own queue is full.
 """
 
@@ -32,19 +32,19 @@ _BUSY = {0x88, 0x89, 0x97, 0x9F}
 
 
 class MqttTopic:
-    """A subscription with QoS 1 in a session that the broker keeps while we are away.
+    """A subscription with QoS 1 in a persistent session.
 
-    MQTT gives messages no identity; publishers that care put one into the payload or, with MQTT
-    5, into a user property.
+    MQTT messages have no identity; publishers can put one into the payload or, with MQTT 5, into
+    a user property.
 
     Args:
-        make_client: Gives a client for a client id, that acknowledges only when told to.
+        make_client: Returns a client for a client id; it must not acknowledge by itself.
         host: The broker.
         port: Its port.
-        keepalive_s: As the client shall ask for.
+        keepalive_s: Keep-alive interval of the connection.
         system: The broker, for errors.
         topics: May have wildcards, or be shared subscriptions ("$share/group/topic").
-        client_id: The session's name; two processes with the same throw each other out.
+        client_id: The session's name; two processes with the same name disconnect each other.
         max_waiting: How many messages the broker sends ahead, up to 65,535.
     """
 
@@ -72,16 +72,16 @@ class MqttTopic:
 
     @property
     def system(self) -> str:
-        """The broker."""
+        """Name of the broker in errors."""
         return self._system
 
     @property
     def reads_ahead(self) -> bool:
-        """More is taken while the rest is on its way to the disk."""
+        """True: more may be received while earlier messages are being stored."""
         return True
 
     async def open(self) -> None:
-        """Connect and subscribe; the session goes on where it was."""
+        """Connect and subscribe; the session resumes where it was."""
         from paho.mqtt.packettypes import PacketTypes
         from paho.mqtt.properties import Properties
         from paho.mqtt.subscribeoptions import SubscribeOptions
@@ -100,10 +100,10 @@ class MqttTopic:
             for waiting in (connected, subscribed):
                 if not waiting.done():
                     waiting.set_exception(ConnectionResetError())
-                    waiting.exception()  # whoever waits raises it; nobody may
+                    waiting.exception()  # marks it as retrieved: perhaps nobody waits
 
         def from_its_thread(function: Callable[..., None], *arguments: Any) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
                 loop.call_soon_threadsafe(function, *arguments)
 
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
@@ -131,13 +131,13 @@ class MqttTopic:
                 self._check(await subscribed)
 
     async def receive(self, limit: int, *, wait_s: float) -> list[Message]:
-        """What the broker sent ahead."""
+        """Return messages that the broker sent ahead."""
         try:
             async with asyncio.timeout(wait_s):
                 found = [await self._arrived.get()]
         except TimeoutError:
             if self._client is None or not self._client.is_connected():
-                # the library's thread may end without a word
+                # the library's thread may end silently
                 raise self._gone("receive") from None
             return []
         while len(found) < limit and not self._arrived.empty():
@@ -156,21 +156,21 @@ class MqttTopic:
             client.ack(mid, qos)
 
     async def hold(self, messages: Sequence[Message]) -> None:
-        """Nothing: the broker sends no more than it was told to and waits."""
+        """Do nothing: the broker waits once `max_waiting` messages are unacknowledged."""
 
     async def give_back(self, messages: Sequence[Message]) -> None:
-        """Disconnect: a broker repeats what was not acknowledged when the session goes on."""
+        """Disconnect: the broker redelivers unacknowledged messages when the session resumes."""
         await self.close()
 
     async def lag(self) -> int | None:
-        """MQTT does not tell."""
+        """Return None: MQTT does not report it."""
         return None
 
     async def close(self) -> None:
-        """Disconnect; the session stays."""
+        """Disconnect; the broker keeps the session."""
         client, self._client = self._client, None
         if client is not None:
-            with contextlib.suppress(Exception):  # it may be dead already
+            with contextlib.suppress(Exception):  # the connection may be dead already
                 async with asyncio.timeout(CLOSE_TIMEOUT_S):
                     await in_thread_without_grace(_leave, client, self._connecting)
 
@@ -202,7 +202,7 @@ class MqttTopic:
         except IntegrationError:
             raise
         except OSError as exc:  # TimeoutError and ssl.SSLError are
-            # the library leaves a socket whose handshake failed to whoever holds its variables
+            # the library leaves a failed handshake's socket open until its frames are cleared
             traceback.clear_frames(exc.__traceback__)
             raise UnreachableError(
                 f"no connection ({type(exc).__name__})", system=self._system, operation=operation
@@ -216,7 +216,7 @@ class MqttTopic:
 
 
 def _leave(client: Client, connecting: threading.Lock) -> None:
-    with connecting:  # what a caller that was cancelled did not wait for
+    with connecting:  # a cancelled caller may have left it connecting
         try:
             client.disconnect()
             client.loop_stop()

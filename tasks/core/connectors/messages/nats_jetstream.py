@@ -26,18 +26,18 @@ _AT_ONCE_S = 0.02  # the server must answer
 
 
 class JetStreamConsumer:
-    """A durable pull consumer, made if it is not there; any number of processes may share it.
+    """A durable pull consumer, created if missing; any number of processes may share it.
 
-    A message is known by stream, sequence number and the instant it was stored.
+    A message's identity is stream, sequence number and the instant it was stored.
 
     Args:
-        connect: Gives a connection that does not reconnect by itself.
+        connect: Returns a connection that does not reconnect by itself.
         system: The server, for errors.
         stream: The stream's name; it exists already.
         durable: The consumer's name.
-        subject: Takes only messages of this subject; may have wildcards. None for all.
-        ack_wait_s: What was handed out and not acknowledged comes again after so long; extended
-            by `hold`. Of a consumer that is there already, what it was made with counts.
+        subject: Receives only messages of this subject; may have wildcards. None for all.
+        ack_wait_s: Seconds until an unacknowledged message is redelivered; extended by `hold`.
+            An existing consumer keeps its own value.
     """
 
     def __init__(
@@ -61,19 +61,19 @@ class JetStreamConsumer:
 
     @property
     def system(self) -> str:
-        """The server and the stream."""
+        """Name of the server and the stream in errors."""
         return self._system
 
     @property
     def reads_ahead(self) -> bool:
-        """More is taken while the rest is on its way to the disk."""
+        """True: more may be received while earlier messages are being stored."""
         return True
 
     async def open(self) -> None:
         """Connect and bind to the consumer."""
         from nats.js.api import AckPolicy, ConsumerConfig
 
-        async with self._asking("connect", timeout_s=None):  # has one of its own
+        async with self._asking("connect", timeout_s=None):  # it has its own timeout
             self._client = await self._connect()
         async with self._asking("connect"):
             context = self._client.jetstream()
@@ -88,7 +88,7 @@ class JetStreamConsumer:
             )
 
     async def receive(self, limit: int, *, wait_s: float) -> list[Message]:
-        """Pull what is there."""
+        """Pull the messages that are there."""
         assert self._subscription is not None, "open first"  # noqa: S101
         async with self._asking("receive", timeout_s=wait_s + ANSWER_TIMEOUT_S):
             if self._client is None or not self._client.is_connected:
@@ -100,7 +100,7 @@ class JetStreamConsumer:
             return [self._message(each) for each in found]
 
     async def acknowledge(self, messages: Sequence[Message]) -> None:
-        """Acknowledge each, and make sure that the server has read it."""
+        """Acknowledge each, and make sure that the server has read the acknowledgements."""
         assert self._client is not None, "open first"  # noqa: S101
         async with self._asking("acknowledge"):
             for message in messages:
@@ -108,13 +108,13 @@ class JetStreamConsumer:
             await self._client.flush(timeout=_FLUSH_TIMEOUT_S)
 
     async def hold(self, messages: Sequence[Message]) -> None:
-        """Begin the time until redelivery anew."""
+        """Restart the time until redelivery."""
         async with self._asking("hold"):
             for message in messages:
                 await message.receipt.in_progress()
 
     async def give_back(self, messages: Sequence[Message]) -> None:
-        """Have them redelivered at once."""
+        """Request immediate redelivery."""
         assert self._client is not None, "open first"  # noqa: S101
         async with self._asking("give back"):
             for message in messages:
@@ -122,7 +122,7 @@ class JetStreamConsumer:
             await self._client.flush(timeout=_FLUSH_TIMEOUT_S)
 
     async def lag(self) -> int | None:
-        """Messages of the stream that the consumer has not handed out yet."""
+        """Return how many messages of the stream the consumer has not delivered yet."""
         assert self._subscription is not None, "open first"  # noqa: S101
         async with self._asking("look"):
             return (await self._subscription.consumer_info()).num_pending
@@ -131,7 +131,7 @@ class JetStreamConsumer:
         """Close the connection."""
         client, self._client, self._subscription = self._client, None, None
         if client is not None:
-            with contextlib.suppress(Exception):  # it may be dead already
+            with contextlib.suppress(Exception):  # the connection may be dead already
                 async with asyncio.timeout(CLOSE_TIMEOUT_S):
                     await client.close()
 
@@ -143,7 +143,7 @@ class JetStreamConsumer:
             subject=message.subject,
             body=message.data,
             receipt=message,
-            # the instant tells a stream from another one of the same name after it was deleted
+            # the instant tells a stream from a deleted one of the same name
             identity=f"{metadata.stream}:{metadata.sequence.stream}:{stored}",
             headers=headers,
             content_type=(message.headers or {}).get("Content-Type", ""),
@@ -169,14 +169,14 @@ class JetStreamConsumer:
 
         where: dict[str, Any] = {"system": self._system, "operation": operation}
         is_refused = isinstance(exc, errors.AuthorizationError | errors.InvalidUserCredentialsError)
-        # while connecting, the client says it in an error of no kind
+        # while connecting, the client reports it as a generic error
         if is_refused or "authorization violation" in str(exc).lower():
             return MisconfiguredError("the server refused the login; check it", **where)
         if isinstance(exc, js.NotFoundError):
             return MisconfiguredError("the stream does not exist; create it first", **where)
         if isinstance(exc, js.BadRequestError):
             return MisconfiguredError(
-                "the server refuses the consumer; one of that name and other settings exists: "
+                "the server refuses the consumer: one with that name and other settings exists; "
                 "choose another name, or delete it",
                 **where,
             )
@@ -185,7 +185,7 @@ class JetStreamConsumer:
         if isinstance(exc, js.NoStreamResponseError | js.APIError):
             return UpstreamBusyError(f"JetStream did not do it ({type(exc).__name__})", **where)
         if isinstance(exc, errors.BadSubjectError):
-            return MisconfiguredError("that is no subject", **where)
+            return MisconfiguredError("the subject is invalid", **where)
         if isinstance(exc, OSError | errors.Error):
             return UnreachableError(f"no connection ({type(exc).__name__})", **where)
         return PermanentError(f"the server refused ({type(exc).__name__})", **where)

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 class RabbitMqQueue:
-    """A queue that exists already, with whatever dead-letter exchange it was declared with.
+    """An existing queue, with the dead-letter exchange it was declared with, if any.
 
-    Messages have an identity if their publisher set the property `message_id`; it should.
+    Messages have an identity if their publisher sets the property `message_id`, as it should.
 
     Args:
-        connect: Gives a connection that does not reconnect by itself.
+        connect: Returns a connection that does not reconnect by itself.
         system: The broker, for errors.
         queue: The queue's name.
         prefetch: How many messages the broker sends ahead.
@@ -51,30 +51,30 @@ class RabbitMqQueue:
 
     @property
     def system(self) -> str:
-        """The broker and the queue."""
+        """Name of the broker and the queue in errors."""
         return self._system
 
     @property
     def reads_ahead(self) -> bool:
-        """More is taken while the rest is on its way to the disk."""
+        """True: more may be received while earlier messages are being stored."""
         return True
 
     async def open(self) -> None:
-        """Connect and consume."""
+        """Connect and start consuming."""
         self._arrived = arrived = asyncio.Queue[Any]()
-        async with self._asking("connect", timeout_s=None):  # has one of its own
+        async with self._asking("connect", timeout_s=None):  # it has its own timeout
             self._connection = await self._connect()
         async with self._asking("connect"):
             self._channel = await self._connection.channel()
             await self._channel.set_qos(prefetch_count=self._prefetch)
             queue = await self._channel.get_queue(self._queue, ensure=True)
             await queue.consume(arrived.put)
-        # wakes a receive that waits; after it nothing more can arrive
+        # wakes a waiting receive; nothing can arrive after it
         self._connection.close_callbacks.add(lambda *_: arrived.put_nowait(None))
         self._channel.close_callbacks.add(lambda *_: arrived.put_nowait(None))
 
     async def receive(self, limit: int, *, wait_s: float) -> list[Message]:
-        """What the broker sent ahead."""
+        """Return messages that the broker sent ahead."""
         try:
             async with asyncio.timeout(wait_s):
                 found = [await self._arrived.get()]
@@ -83,7 +83,7 @@ class RabbitMqQueue:
         while len(found) < limit and not self._arrived.empty():
             found.append(self._arrived.get_nowait())
         messages = [self._message(each) for each in found if each is not None]
-        if None in found:  # what came before can no longer be acknowledged: it comes again
+        if None in found:  # earlier messages can no longer be acknowledged: they are redelivered
             raise UnreachableError(
                 "the broker closed the connection or the channel",
                 system=self._system,
@@ -92,22 +92,22 @@ class RabbitMqQueue:
         return messages
 
     async def acknowledge(self, messages: Sequence[Message]) -> None:
-        """Acknowledge all up to the last: they were received in one order and are all stored."""
+        """Acknowledge all up to the last: they are stored in the order they were received."""
         if messages:
             async with self._asking("acknowledge"):
                 await messages[-1].receipt.ack(multiple=True)
 
     async def hold(self, messages: Sequence[Message]) -> None:
-        """Nothing: the broker sends no more than it was told to and waits."""
+        """Do nothing: the broker waits once `prefetch` messages are unacknowledged."""
 
     async def give_back(self, messages: Sequence[Message]) -> None:
-        """Put them back to the head of the queue, or, too often given back, where it says."""
+        """Requeue them; the queue's delivery limit may dead-letter them instead."""
         async with self._asking("give back"):
             for message in messages:
                 await message.receipt.nack(requeue=True)
 
     async def lag(self) -> int | None:
-        """Messages ready in the queue."""
+        """Return the number of messages ready in the queue."""
         assert self._channel is not None, "open first"  # noqa: S101
         async with self._asking("look"):
             found = await self._channel.declare_queue(self._queue, passive=True)
@@ -117,7 +117,7 @@ class RabbitMqQueue:
         """Close the connection; the broker requeues what is not acknowledged."""
         connection, self._connection, self._channel = self._connection, None, None
         if connection is not None:
-            with contextlib.suppress(Exception):  # it may be dead already
+            with contextlib.suppress(Exception):  # the connection may be dead already
                 async with asyncio.timeout(CLOSE_TIMEOUT_S):
                     await connection.close()
 
@@ -161,9 +161,9 @@ class RabbitMqQueue:
                 "the broker refused access; check permissions and virtual host", **where
             )
         if isinstance(exc, amqp.ChannelLockedResource):
-            return UpstreamBusyError("another consumer has the queue for itself", **where)
+            return UpstreamBusyError("another consumer has exclusive use of the queue", **where)
         if isinstance(exc, amqp.ChannelPreconditionFailed):
-            # also after a time-out of unacknowledged messages: a new channel starts afresh
+            # also after a timeout of unacknowledged messages: a new channel starts afresh
             return UpstreamBusyError("the broker closed the channel", **where)
         if isinstance(exc, OSError | amqp.AMQPConnectionError | amqp.ChannelInvalidStateError):
             return UnreachableError(f"no connection ({type(exc).__name__})", **where)

@@ -1,4 +1,4 @@
-"""What a received mail says: who sent it, its text, its attachments; nothing in it is followed."""
+"""Reads a received mail: its sender, text and attachments; no link in it is followed."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Attachment:
     """One attached file.
 
     Attributes:
-        name: A bare file name, safe to write to; made up where the mail gives none.
-        content_type: As the mail claims.
+        name: A bare file name, safe to write to; generated if the mail has none.
+        content_type: As the mail declares it.
         content: The bytes, decoded from their transfer encoding.
     """
 
@@ -42,9 +42,9 @@ class ReceivedMail:
     """One mail.
 
     Attributes:
-        message_id: As its sender named it; forgeable.
-        sender: The one address in From, in lower case; "" if there is none or several. Anybody
-            can write it, so let `is_authenticated` be required where it matters.
+        message_id: As set by the sender; forgeable.
+        sender: The only address in From, in lower case; "" if there are none or several. Anybody
+            can forge it, so require `is_authenticated` where it matters.
         recipients: The addresses in To and Cc.
         subject: Decoded.
         sent_at: Aware UTC instant, if the mail has a readable date.
@@ -61,7 +61,7 @@ class ReceivedMail:
     attachments: tuple[Attachment, ...]
 
     def as_json(self) -> bytes:
-        """Everything but the attachments' bytes, which are named with size and digest."""
+        """Return everything except the attachments' bytes; they are listed with size and digest."""
         document: dict[str, Any] = {
             "message_id": self.message_id,
             "from": self.sender,
@@ -86,7 +86,7 @@ def read_mail(raw: bytes) -> ReceivedMail:
     """Read a mail.
 
     Raises:
-        BadPayloadError: It is too deeply nested, has too many attachments, or is no mail.
+        BadPayloadError: It is too deeply nested, has too many attachments, or is not a mail.
 
     Source: RFC 5322, RFC 2045 to 2049, RFC 2183.
     """
@@ -102,7 +102,7 @@ def read_mail(raw: bytes) -> ReceivedMail:
             attachments=tuple(_attachments(message)),
         )
     except (RecursionError, ValueError, LookupError, AttributeError, TypeError) as exc:
-        # the standard library has no error of its own for what it cannot parse
+        # the standard library has no error class for mails it cannot parse
         raise BadPayloadError(
             f"it cannot be read as a mail ({type(exc).__name__})",
             system="e-mail",
@@ -111,7 +111,7 @@ def read_mail(raw: bytes) -> ReceivedMail:
 
 
 def sender_of(raw: bytes) -> str:
-    """The one address in From, in lower case; "" if there is none or several."""
+    """Return the only address in From, in lower case; "" if there are none or several."""
     try:
         message = BytesParser(policy=email.policy.default).parsebytes(raw, headersonly=True)
         if len(message.get_all("from", [])) != 1:
@@ -123,14 +123,14 @@ def sender_of(raw: bytes) -> str:
 
 
 def is_authenticated(raw: bytes, authserv_id: str) -> bool:
-    """Whether our own server says that the sender's domain stands behind the mail (DMARC).
+    """Return whether our own server reports that the mail passed DMARC.
 
-    Only the topmost Authentication-Results counts: the receiving server adds it, and whatever
-    is below came with the mail.
+    Only the topmost Authentication-Results counts: the receiving server adds it; any below it
+    came with the mail.
 
     Args:
         raw: The mail, or just its headers.
-        authserv_id: How that server calls itself there.
+        authserv_id: That server's name in the header.
 
     Source: RFC 8601, RFC 7489.
     """

@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 
 
 class RedisStream:
-    """A consumer of a group on a stream; the group is made if it is not there.
+    """A consumer of a group on a stream; the group is created if missing.
 
-    An entry whose fields include `body_field` has that field as its body and the others as
-    headers; of any other the fields as a JSON object are the body. It is known by its id.
+    If an entry has the field `body_field`, that is its body and the others are its headers;
+    otherwise its fields as a JSON object are the body. Its identity is its id.
 
     Args:
-        connect: Gives a client.
+        connect: Returns a client.
         system: The server, for errors.
         stream: The stream's key.
         group: The group's name.
-        consumer: This consumer's name; the same again after a restart.
+        consumer: This consumer's name; must be the same after a restart.
         body_field: The field that holds the event.
-        take_over_after_s: Entries that another consumer has had for so long are taken over.
+        take_over_after_s: Entries that another consumer has had this long are taken over.
     """
 
     def __init__(
@@ -62,20 +62,20 @@ class RedisStream:
 
     @property
     def system(self) -> str:
-        """The server and the stream."""
+        """Name of the server and the stream in errors."""
         return self._system
 
     @property
     def reads_ahead(self) -> bool:
-        """More is taken while the rest is on its way to the disk."""
+        """True: more may be received while earlier messages are being stored."""
         return True
 
     async def open(self) -> None:
-        """Connect, and make the group if it is not there: it begins with the oldest entry."""
+        """Connect, and create the group if missing: it starts with the oldest entry."""
         from redis.exceptions import ResponseError
 
         self._client = client = self._connect()
-        self._own_from = "0"  # first what this consumer was given and did not acknowledge
+        self._own_from = "0"  # first this consumer's own unacknowledged entries
         self._take_over_from = "0-0"
         with self._errors("connect"):
             try:
@@ -85,7 +85,7 @@ class RedisStream:
                     raise
 
     async def receive(self, limit: int, *, wait_s: float) -> list[Message]:
-        """Own unacknowledged entries first, then new ones, then those that others left."""
+        """Return own unacknowledged entries first, then new ones, then those others left."""
         with self._errors("receive"):
             if self._own_from is not None:
                 found = await self._read(self._own_from, limit)
@@ -96,18 +96,18 @@ class RedisStream:
                 found = await self._take_over(limit)
             if not found and self._own_from is None and wait_s:
                 found = await self._read(">", limit, block_ms=max(1, int(wait_s * 1000)))
-        # fields are gone when the entry was trimmed away before it was acknowledged
+        # the fields are gone if the entry was trimmed before it was acknowledged
         return [self._message(id_, fields or {}) for id_, fields in found]
 
     async def acknowledge(self, messages: Sequence[Message]) -> None:
-        """Take them off the group's list."""
+        """Remove them from the group's pending list."""
         if messages:
             with self._errors("acknowledge"):
                 ids = [message.receipt for message in messages]
                 await self._open_client.xack(self._stream, self._group, *ids)
 
     async def hold(self, messages: Sequence[Message]) -> None:
-        """Begin the time until others take over anew."""
+        """Restart the time until others take over."""
         if messages:
             with self._errors("hold"):
                 await self._open_client.xclaim(
@@ -120,11 +120,11 @@ class RedisStream:
                 )
 
     async def give_back(self, messages: Sequence[Message]) -> None:
-        """Read own entries from the beginning next time; others take over after a while."""
+        """Re-read own entries from the start next time; others take over after a while."""
         self._own_from = "0"
 
     async def lag(self) -> int | None:
-        """Entries that the group has not handed out yet; None if Redis cannot tell."""
+        """Return how many entries the group has not delivered yet; None if Redis cannot say."""
         with self._errors("look"):
             groups = await self._open_client.xinfo_groups(self._stream)
         for group in groups:
@@ -137,7 +137,7 @@ class RedisStream:
         """Close the connection."""
         client, self._client = self._client, None
         if client is not None:
-            with contextlib.suppress(Exception):  # it may be dead already
+            with contextlib.suppress(Exception):  # the connection may be dead already
                 async with asyncio.timeout(CLOSE_TIMEOUT_S):
                     await client.aclose(close_connection_pool=True)
 
@@ -217,9 +217,9 @@ class RedisStream:
         if isinstance(exc, OSError | redis.ConnectionError | redis.TimeoutError):
             return UnreachableError(f"no connection ({type(exc).__name__})", **where)
         if isinstance(exc, redis.ResponseError) and str(exc).startswith("NOGROUP"):
-            return UpstreamBusyError("the group is gone; it is made anew", **where)
+            return UpstreamBusyError("the group is gone; it is created again", **where)
         if isinstance(exc, redis.ResponseError) and str(exc).startswith("WRONGTYPE"):
-            return MisconfiguredError("the key holds something else than a stream", **where)
+            return MisconfiguredError("the key holds something other than a stream", **where)
         return PermanentError(f"the server refused ({type(exc).__name__})", **where)
 
 

@@ -1,4 +1,4 @@
-"""Messages of an Amazon SQS queue, those that SNS forwards to it as well."""
+"""Messages of an Amazon SQS queue, including those that SNS forwards to it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from blocks.errors import (
 from tasks.core.connectors.messages.message import CLOSE_TIMEOUT_S, Message
 from tasks.core.threads import in_thread_without_grace
 
-_PER_CALL = 10  # the most SQS gives, or takes, at once
+_PER_CALL = 10  # the most messages SQS handles per call
 _CALLS_AT_ONCE = 8
 _LONGEST_POLL_S = 20
 _CREDENTIALS = {
@@ -45,17 +45,17 @@ _BUSY = {
 
 
 class SqsQueue:
-    """A queue, standard or FIFO; its redrive policy works as ever.
+    """A queue, standard or FIFO; its redrive policy applies as usual.
 
-    A message is known by its message id; one that SNS forwarded by the id that SNS gave it,
-    since SNS may put the same notification into the queue twice. Of those, the event is what
-    was published, without SNS's envelope.
+    A message's identity is its message id, or SNS's id if SNS forwarded it, since SNS may put the
+    same notification into the queue twice. The event is then what was published, without SNS's
+    envelope.
 
     Args:
-        connect: Gives a client.
+        connect: Returns a client.
         system: The queue, for errors.
         queue_url: The queue.
-        visibility_timeout_s: For so long nobody else gets what we took; extended by `hold`.
+        visibility_timeout_s: Seconds a received message stays hidden; extended by `hold`.
     """
 
     def __init__(
@@ -75,22 +75,22 @@ class SqsQueue:
 
     @property
     def system(self) -> str:
-        """The queue."""
+        """Name of the queue in errors."""
         return self._system
 
     @property
     def reads_ahead(self) -> bool:
-        """More is taken while the rest is on its way to the disk."""
+        """True: more may be received while earlier messages are being stored."""
         return True
 
     async def open(self) -> None:
-        """Build the client and look whether the queue is there."""
+        """Build the client and check that the queue exists."""
         with self._errors("connect"):
             self._client = await in_thread_without_grace(self._connect)
         await self.lag()
 
     async def receive(self, limit: int, *, wait_s: float) -> list[Message]:
-        """Ask once; where that gives all it can, ask several times at once for more."""
+        """Poll once; if that returns a full batch, poll several times in parallel for more."""
         poll_s = min(_LONGEST_POLL_S, max(1, round(wait_s))) if wait_s else 0
         found = await self._receive_once(min(limit, _PER_CALL), poll_s)
         if len(found) < _PER_CALL:
@@ -100,7 +100,7 @@ class SqsQueue:
             *(self._receive_once(_PER_CALL, 0) for _ in range(calls)), return_exceptions=True
         )
         for batch in more:
-            if isinstance(batch, list):  # what failed is asked for again next time
+            if isinstance(batch, list):  # a failed poll is repeated next time
                 found += batch
         return found
 
@@ -109,15 +109,15 @@ class SqsQueue:
         await self._in_batches("delete_message_batch", "acknowledge", messages, {})
 
     async def hold(self, messages: Sequence[Message]) -> None:
-        """Extend the time in which nobody else gets them."""
+        """Extend their visibility timeout."""
         await self._set_visibility("hold", messages, self._visibility_timeout_s)
 
     async def give_back(self, messages: Sequence[Message]) -> None:
-        """Make them visible at once."""
+        """Make them visible again at once."""
         await self._set_visibility("give back", messages, 0)
 
     async def lag(self) -> int | None:
-        """Roughly how many messages are visible."""
+        """Return roughly how many messages are visible."""
         with self._errors("look"):
             answer = await self._call(
                 self._client.get_queue_attributes,
@@ -127,10 +127,10 @@ class SqsQueue:
         return int(answer["Attributes"]["ApproximateNumberOfMessages"])
 
     async def close(self) -> None:
-        """Close the connections; what was taken and not deleted becomes visible in time."""
+        """Close the connections; undeleted messages become visible after their timeout."""
         client, self._client = self._client, None
         if client is not None:
-            with contextlib.suppress(Exception):  # it may be dead already
+            with contextlib.suppress(Exception):  # the connection may be dead already
                 async with asyncio.timeout(CLOSE_TIMEOUT_S):
                     await in_thread_without_grace(client.close)
 
@@ -177,7 +177,7 @@ class SqsQueue:
                 )
             )
         refused = [each["Code"] for answer in answers for each in answer.get("Failed", ())]
-        # Too late is no failure: the message is gone, or comes again and is then a duplicate.
+        # Being late is not a failure: the message is gone, or comes again as a duplicate.
         refused = [code for code in refused if "ReceiptHandle" not in code and "Param" not in code]
         if refused:
             raise UpstreamFailedError(
@@ -206,7 +206,7 @@ class SqsQueue:
 
         where: dict[str, Any] = {"system": self._system, "operation": operation}
         if isinstance(exc, boto.NoCredentialsError | boto.PartialCredentialsError):
-            return MisconfiguredError("there are no credentials; set them", **where)
+            return MisconfiguredError("no credentials are set", **where)
         if isinstance(exc, boto.NoRegionError):
             return MisconfiguredError("no region is set", **where)
         if isinstance(exc, boto.ClientError):
@@ -263,7 +263,7 @@ def _message(message: dict[str, Any], queue: str) -> Message:
 
 
 def _sns_envelope(body: bytes) -> dict[str, Any] | None:
-    """What SNS wraps around a message that it forwards, unless told to deliver it raw.
+    """Return the envelope that SNS wraps around a forwarded message, unless delivery is raw.
 
     Source: https://docs.aws.amazon.com/sns/latest/dg/sns-sqs-as-subscriber.html
     """

@@ -1,1 +1,1 @@
-"""Tables of other systems' databases: rows taken from them, and reports written to them."""
+"""Tables in other systems' databases: reads rows from them and writes reports to them."""

@@ -1,11 +1,11 @@
-"""Rows of a table or query that are new or changed since the last time, page by page.
+"""Reads the rows of a table or query that are new or changed since the last run, page by page.
 
-The caller keeps the cursor and moves it on only when its sink has committed. Rows are found by
-a value that grows: a key, a time of change, a row version. A transaction that commits late may
-have a smaller value than rows that were read already; `overlap` reads such ranges again, and
-the sink, which must take a row twice without harm, gets some rows once more. A run that stopped at
-its limit is gone on with where it stopped, and only the run behind the end reads again: else a
-change of more rows within the overlap than one run takes would be read from its beginning for ever.
+The caller stores the cursor and advances it only after its sink has committed. Rows are found by
+a growing value: a key, a time of change, a row version. A transaction that commits late may have
+a smaller value than rows that were read already, so a run reads `overlap` again; the sink gets
+some rows twice and must be idempotent. A run after one that stopped at its limit continues there
+without overlap: otherwise a change of more rows within the overlap than one run takes would be
+read from its start for ever.
 """
 
 from __future__ import annotations
@@ -24,19 +24,21 @@ _STOPPED = "|stopped"
 
 
 class ChangedRowsSettings(BaseModel):
-    """Rows of a table or query that are new or changed, and by what they are known to be."""
+    """Which table or query to read, and the columns by which changed rows are found."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    take: Literal["changed"] = Field("changed", description="Take the rows that changed.")
+    take: Literal["changed"] = Field("changed", description="Read the rows that changed.")
 
-    table: str | None = Field(None, description="The table, or else a query.")
-    schema_name: str | None = Field(None, description="Its schema, if not the usual.")
-    query: str | None = Field(None, description="A SELECT in place of a table.")
-    columns: list[str] = Field(min_length=1, description="The columns that are read.")
+    table: str | None = Field(None, description="The table; or give a query.")
+    schema_name: str | None = Field(None, description="Its schema, if not the default.")
+    query: str | None = Field(None, description="A SELECT instead of a table.")
+    columns: list[str] = Field(min_length=1, description="The columns to read.")
     version: str = Field(description="The column whose value grows with each change.")
-    key: str = Field(description="The column that tells rows of the same version apart.")
-    overlap: float = Field(0, ge=0, description="Read so much again: seconds of times, else units.")
+    key: str = Field(description="The column that distinguishes rows of the same version.")
+    overlap: float = Field(
+        0, ge=0, description="How much to re-read: seconds for times, else units."
+    )
 
     @model_validator(mode="after")
     def _has_one_origin(self) -> Self:
@@ -46,11 +48,11 @@ class ChangedRowsSettings(BaseModel):
 
 
 class RowPage(NamedTuple):
-    """Some rows.
+    """A page of rows.
 
     Attributes:
         rows: Column to value, in order of version and key.
-        cursor: Where to go on once these are in the sink; None if there was nothing yet.
+        cursor: Where to continue once these are in the sink; None if there was nothing yet.
     """
 
     rows: list[dict[str, Any]]
@@ -58,11 +60,11 @@ class RowPage(NamedTuple):
 
 
 class ChangedRows:
-    """Reads what is new.
+    """Reads new and changed rows.
 
     Args:
         engine: From a `SqlDatabase` block.
-        settings: Where, and by what.
+        settings: What to read.
         system: The database, for errors.
     """
 
@@ -79,12 +81,12 @@ class ChangedRows:
             self._origin = table(str(settings.table), *columns, schema=settings.schema_name)
 
     def first_page(self, cursor: str | None, *, limit: int) -> RowPage:
-        """The first page of a run: begins `overlap` before the cursor.
+        """Return the first page of a run, which starts `overlap` before the cursor.
 
         Args:
-            cursor: What the last run ended with; None for everything. If that run stopped at its
-                limit (`stopped_at`), this one goes on there.
-            limit: Rows at most.
+            cursor: The last run's cursor; None for everything. If that run stopped at its limit
+                (`stopped_at`), this one continues there.
+            limit: Most rows.
         """
         if cursor is not None and cursor.endswith(_STOPPED):
             return self.next_page(cursor.removesuffix(_STOPPED), limit=limit)
@@ -96,7 +98,7 @@ class ChangedRows:
         return page if page.rows else RowPage([], cursor)
 
     def next_page(self, cursor: str | None, *, limit: int) -> RowPage:
-        """The page behind the cursor that the page before gave."""
+        """Return the page after the previous page's cursor."""
         if cursor is None:
             return self._page(None, limit)
         version, key = _read_cursor(cursor)
@@ -121,12 +123,12 @@ class ChangedRows:
 
 
 def stopped_at(cursor: str) -> str:
-    """The cursor of a run that stops at its limit: the next run goes on there."""
+    """Return the cursor of a run that stops at its limit: the next run continues there."""
     return cursor + _STOPPED
 
 
 def farther(cursor: str | None, page: str) -> str:
-    """Which of two cursors a run keeps: the one behind a page, unless it only read again."""
+    """Return the farther of two cursors: the page's, unless the page only re-read rows."""
     if cursor is None or cursor.endswith(_STOPPED):
         return page
     (kept, _), (read, _) = _read_cursor(cursor), _read_cursor(page)
@@ -143,7 +145,7 @@ def _read_cursor(cursor: str) -> tuple[Any, Any]:
         return _value(version), _value(key)
     except (ValueError, ArithmeticError, KeyError) as exc:
         raise BadPayloadError(
-            "that is no cursor; begin with none", system="cursor", operation="read rows"
+            "the cursor is invalid; start without one", system="cursor", operation="read rows"
         ) from exc
 
 
@@ -191,7 +193,7 @@ def _value(written: str) -> Any:
 def _earlier(version: Any, overlap: float) -> Any:
     if isinstance(version, datetime | date):
         return version - timedelta(seconds=overlap)
-    if isinstance(version, bytes):  # SQL Server's rowversion counts in eight bytes
+    if isinstance(version, bytes):  # SQL Server's rowversion is a counter of eight bytes
         number = max(0, int.from_bytes(version) - int(overlap))
         return number.to_bytes(len(version))
     if isinstance(version, str):

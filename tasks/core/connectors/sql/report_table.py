@@ -1,8 +1,8 @@
-"""Writes rows to a table as a whole: readers see what was there before, or all of the new.
+"""Writes rows to a table atomically: readers see either the old rows or all the new ones.
 
-The rows first go into a temporary table; then one statement or two bring them over, in the same
-transaction. Plain statements are used and no renaming, so that permissions, indexes, triggers
-and views of the table stay, and no upsert, so that they mean the same on every database.
+The rows first go into a temporary table; then one or two statements copy them, in the same
+transaction. The table is not renamed, so that its permissions, indexes, triggers and views stay,
+and upserts are avoided, so that the statements mean the same on every database.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class ReportTable:
     Args:
         engine: From a `SqlDatabase` block.
         name: The table; it exists already.
-        columns: Those that are written.
+        columns: The columns to write.
         system: The database, for errors.
-        schema_name: The table's schema, if not the usual.
+        schema_name: The table's schema, if not the default.
     """
 
     def __init__(
@@ -66,15 +66,15 @@ class ReportTable:
     def replace(
         self, rows: Iterable[Mapping[str, Any]], *, where: Mapping[str, Any] | None = None
     ) -> int:
-        """Put these rows in place of those that are there.
+        """Replace the existing rows with these.
 
         Args:
             rows: Column to value; memory does not grow with their number.
-            where: Only rows with these values are replaced, e.g. {"period": "2026-W09"}: so a
-                report that is sent again replaces itself.
+            where: Only rows with these values are replaced, e.g. {"period": "2026-W09"}, so that
+                a report that is sent again replaces itself.
 
         Returns:
-            How many rows were written.
+            Number of rows written.
         """
         conditions = [self._target.c[name] == value for name, value in (where or {}).items()]
         with self._loaded(rows) as (connection, staging, count):
@@ -83,14 +83,14 @@ class ReportTable:
         return count
 
     def merge(self, rows: Iterable[Mapping[str, Any]], *, key: Sequence[str]) -> int:
-        """Update the rows that are there by their key, and insert the others.
+        """Update existing rows by key, and insert the others.
 
         Args:
             rows: Column to value, each key once; memory does not grow with their number.
             key: The columns that identify a row, on which the table has a unique index.
 
         Returns:
-            How many rows were written.
+            Number of rows written.
 
         Raises:
             BadPayloadError: Two rows have the same key.
@@ -110,7 +110,7 @@ class ReportTable:
         return count
 
     def merge_statements(self, staging: TableClause, key: Sequence[str]) -> list[Any]:
-        """What brings staged rows over; public so that it can be looked at per dialect."""
+        """Return the statements that copy staged rows; public to test them per dialect."""
         target = self._target
         same = and_(*(target.c[name] == staging.c[name] for name in key))
         others = [name for name in self._columns if name not in key]
@@ -126,12 +126,12 @@ class ReportTable:
         return statements
 
     def staging_statement(self, name: str, dialect: Dialect) -> str:
-        """What makes the empty temporary table; public for the same reason."""
+        """Return the statement that creates the temporary table; public for the same reason."""
         none = str(select(*self._target.c).where(text("1 = 0")).compile(dialect=dialect))
         quoted = dialect.identifier_preparer.quote_identifier(name)
         if dialect.name != "mssql":
             return f"CREATE TEMPORARY TABLE {quoted} AS {none}"
-        columns, line_break, rest = none.partition("\nFROM ")  # no name holds a line break
+        columns, line_break, rest = none.partition("\nFROM ")  # names hold no line break
         return f"{columns}\nINTO {quoted}{line_break}{rest}"
 
     def _insert(self, rows: Any) -> Any:

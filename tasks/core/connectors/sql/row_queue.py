@@ -1,7 +1,7 @@
-"""Rows of a table as work: each taken by one importer at a time, marked or deleted when done.
+"""A table as a queue: one importer at a time takes each row, and marks or deletes it when done.
 
-The rows are locked for as long as they are worked on, and marked in the same transaction. So a
-process that dies leaves nothing behind: the database gives the rows free, unmarked.
+Rows stay locked while they are processed, and are marked in the same transaction. So if a process
+dies, the database releases its rows unmarked.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sqlalchemy import (
 from blocks.errors import MisconfiguredError
 from tasks.core.connectors.sql.sql_errors import sql_errors
 
-# SQL Server's dialect drops SKIP LOCKED without a word; this hint is what does it there.
+# SQL Server's dialect silently drops SKIP LOCKED; this hint does the same there.
 _MSSQL_SKIP_LOCKED = "WITH (UPDLOCK, READPAST, ROWLOCK)"
 _MAX_REASON = 500
 
@@ -34,22 +34,22 @@ Value = str | int | None
 
 
 class RowQueueSettings(BaseModel):
-    """Rows that wait in a table, and what becomes of them."""
+    """Which rows of a table wait, and what happens to them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     take: Literal["waiting"] = Field("waiting", description="Take the rows that wait.")
 
     table: str = Field(min_length=1, description="The table.")
-    schema_name: str | None = Field(None, description="Its schema, if not the usual.")
+    schema_name: str | None = Field(None, description="Its schema, if not the default.")
     key: str = Field(description="The column of its primary key; rows are taken in its order.")
-    columns: list[str] = Field(min_length=1, description="The columns that are read.")
-    status_column: str | None = Field(None, description="Where it stands what became of a row.")
-    ready: Value = Field(None, description="What stands there of rows that wait; null for NULL.")
-    done: Value = Field("done", description="What is written there when a row is done.")
-    failed: Value = Field("failed", description="What is written there when a row is bad.")
-    reason_column: str | None = Field(None, description="Where the reason of a bad row goes.")
-    after: Literal["mark", "delete"] = Field("mark", description="What becomes of rows done.")
+    columns: list[str] = Field(min_length=1, description="The columns to read.")
+    status_column: str | None = Field(None, description="Column for the state of a row.")
+    ready: Value = Field(None, description="State of rows that wait; null for NULL.")
+    done: Value = Field("done", description="State of rows that are done.")
+    failed: Value = Field("failed", description="State of rows that are bad.")
+    reason_column: str | None = Field(None, description="Column for the reason why a row is bad.")
+    after: Literal["mark", "delete"] = Field("mark", description="What happens to rows when done.")
 
     @model_validator(mode="after")
     def _can_tell_rows_apart(self) -> Self:
@@ -61,7 +61,7 @@ class RowQueueSettings(BaseModel):
 
 
 class LockedRows:
-    """Rows that nobody else gets until the transaction ends.
+    """Rows that are locked until the transaction ends.
 
     Attributes:
         rows: Column to value, in the order of the key.
@@ -74,15 +74,15 @@ class LockedRows:
         self.failed: dict[Any, str] = {}
 
     def fail(self, row: Mapping[str, Any], reason: str) -> None:
-        """This row is bad; it is marked so, and the others go on.
+        """Mark a row as bad, and continue with the others.
 
         Raises:
-            MisconfiguredError: There is no column to mark it in: the import must stop at it.
+            MisconfiguredError: There is no column to mark it in: the import must stop.
         """
         if not self._can_fail:
             raise MisconfiguredError(
                 f"it is bad ({reason[:_MAX_REASON]}), and there is no column to mark it: declare "
-                "a status_column, or mend or delete the row",
+                "a status_column, or fix or delete the row",
                 system="table",
                 operation="import row",
                 record=str(row[self._key]),
@@ -95,7 +95,7 @@ class RowQueue:
 
     Args:
         engine: From a `SqlDatabase` block.
-        settings: Which rows, and what becomes of them.
+        settings: Which rows, and what happens to them.
         system: The database, for errors.
     """
 
@@ -111,13 +111,13 @@ class RowQueue:
 
     @contextmanager
     def lock(self, limit: int) -> Iterator[LockedRows]:
-        """Take up to so many rows; they are marked or deleted when the block ends well.
+        """Lock up to `limit` rows; mark or delete them when the block succeeds.
 
-        When the block raises, the rows are free again and as they were. Nobody waits for rows
-        that another has: he takes the next.
+        If the block raises, the rows are released unchanged. Rows that another importer has
+        locked are skipped.
 
         Raises:
-            IntegrationError: As `sql_errors` says.
+            IntegrationError: As in `sql_errors`.
         """
         settings = self._settings
         with sql_errors(self._system, "lock rows", record=settings.table):
@@ -136,7 +136,7 @@ class RowQueue:
             connection.close()  # rolls back what was not committed
 
     def waiting(self) -> int:
-        """How many rows wait."""
+        """Return how many rows wait."""
         from sqlalchemy import func
 
         with sql_errors(self._system, "count rows"), self._engine.connect() as connection:
@@ -144,7 +144,7 @@ class RowQueue:
             return connection.execute(statement).scalar_one()
 
     def lock_statement(self, limit: int) -> Select[Any]:
-        """What finds and locks the rows; public so that it can be looked at per dialect."""
+        """Return the statement that locks the rows; public to test it per dialect."""
         names = dict.fromkeys([self._settings.key, *self._settings.columns])
         return (
             select(*(self._table.c[name] for name in names))

@@ -1,4 +1,4 @@
-"""What database errors mean, whatever the driver: try again, or mend something."""
+"""Maps database errors of all drivers to the project's error tree."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _CONSTRAINT_MSSQL = {515, 547, 2601, 2627, 2628, 8152}
 
 @contextmanager
 def sql_errors(system: str, operation: str, *, record: str | None = None) -> Iterator[None]:
-    """Map what SQLAlchemy raises; the text of drivers, which quotes values, is not repeated.
+    """Map SQLAlchemy's errors; leave out the drivers' texts, which quote values.
 
     Raises:
-        UnreachableError: The server does not answer.
+        UnreachableError: The server does not respond.
         UpstreamBusyError: Locked, rolled back for another transaction, or overloaded.
-        MisconfiguredError: The login, or a table or column that is not there.
+        MisconfiguredError: The login is wrong, or a table or column is missing.
         UpstreamRejectedError: A constraint is violated.
         PermanentError: Anything else.
     """
@@ -48,7 +48,7 @@ def sql_errors(system: str, operation: str, *, record: str | None = None) -> Ite
         yield
     except DBAPIError as exc:
         raise _mapped(exc, where) from exc
-    except OSError as exc:  # python-tds lets those of its socket through
+    except OSError as exc:  # python-tds does not wrap its socket errors
         raise UnreachableError(
             f"the database does not answer ({type(exc).__name__})", **where
         ) from exc
@@ -97,7 +97,7 @@ def _verdict(exc: DBAPIError) -> tuple[type[IntegrationError], str]:
     return PermanentError, told
 
 
-# what drivers raise without a code when there is no connection
+# drivers' errors without a code when there is no connection
 _LOST = {
     "OperationalError",
     "InterfaceError",

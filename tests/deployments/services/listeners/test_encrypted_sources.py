@@ -299,7 +299,7 @@ async def test_each_way_to_log_in_to_kafka_works(
     wrong = secured_kafka.fields(sasl_mechanism=mechanism, password="wr0ng")
     async with listening(wrong) as listeners:
         [status] = listeners.statuses
-        await eventually(lambda: "the cluster refused us" in (status.last_error or ""), True)
+        await eventually(lambda: "the cluster refused access" in (status.last_error or ""), True)
     assert "wr0ng" not in status.last_error
 
 

@@ -226,7 +226,7 @@ def test_a_token_endpoint_that_is_broken_may_pass(open_drive, drive, monkeypatch
         ((403, "userRateLimitExceeded"), UpstreamBusyError, "fewer requests"),
         ((429, "rateLimitExceeded"), UpstreamBusyError, "429"),
         ((500, "backendError"), UpstreamFailedError, "500"),
-        ((403, "dailyLimitExceeded"), UpstreamBusyError, "requests of the day"),
+        ((403, "dailyLimitExceeded"), UpstreamBusyError, "daily quota"),
         ((403, "storageQuotaExceeded"), PermanentError, "no room"),
         ((403, "insufficientFilePermissions"), MisconfiguredError, "permission"),
         ((404, "notFound"), MisconfiguredError, "share it as editor"),
