@@ -1,4 +1,4 @@
-"""A bound on what one record may take, so that no file can fill the memory."""
+"""Limits the size of one record, so that no file can exhaust the memory."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ CHUNK_BYTES = 64 * 1024
 
 
 class ByteStream(Protocol):
-    """What readers need of an opened file."""
+    """The part of an open file that readers need."""
 
     def read(self, size: int = ..., /) -> bytes:
-        """Up to `size` bytes; none at the end."""
+        """Return up to `size` bytes; none at the end."""
         ...
 
 
 class RecordBudget:
-    """A stream that refuses to go on once a single record has taken too many bytes.
+    """A stream that fails once a single record has taken too many bytes.
 
-    It is precise to a chunk: the bytes are counted as they are read, not as they are parsed.
+    It is accurate to a chunk: bytes are counted when read, not when parsed.
     """
 
     def __init__(
@@ -35,15 +35,15 @@ class RecordBudget:
         self._is_empty = True
 
     def begin_record(self, line: int) -> None:
-        """Start the count anew for the record that begins at this line."""
+        """Restart the count for the record that starts at this line."""
         self._line = line
         self._record_bytes = 0
 
     def read(self, size: int = -1, /) -> bytes:
-        """Up to `size` bytes, and never more than a chunk; none at the end.
+        """Return up to `size` bytes, but at most a chunk; none at the end.
 
         Raises:
-            BadPayloadError: The record has grown too large, or the file holds nothing.
+            BadPayloadError: The record is too large, or the file is empty.
         """
         if self._record_bytes > self._max_record_bytes:
             raise self._source.bad(

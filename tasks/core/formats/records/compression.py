@@ -1,4 +1,4 @@
-"""A file packed with gzip or zip reads as if it were not; bombs and odd archives are refused."""
+"""Unpacks gzip and zip files while they are read; refuses bombs and ambiguous archives."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ _JUNK_NAME = re.compile(r"/$|^__MACOSX/|(^|/)(\.DS_Store|Thumbs\.db|desktop\.ini
 def open_unpacked(
     path: Path, options: FileFormat, source: Source
 ) -> Iterator[tuple[ByteStream, Source]]:
-    """Open a file for reading what is in it, whether it is packed or not.
+    """Open a file for reading its content, whether it is packed or not.
 
     Yields:
         The bytes as a stream, and the source with the archive's member added.
 
     Raises:
-        BadPayloadError: It is too large, packed otherwise than set, damaged, encrypted, or the
-            archive holds not one fitting file; reads raise it too.
+        BadPayloadError: It is too large, packed differently than configured, damaged, encrypted,
+            or not exactly one file of the archive matches; reads raise it too.
     """
     with path.open("rb") as file:
         packing = _packing(file, options)
@@ -78,7 +78,7 @@ def open_unpacked(
 
 @contextmanager
 def seekable(stream: ByteStream, source: Source) -> Iterator[BinaryIO]:
-    """The same bytes as a file that can be sought in, on disk if it was packed.
+    """Yield the same bytes as a seekable file, on disk if it was packed.
 
     Raises:
         BadPayloadError: There are no bytes.
@@ -159,17 +159,17 @@ def _packing(file: BinaryIO, options: FileFormat) -> str:
 
 
 def _is_workbook(file: BinaryIO) -> bool:
-    """Whether a zip archive is a workbook itself, rather than one with a workbook in it."""
+    """Return whether a zip archive is itself a workbook, rather than containing one."""
     try:
         return _WORKBOOK_PART in zipfile.ZipFile(file).namelist()
     except UNZIP_ERRORS:
-        return True  # the reader of workbooks says what is wrong
+        return True  # the workbook reader reports what is wrong
     finally:
         file.seek(0)
 
 
 def _member(archive: zipfile.ZipFile, options: FileFormat, source: Source) -> zipfile.ZipInfo:
-    """The one file of the archive to read."""
+    """Return the archive's one file to read."""
     for member in archive.infolist():
         if _UNSAFE_NAME.search(member.filename):
             raise source.bad(

@@ -1,4 +1,4 @@
-"""Cells written by another country's habits, made readable for a model."""
+"""Converts cells with decimal commas or national date formats for the model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-# Takes a text; raises ValueError with the reason if it is not what it should be.
+# Takes a text; raises ValueError with the reason if it is invalid.
 Conversion = Callable[[str], Any]
 
 _GROUPED = re.compile(r"[+-]?\d{1,3}(?:[.' \u00a0\u202f]\d{3})+(?:,\d+)?|[+-]?\d+(?:,\d+)?")
@@ -25,7 +25,7 @@ def conversions(
     date_format: str | None,
     datetime_format: str | None,
 ) -> Mapping[str, Conversion]:
-    """The conversion of each field that needs one, by the type of the field."""
+    """Return the conversion of each field that needs one, by the field's type."""
     found: dict[str, Conversion] = {}
     for name, field in model.model_fields.items():
         types = _types(field.annotation)
@@ -39,7 +39,7 @@ def conversions(
 
 
 def _types(annotation: Any) -> set[Any]:
-    """The types an annotation names, looking through unions and Annotated."""
+    """Return the types in an annotation, looking through unions and Annotated."""
     parts = get_args(annotation)
     return set().union(*map(_types, parts)) if parts else {annotation}
 
@@ -47,7 +47,7 @@ def _types(annotation: Any) -> set[Any]:
 def _number(text: str) -> str:
     whole, comma, fraction = text.partition(",")
     if whole.isdecimal() and (fraction.isdecimal() or not comma):
-        return f"{whole}.{fraction}" if comma else text  # nearly all are so, and this is fast
+        return f"{whole}.{fraction}" if comma else text  # the fast path for nearly all
     stripped = text.strip()
     if not _GROUPED.fullmatch(stripped):
         raise ValueError("should be a number with a decimal comma, such as 1.234,50")

@@ -1,4 +1,4 @@
-"""How a file is to be read, one option model a format; each shows as a form in Prefect's UI."""
+"""The options of each file format, shown as forms in Prefect's UI."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Encoding = Annotated[
     AfterValidator(_known_encoding),
     Field(
         description="Character encoding, e.g. utf-8, utf-16 or windows-1252. "
-        "auto: what the byte-order mark says, else strict UTF-8; never a guess."
+        "auto: as the byte-order mark says, else strict UTF-8; never a guess."
     ),
 ]
 Character = Annotated[str, AfterValidator(_one_character)]
@@ -55,13 +55,13 @@ MaxRecordBytes = Annotated[
 
 
 class _FileOptions(BaseModel):
-    """What every format can be wrapped in, and how much of it is accepted."""
+    """The options all formats share: packing and size limits."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     compression: Literal["auto", "none", "gzip", "zip"] = Field(
         default="auto",
-        description="How the file is packed. auto: found out from its first bytes.",
+        description="How the file is packed. auto: detected from its first bytes.",
     )
     zip_member: str = Field(
         default="*",
@@ -78,12 +78,12 @@ class _FileOptions(BaseModel):
         default=200,
         ge=2,
         description="How many times its packed size a file may unpack to; more is refused as a "
-        "decompression bomb. Looked at from 32 MiB on.",
+        "decompression bomb. Checked from 32 MiB on.",
     )
 
 
 class CsvFormat(_FileOptions):
-    """Delimited text with one record a line; every value is kept as text, as it stands."""
+    """Delimited text with one record per line; every value stays the text in the file."""
 
     kind: Literal["csv"] = "csv"
     encoding: Encoding = AUTO
@@ -95,11 +95,11 @@ class CsvFormat(_FileOptions):
     quote_char: Character | None = Field(
         default='"',
         description="What encloses cells that hold delimiters or line breaks; "
-        "doubled it stands for itself. None: quotes have no meaning.",
+        "doubled, it means itself. None: quotes have no meaning.",
     )
     escape_char: Character | None = Field(
         default=None,
-        description="What takes the special meaning from the next character, e.g. a backslash.",
+        description="Character that escapes the next one, e.g. a backslash.",
     )
     header_row: int = Field(
         default=1,
@@ -117,7 +117,7 @@ class CsvFormat(_FileOptions):
         if (self.header_row == 0) != bool(self.columns):
             raise ValueError("columns are given if and only if header_row is 0")
         if self.quote_char == AUTO or self.escape_char == AUTO:
-            raise ValueError("only the delimiter can be found out by itself")
+            raise ValueError("only the delimiter can be detected automatically")
         characters = [self.delimiter, self.quote_char, self.escape_char]
         given = [character for character in characters if character]
         if len(set(given)) < len(given):
@@ -126,11 +126,11 @@ class CsvFormat(_FileOptions):
 
 
 class XmlFormat(_FileOptions):
-    """One record an element. Entities and DTDs are refused.
+    """XML with one element per record. Entities and DTDs are refused.
 
     The values of a record are keyed by path: `sku`, `price/amount`, attributes as `@id` or
-    `price/@currency`. Names stand for any namespace, unless the namespace is listed in
-    `namespaces`: then they carry its prefix, here and in the keys.
+    `price/@currency`. Names match any namespace, unless the namespace is listed in `namespaces`:
+    then they have its prefix, here and in the keys.
     """
 
     kind: Literal["xml"] = "xml"
@@ -161,7 +161,7 @@ class XmlFormat(_FileOptions):
 
 
 class JsonFormat(_FileOptions):
-    """One document with an array of records. Numbers with a fraction are read as Decimal."""
+    """A JSON document with an array of records. Fractions are read as Decimal."""
 
     kind: Literal["json"] = "json"
     record_path: str = Field(
@@ -174,7 +174,7 @@ class JsonFormat(_FileOptions):
 
 
 class JsonLinesFormat(_FileOptions):
-    """One JSON object a line. Numbers with a fraction are read as Decimal."""
+    """One JSON object per line. Fractions are read as Decimal."""
 
     kind: Literal["jsonl"] = "jsonl"
     encoding: Encoding = AUTO
@@ -182,11 +182,11 @@ class JsonLinesFormat(_FileOptions):
 
 
 class XlsxFormat(_FileOptions):
-    """One sheet of an Excel workbook. The whole sheet is held in memory.
+    """A sheet of an Excel workbook, held in memory as a whole.
 
     Whole numbers are read as int, dates and times as such, and an error such as #N/A as an
-    empty cell. A field that holds codes needs `coerce_numbers_to_str` in its model's
-    configuration, because a sheet stores the code 4711 as a number.
+    empty cell. A field for codes needs `coerce_numbers_to_str` in its model's configuration,
+    because a sheet stores the code 4711 as a number.
     """
 
     kind: Literal["xlsx"] = "xlsx"
@@ -200,17 +200,17 @@ class XlsxFormat(_FileOptions):
         default=5_000_000,
         ge=1,
         description="Most cells a sheet may span, empty ones included; bounds memory "
-        "(32 bytes a cell and its text).",
+        "(32 bytes per cell, plus its text).",
     )
     max_bytes: int = Field(
         default=512 * _MIB,
         ge=1,
-        description="Largest workbook accepted, in bytes with its parts unpacked.",
+        description="Largest workbook accepted, in bytes after unpacking.",
     )
 
 
 class PdfFormat(_FileOptions):
-    """The tables of a PDF as one table: the head repeated on each page is dropped."""
+    """The tables of a PDF as one table; headers repeated on each page are dropped."""
 
     kind: Literal["pdf"] = "pdf"
     strategy: Literal["lines", "text"] = Field(

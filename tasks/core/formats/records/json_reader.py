@@ -63,7 +63,7 @@ def read_json(stream: ByteStream, options: JsonFormat, source: Source) -> Table:
 
 
 class _Document:
-    """Walks a JSON text that arrives in chunks, and holds no more of it than one value."""
+    """Parses a JSON text in chunks, holding one value at a time."""
 
     def __init__(self, budget: RecordBudget, options: JsonFormat, source: Source) -> None:
         self._budget = budget
@@ -76,7 +76,7 @@ class _Document:
         self._has_escapes = False  # in the value read last
 
     def records(self, path: list[str]) -> Iterator[Record | Reject]:
-        """The elements of the array the path leads to; the text around it is checked too."""
+        """Yield the elements of the array at the path; the text around it is checked too."""
         for depth, key in enumerate(path):
             self._enter(key, path[:depth])
         if self._peek() != "[":
@@ -102,7 +102,7 @@ class _Document:
                 return
 
     def _enter(self, wanted: str, path: list[str]) -> None:
-        """Go to the value of a key of the object that begins here."""
+        """Advance to the value of a key of the object that starts here."""
         keys: list[str] = []
         if self._peek() != "{":
             raise self._no_array([*path, wanted])
@@ -123,7 +123,7 @@ class _Document:
         )
 
     def _leave_object(self) -> None:
-        """Go past the end of the object whose value was just read."""
+        """Advance past the end of the object whose value was just read."""
         while self._take(",}") == ",":
             if self._peek() != '"':
                 self._malformed("has no key where one must be")
@@ -132,7 +132,7 @@ class _Document:
             self._value()
 
     def _value(self) -> Any:
-        """Read the value that begins here."""
+        """Read the value that starts here."""
         self._peek()
         while True:
             try:
@@ -144,21 +144,21 @@ class _Document:
                     continue
                 self._place = getattr(exc, "pos", self._place)
                 self._malformed(f"is not JSON ({_reason(exc)})", exc)
-            # A number that ends where the chunk ends may go on in the next one.
+            # A number at the end of a chunk may continue in the next one.
             if end < len(self._text) or not self._more():
                 self._has_escapes = self._text.find(_ESCAPE, self._place, end) >= 0
                 self._place = end
                 return value
 
     def _may_go_on(self, exc: ValueError) -> bool:
-        """Whether the fault may be only that the rest of the value is still to come."""
+        """Return whether the value may just be incomplete in this chunk."""
         if not isinstance(exc, json.JSONDecodeError):
             return False
         near_end = exc.pos > len(self._text) - _LONGEST_TOKEN
         return near_end or exc.msg.startswith("Unterminated string")
 
     def _take(self, expected: str) -> str:
-        """Go past one of the expected characters."""
+        """Consume one of the expected characters."""
         found = self._peek()
         if not found or found not in expected:
             wanted = " or ".join(map(repr, expected))
@@ -167,7 +167,7 @@ class _Document:
         return found
 
     def _peek(self) -> str:
-        """Go to the next character that is not white space; "" at the end."""
+        """Advance to the next character that is not white space; "" at the end."""
         while True:
             match = _WHITESPACE.match(self._text, self._place)
             self._place = match.end() if match else self._place
@@ -177,7 +177,7 @@ class _Document:
                 return ""
 
     def _more(self) -> bool:
-        """Let go of what was read and take in at least as much as is held."""
+        """Drop what was parsed and read at least as much as is left."""
         self._line_here()
         held = self._text[self._place :]
         parts = [held]
@@ -230,7 +230,7 @@ def _record(line: int, value: Any, has_escapes: bool) -> Record | Reject:
 
 
 def _is_text(value: Any) -> bool:
-    """Whether all strings could be written again; only escapes can make one that could not."""
+    """Return whether all strings are encodable; only escapes can produce one that is not."""
     try:
         json.dumps(value, ensure_ascii=False, default=str).encode()
     except (UnicodeEncodeError, RecursionError):
@@ -255,7 +255,7 @@ def _decimal(text: str) -> Decimal:
 
 
 def _not_a_number(_text: str) -> NoReturn:
-    raise ValueError("out of range")  # NaN and Infinity are no JSON
+    raise ValueError("out of range")  # NaN and Infinity are not JSON
 
 
 _DECODER = json.JSONDecoder(parse_float=_decimal, parse_constant=_not_a_number)

@@ -1,4 +1,4 @@
-"""Which field of a model a column fills, whatever the file calls it."""
+"""Maps a file's columns to the fields of a model."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from functools import lru_cache
 from pydantic import AliasChoices, BaseModel
 from pydantic.fields import FieldInfo
 
-_MAX_REMEMBERED_NAMES = 1024  # names come from files, so there may be any number
+_MAX_REMEMBERED_NAMES = 1024  # names come from files, so their number is unbounded
 
 
 class ModelFields:
-    """The fields of a model by the columns that fill them.
+    """The fields of a model, by the columns that fill them.
 
-    A field is known by its key: what the model expects in its input, which is its alias if it
-    has one.
+    A field's key is its name in the model's input: its alias, if it has one.
 
     Attributes:
         keys: Field name to key.
@@ -43,7 +42,7 @@ class ModelFields:
         self.key_of = lru_cache(_MAX_REMEMBERED_NAMES)(self._key_of)
 
     def _key_of(self, column: str) -> str | None:
-        """The key of the field a column fills, or None if it fills none."""
+        """Return the key of the field that a column fills, or None."""
         return self._by_column.get(_normalised(column))
 
 

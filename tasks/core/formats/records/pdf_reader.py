@@ -1,4 +1,4 @@
-"""The tables of a PDF as one, across page breaks; one page at a time is held in memory."""
+"""Reads the tables of a PDF as one, across page breaks, holding one page in memory."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _Row = tuple[int, int, list[str]]
 
 
 def read_pdf(file: BinaryIO, options: PdfFormat, source: Source) -> Table:
-    """Read the head of the first table and prepare to read the rows of all.
+    """Read the header of the first table and prepare to read the rows of all.
 
-    A row's line is its place among all rows of its page. Every value is text, a line break
-    in a cell a space.
+    A row's line is its number among all rows of its page. Every value is text; a line break in a
+    cell becomes a space.
 
     Args:
         file: Seekable.
         options: How tables are recognised, and how much is accepted.
-        source: What errors name.
+        source: The file, for errors.
 
     Raises:
-        BadPayloadError: It is encrypted, is no PDF, has no table or too many pages.
+        BadPayloadError: It is encrypted, is not a PDF, has no table or too many pages.
     """
     rows = _rows(file, options, source)
     first = next(rows, None)
@@ -65,7 +65,7 @@ def _rows(file: BinaryIO, options: PdfFormat, source: Source) -> Iterator[_Row]:
                     yield line, page.page_number, [" ".join((cell or "").split()) for cell in row]
     except BadPayloadError:
         raise
-    except Exception as exc:  # the library answers a damaged file with errors of any type
+    except Exception as exc:  # the library raises errors of any type for a damaged file
         raise _unreadable(exc, options, source) from exc
 
 

@@ -1,4 +1,4 @@
-"""Any supported file becomes an iterator of the same records; what is wrong with it is said."""
+"""Reads any supported file into an iterator of uniform records, with clear errors."""
 
 from __future__ import annotations
 
@@ -37,29 +37,29 @@ _PACKED = (".gz", ".zip")
 
 
 def read_records(path: Path, file_format: FileFormat, *, system: str, name: str) -> Records:
-    """Read a file's records one at a time; memory does not grow with the file.
+    """Read a file's records one at a time, in constant memory.
 
-    Only a sheet is held in memory whole, and a packed sheet or PDF is unpacked to disk.
+    Exception: a sheet is held in memory as a whole. A packed sheet or PDF is unpacked to disk.
 
     Args:
         path: The file on this machine.
-        file_format: How it is to be read, e.g. `detect_format(name)`.
-        system: Where it came from, as errors name it.
-        name: Its path there, as errors name it.
+        file_format: How to read it, e.g. `detect_format(name)`.
+        system: Where it came from, for errors.
+        name: Its path there, for errors.
 
     Returns:
-        An iterator of `Record` and, for rows that cannot be told apart into cells, `Reject`.
-        Iterating raises `BadPayloadError` where the file as a whole cannot be read; what was
-        yielded before stands. The file is closed at the end and by `close`.
+        An iterator of `Record` and, for rows that cannot be split into cells, `Reject`.
+        Iterating raises `BadPayloadError` where the rest of the file cannot be read; what was
+        yielded before is valid. The file is closed at the end and by `close`.
     """
     return Records(path, file_format, Source(system, name))
 
 
 def detect_format(name: str, *, system: str = "file") -> FileFormat:
-    """The format a file's name tells, with default options; .gz and .zip are looked through.
+    """Return the format for a file's name, with default options; .gz and .zip are ignored.
 
     Raises:
-        BadPayloadError: The name tells no supported format.
+        BadPayloadError: The name has no supported extension.
     """
     bare = name.lower()
     for suffix in _PACKED:
@@ -74,7 +74,7 @@ def detect_format(name: str, *, system: str = "file") -> FileFormat:
 
 
 class Records(Iterator[Record | Reject]):
-    """The records of one file, which the first use opens."""
+    """The records of one file, which is opened at first use."""
 
     def __init__(self, path: Path, file_format: FileFormat, source: Source) -> None:
         self._header = _Header(source)
@@ -82,24 +82,24 @@ class Records(Iterator[Record | Reject]):
 
     @property
     def source(self) -> Source:
-        """What errors name: the file, or the archive and the file in it."""
+        """The file, or the archive and the file in it, for errors."""
         return self._opened().source
 
     @property
     def columns(self) -> tuple[str, ...] | None:
-        """The columns as the header names them; None for formats without a header."""
+        """The columns as named in the header; None for formats without a header."""
         return self._opened().columns
 
     @property
     def header_line(self) -> int | None:
-        """The line or row the columns were read from, if they were."""
+        """The line or row of the header, if there is one."""
         return self._opened().line
 
     def keyed_by(self, keys: Sequence[str]) -> Iterator[Record | Reject]:
-        """The records with other keys for their values.
+        """Return the records with other keys for their values.
 
         Args:
-            keys: One for each column, all different; to be given before the first record.
+            keys: One for each column, all different; must be set before the first record.
 
         Returns:
             The bare iterator, which saves a Python call for each record.
@@ -108,7 +108,7 @@ class Records(Iterator[Record | Reject]):
         return self._steps
 
     def close(self) -> None:
-        """Close the file; needed only where not all records are read."""
+        """Close the file; needed only if not all records are read."""
         self._steps.close()
 
     def __next__(self) -> Record | Reject:
@@ -122,7 +122,7 @@ class Records(Iterator[Record | Reject]):
 
 
 class _Header:
-    """What is known of a file once it is open."""
+    """What is known about a file once it is open."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -138,7 +138,7 @@ _HEADER_IS_READ = Reject(0, "", "", {})
 def _steps(
     path: Path, file_format: FileFormat, header: _Header
 ) -> Generator[Record | Reject, None, None]:
-    """Read the header, stop once, then yield the records."""
+    """Read the header, pause once, then yield the records."""
     with ExitStack() as opened:
         stream, header.source = opened.enter_context(
             open_unpacked(path, file_format, header.source)
@@ -153,7 +153,7 @@ def _steps(
 
 
 def _table(stream: ByteStream, file_format: FileFormat, source: Source, opened: ExitStack) -> Table:
-    # The libraries behind some formats take long to import; a CSV import does without them.
+    # Some formats' libraries take long to import; a CSV import does not need them.
     match file_format:
         case CsvFormat():
             return read_csv(stream, file_format, source)

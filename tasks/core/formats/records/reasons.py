@@ -1,4 +1,4 @@
-"""Why a record does not fit its model, in words for an operator and without its values."""
+"""Explains to an operator why a record does not fit its model, without its values."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def explained(
     values: Mapping[str, Any],
     columns: Mapping[str, str],
 ) -> tuple[str, str]:
-    """The first column at fault, and one reason for all that are.
+    """Return the first bad column, and one reason that covers all bad columns.
 
     Args:
-        error: What the model says.
-        problems: Key to reason, of values that were not even shown to the model.
-        values: What the model was shown, by key.
+        error: The model's error.
+        problems: Key to reason, for values that were not passed to the model.
+        values: What was passed to the model, by key.
         columns: The columns as the file names them, by key.
 
     Returns:
-        Column, "" if the record as a whole is at fault; reason.
+        Column, "" if the record as a whole is bad; reason.
     """
     found = [(columns.get(key, key), reason) for key, reason in problems.items()]
     if error is not None:
@@ -47,7 +47,7 @@ def explained(
 
 
 def _reason(details: ErrorDetails) -> str:
-    """What is wrong with a value, in the model's words."""
+    """Return what is wrong with a value, in the model's words."""
     value = details["input"]
     if details["type"] == "missing":
         return "is missing"
@@ -64,7 +64,7 @@ def _reason(details: ErrorDetails) -> str:
 
 
 def _without(value: Any, message: str) -> str:
-    """The message with the value blotted out: messages of the model's own may quote it."""
+    """Return the message without the value, which the model's own messages may quote."""
     text = str(value)
     if len(text) < _SHORTEST_TELLING_VALUE:
         return message

@@ -1,4 +1,4 @@
-"""What every file reader yields."""
+"""The records and rejects that every file reader yields."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class Record(NamedTuple):
     Attributes:
         line: Where it starts, counted from 1: the line of a text file, the row of a sheet or
             of a page's table, the line of an XML element.
-        values: Field name to value. Text formats give text as it stood in the file; formats
-            with types of their own (JSON, XLSX) give those.
-        page: The page, counted from 1, of formats that have pages.
+        values: Field name to value. Text formats give the text as in the file; typed formats
+            (JSON, XLSX) give their types.
+        page: The page, counted from 1, for formats that have pages.
     """
 
     line: int
@@ -23,12 +23,12 @@ class Record(NamedTuple):
 
 
 class Reject(NamedTuple):
-    """Why one record was not taken.
+    """A record that was not accepted, and why.
 
     Attributes:
         line: As in `Record`.
         column: The field as the file names it; "" when the whole record is meant.
-        reason: What is wrong, without the value: it ends in artifacts.
+        reason: What is wrong, without the value, because it ends up in artifacts.
         values: The record as read, for the reject file only.
         page: As in `Record`.
     """

@@ -1,4 +1,4 @@
-"""The file being read, as its errors name it."""
+"""The file being read, as named in its errors."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from blocks.errors import BadPayloadError
 
 
 class Source(NamedTuple):
-    """Which file of which system is being read.
+    """The file being read and its system.
 
     Attributes:
-        system: As the folder it came from calls itself, e.g. "sftp://files.partner.example".
+        system: Name of the folder it came from, e.g. "sftp://files.partner.example".
         name: The file's path in that system; a member of an archive follows after "/".
     """
 
@@ -19,7 +19,7 @@ class Source(NamedTuple):
     name: str
 
     def bad(self, message: str, *, line: int | None = None) -> BadPayloadError:
-        """The error that says what is wrong with this file, where, and how to mend it."""
+        """Return the error that says what is wrong with this file, where, and how to fix it."""
         return BadPayloadError(
             message if line is None else f"line {line}: {message}",
             system=self.system,
@@ -29,5 +29,5 @@ class Source(NamedTuple):
         )
 
     def empty(self) -> BadPayloadError:
-        """The error for a file of no bytes."""
+        """Return the error for an empty file."""
         return self.bad("the file is empty (0 bytes); have the sender write it again")

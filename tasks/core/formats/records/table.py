@@ -1,4 +1,4 @@
-"""What a reader makes of an opened file: its columns, if it has such, and its records."""
+"""An opened file: its columns, if it has any, and its records."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tasks.core.formats.records.source import Source
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """An opened file whose header, if it has one, was read, and whose records were not.
+    """An opened file whose header, if any, is read, but whose records are not.
 
     Attributes:
-        columns: The columns as the header names them; None for formats without a header, whose
-            records each bring their own names.
-        records: Reads the records, once. Called with one key for each column, under which the
-            values of the records then stand; formats without columns ignore them.
-        header_line: The line or row the columns were read from, if they were.
+        columns: The columns as named in the header; None for formats without a header, whose
+            records each have their own names.
+        records: Reads the records, once. Takes one key for each column, under which the records
+            hold their values; formats without columns ignore the keys.
+        header_line: The line or row of the header, if there is one.
     """
 
     columns: tuple[str, ...] | None
@@ -28,7 +28,7 @@ class Table:
 
 
 def column_names(cells: Sequence[Any], source: Source, *, line: int) -> tuple[str, ...]:
-    """The columns a header names; one without a name is called by its place, "column 3".
+    """Return the columns of a header; a column without a name is called "column 3" and so on.
 
     Raises:
         BadPayloadError: Two columns have the same name, letter case and spaces aside.
@@ -53,9 +53,9 @@ def table_records(
     columns: Sequence[str],
     keys: Sequence[str],
 ) -> Iterator[Record | Reject]:
-    """Make records of rows of (line, page, cells); rows without any content are left out.
+    """Turn rows of (line, page, cells) into records; empty rows are left out.
 
-    Empty cells beyond the last column are no fault, as sheets and pages have them.
+    Empty cells beyond the last column are ignored: sheets and pages have them.
     """
     width = len(columns)
     for line, page, cells in rows:
@@ -70,7 +70,7 @@ def table_records(
 def width_reject(
     line: int, columns: Sequence[str], cells: Sequence[Any], page: int | None = None
 ) -> Reject:
-    """The reject of a row that has not one cell for each column."""
+    """Return the reject for a row with the wrong number of cells."""
     names = [*columns, *(f"column {place}" for place in range(len(columns) + 1, len(cells) + 1))]
     return Reject(
         line,

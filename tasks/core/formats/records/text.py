@@ -1,4 +1,4 @@
-"""Bytes become text by the encoding that was asked for or that the file declares, never a guess."""
+"""Decodes bytes by the requested encoding or the one the file declares, never by a guess."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tasks.core.formats.records.budget import CHUNK_BYTES, ByteStream
 from tasks.core.formats.records.formats import AUTO
 from tasks.core.formats.records.source import Source
 
-# UTF-32 first: its little-endian mark begins like that of UTF-16.
+# UTF-32 first: its little-endian mark starts with that of UTF-16.
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
@@ -23,12 +23,12 @@ _FAMILY_LENGTH = len("utf-16")
 
 
 def decoded_text(stream: ByteStream, encoding: str, source: Source) -> Iterator[str]:
-    """Yield the text in chunks; a byte-order mark is taken off.
+    """Yield the text in chunks, without the byte-order mark.
 
     Args:
         stream: Read to its end, a chunk at a time.
         encoding: A codec's name, or "auto": the byte-order mark's, else strict UTF-8.
-        source: What errors name.
+        source: The file, for errors.
 
     Raises:
         BadPayloadError: The bytes are not text in that encoding; says the line.
@@ -61,7 +61,7 @@ def decoded_text(stream: ByteStream, encoding: str, source: Source) -> Iterator[
 def decoded_lines(stream: ByteStream, encoding: str, source: Source) -> Iterator[list[str]]:
     """Yield the lines in lists, each with its line end: LF, CR LF or CR.
 
-    Lists, because a list is handed on from C to C, while a line at a time passes Python.
+    Lists are faster than single lines, because each step is a call in Python.
     """
     held: list[str] = []
     for text in decoded_text(stream, encoding, source):
@@ -75,12 +75,12 @@ def decoded_lines(stream: ByteStream, encoding: str, source: Source) -> Iterator
 
 
 def _split(text: str) -> list[str]:
-    """The lines of a text; `str.splitlines` would also cut at form feeds and the like."""
+    """Return the lines of a text; `str.splitlines` would also split at form feeds and such."""
     return list(io.StringIO(text, newline=""))
 
 
 def _codec(head: bytes, encoding: str, source: Source) -> tuple[str, bytes]:
-    """The codec to use and the byte-order mark to take off."""
+    """Return the codec to use and the byte-order mark to remove."""
     asked = "" if encoding == AUTO else codecs.lookup(encoding).name
     mark, marked = next((pair for pair in _MARKS if head.startswith(pair[0])), (b"", ""))
     if marked and asked and not asked.startswith(marked[:_FAMILY_LENGTH]):

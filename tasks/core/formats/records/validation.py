@@ -1,4 +1,4 @@
-"""Records become objects of a declared model, or rejects that say what is wrong and where."""
+"""Turns records into objects of a declared model, or rejects that say what is wrong and where."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tasks.core.formats.records.record import Record, Reject
 
 Model = TypeVar("Model", bound=BaseModel)
 Values = Mapping[str, Any]
-# Takes a record's values; notes what is wrong with them by key.
+# Takes a record's values; collects what is wrong with them by key.
 _Arrange = Callable[[Values, dict[str, str]], Values]
 
 _MAX_NAMES_LISTED = 30
@@ -39,7 +39,7 @@ class Valid(NamedTuple, Generic[Model]):
 class RecordValidator(Generic[Model]):
     """Checks records against a model, at little more cost than the model's own validation.
 
-    Columns and fields are matched by name, letter case and white space at the ends aside.
+    Columns match fields by name, ignoring case and surrounding white space.
     """
 
     def __init__(
@@ -62,11 +62,11 @@ class RecordValidator(Generic[Model]):
             decimal_comma: Numbers are written as 1.234,50; other ways are rejected.
             date_format: How dates are written, as for `strptime`; None for ISO 8601.
             datetime_format: How dates with times are written, likewise.
-            empty_texts: What stands for no value, e.g. ("", "NA"): the field's default, else None.
-            forbid_unknown: Columns that no field takes are an error, else they are left out.
+            empty_texts: Texts that mean no value, e.g. ("", "NA"): the field's default, else None.
+            forbid_unknown: Whether columns without a field are an error; else they are ignored.
 
         Raises:
-            ValueError: A column is mapped to a field that the model has not.
+            ValueError: A column is mapped to a field that the model lacks.
         """
         self._fields = ModelFields(model, columns or {})
         self._validate: Callable[[Any], Model] = TypeAdapter(model).validator.validate_python
@@ -82,15 +82,14 @@ class RecordValidator(Generic[Model]):
         self._conversions = {self._fields.keys[name]: by_field[name] for name in by_field}
 
     def validate(self, records: Iterable[Record | Reject]) -> Iterator[Valid[Model] | Reject]:
-        """Yield each record as an object or as the reason why not, in the order of the file.
+        """Yield each record as an object or as a reject, in the order of the file.
 
         Args:
-            records: What `read_records` returns; any other records are taken as well, but have
-                no header that could be checked.
+            records: From `read_records`; other records work too, but have no header to check.
 
         Raises:
-            BadPayloadError: The header lacks a column that is not optional, has two for one
-                field, or an unknown one that is forbidden. Whatever reading raises.
+            BadPayloadError: The header lacks a required column, has two for one field, or has
+                a forbidden unknown one; or reading raised it.
         """
         if isinstance(records, Records) and records.columns is not None:
             columns = self._columns_by_key(records.columns, records)
@@ -100,7 +99,7 @@ class RecordValidator(Generic[Model]):
     def _checked(
         self, records: Iterable[Record | Reject], columns: Mapping[str, str] | None
     ) -> Iterator[Valid[Model] | Reject]:
-        # Nearly all records of a large file take the short way, which is kept as short as can be.
+        # Nearly all records of a large file take this fast path.
         validate = self._validate
         arrange = self._arrangement(columns)
         has_short_way = arrange is None and not self._conversions and set(self._empty_texts) <= {""}
@@ -143,7 +142,7 @@ class RecordValidator(Generic[Model]):
         return self._reject(record, columns, values, problems, error)
 
     def _columns_by_key(self, columns: Sequence[str], records: Records) -> dict[str, str]:
-        """Check the header, and give every column a key: that of its field, or one of its own."""
+        """Check the header, and give every column a key: its field's, or its own."""
         source, line = records.source, records.header_line
         by_key: dict[str, str] = {}
         unknown: list[str] = []
@@ -176,7 +175,7 @@ class RecordValidator(Generic[Model]):
         return by_key
 
     def _arrangement(self, columns: Mapping[str, str] | None) -> _Arrange | None:
-        """What makes a model's input of a record's values, if anything must."""
+        """Return the function that turns a record's values into the model's input, if needed."""
         if columns is None:
             return self._arranged
         known = [key for key in columns if key in self._fields.columns]
@@ -185,7 +184,7 @@ class RecordValidator(Generic[Model]):
         return lambda values, _problems: {key: values[key] for key in known}
 
     def _arranged(self, values: Values, problems: dict[str, str]) -> Values:
-        """Key the values of a record that came without a header by field."""
+        """Key the values of a record without a header by field."""
         arranged: dict[str, Any] = {}
         for column, value in values.items():
             key = self._fields.key_of(column)
@@ -199,7 +198,7 @@ class RecordValidator(Generic[Model]):
         return arranged
 
     def _converted(self, values: Values, problems: dict[str, str]) -> Values:
-        """Put the default or None for what is empty, and read what is written another way."""
+        """Replace empty values by the default or None, and convert the others."""
         converted = self._filled(values)
         for key, conversion in self._conversions.items():
             value = converted.get(key)
@@ -211,7 +210,7 @@ class RecordValidator(Generic[Model]):
         return converted
 
     def _filled(self, values: Values) -> dict[str, Any]:
-        """Leave out what is empty and has a default; None for what has none."""
+        """Leave out empty values that have a default; set the others to None."""
         empty_texts, optional = self._empty_texts, self._fields.optional
         return {
             key: None if value in empty_texts else value

@@ -1,4 +1,4 @@
-"""One sheet of an Excel workbook, held in memory whole and therefore measured before it is."""
+"""Reads a sheet of an Excel workbook into memory, after checking its size."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def read_xlsx(file: BinaryIO, options: XlsxFormat, source: Source) -> Table:
     Args:
         file: Seekable.
         options: Which sheet, and how much of it is accepted.
-        source: What errors name.
+        source: The file, for errors.
 
     Raises:
-        BadPayloadError: It is protected by a password, is no workbook, has no such sheet or
+        BadPayloadError: It is protected by a password, is not a workbook, has no such sheet or
             header, or is too large.
 
     Source: ECMA-376
@@ -86,10 +86,10 @@ def _overlapping_chunks(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _measure(file: BinaryIO, options: XlsxFormat, source: Source) -> None:
-    """Refuse a workbook that would fill the memory.
+    """Refuse a workbook that would exhaust the memory.
 
-    The library unpacks every part to the size it declares and lays a sheet out as one
-    rectangle, so that two cells in far corners take hundreds of gigabytes and end the process.
+    The library unpacks every part to its declared size and allocates a sheet as one rectangle, so
+    two cells in far corners take hundreds of gigabytes and kill the process.
     """
     with zipfile.ZipFile(file) as archive:
         parts = archive.infolist()
@@ -111,7 +111,7 @@ def _measure(file: BinaryIO, options: XlsxFormat, source: Source) -> None:
 
 
 def _extent(stream: ByteStream) -> tuple[int, int]:
-    """The rows and columns that the cells of a sheet's XML span; other parts have none."""
+    """Return the rows and columns that a sheet's cells span; other parts have none."""
     column_numbers = {b"": 0}
     rows = columns = row = column = 0
     rest = b""
@@ -154,7 +154,7 @@ def _sheet(workbook: CalamineWorkbook, wanted: str | int, source: Source) -> Cal
 
 
 def _typed(cells: list[Any]) -> list[Any]:
-    """Whole numbers as int; the library gives every number as a float."""
+    """Return whole numbers as int; the library returns every number as a float."""
     return [
         int(cell)
         if type(cell) is float and cell.is_integer() and abs(cell) <= _MAX_EXACT_FLOAT

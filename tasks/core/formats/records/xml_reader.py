@@ -1,4 +1,4 @@
-"""XML of any size in constant memory; a document that declares a DTD or entities is refused."""
+"""Reads XML of any size in constant memory; refuses documents with a DTD or entities."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _MAX_REASON_LENGTH = 200
 def read_xml(stream: ByteStream, options: XmlFormat, source: Source) -> Table:
     """Read the elements at the record path, one at a time.
 
-    Values are the texts of elements and attributes as they stand, keyed by path; "." is the
-    record's own text, and an element with xsi:nil is None. An element that occurs twice
-    without being listed as repeated makes its record a `Reject`.
+    Values are the unchanged texts of elements and attributes, keyed by path; "." is the record's
+    own text, and an element with xsi:nil is None. An element that occurs twice without being
+    listed as repeated makes its record a `Reject`.
 
     Raises:
-        BadPayloadError: While reading: the file is empty, is no well-formed XML, declares a
+        BadPayloadError: While reading: the file is empty, is not well-formed XML, declares a
             DTD, has nothing at the record path's parent, or a record is too large.
 
     Source: https://www.w3.org/TR/xml, https://www.w3.org/TR/xml-names
@@ -72,11 +72,11 @@ def _records(budget: RecordBudget, options: XmlFormat, source: Source) -> Iterat
 
 
 class _RepeatedError(Exception):
-    """An element occurs again that was not expected to; carries its path."""
+    """An element occurs more than once unexpectedly; holds its path."""
 
 
 class _Fields:
-    """Turns an element into a record."""
+    """Converts an element into a record."""
 
     def __init__(self, options: XmlFormat) -> None:
         self._prefixes = {uri: prefix for prefix, uri in options.namespaces.items()}
@@ -125,7 +125,7 @@ class _Fields:
         return values if values.keys() - {"."} else _text(element)
 
     def _name(self, tag: Any) -> str:
-        """A tag's local name, with a prefix if its namespace was given one."""
+        """Return a tag's local name, with the prefix of its namespace if it has one."""
         name = self._names.get(tag)
         if name is None:
             qualified = etree.QName(tag)
@@ -142,7 +142,7 @@ def _text(element: etree._Element) -> str | None:
 
 
 def _matchers(options: XmlFormat) -> Sequence[str]:
-    """The record path as lxml writes tags: "{uri}name", or "{*}name" for any namespace."""
+    """Return the record path as lxml tags: "{uri}name", or "{*}name" for any namespace."""
     if not options.record_path:
         return (_ANY, _ANY)
     return [_matcher(segment, options.namespaces) for segment in options.record_path.split("/")]
@@ -175,7 +175,7 @@ def _line(element: etree._Element) -> int:
 
 
 def _release(element: etree._Element) -> None:
-    """Give back the memory of a record and of all that was closed before it."""
+    """Free the memory of a record and of everything before it."""
     element.clear()
     node: etree._Element | None = element
     while node is not None:
@@ -215,7 +215,7 @@ def _not_well_formed(
 def _expect_parent(
     root: etree._Element, path: Sequence[str], options: XmlFormat, source: Source
 ) -> None:
-    """Tell a document without records from one that the record path does not fit."""
+    """Raise if the record path does not fit the document, rather than find no records."""
     nodes = [root] if _matches(root, path[0]) else []
     for matcher in path[1:-1]:
         nodes = [child for node in nodes for child in node if _matches(child, matcher)]

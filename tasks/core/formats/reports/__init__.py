@@ -1,1 +1,1 @@
-"""Report files: shaped rows in, one finished file out, delivered once a period and destination."""
+"""Report files: one finished file per report, delivered once per period and destination."""

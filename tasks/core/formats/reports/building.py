@@ -1,4 +1,4 @@
-"""One finished, named file from rows: written, packed and hashed, or nothing at all."""
+"""Builds a finished, named file from rows: written, packed and hashed, or nothing at all."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ NoData = Literal["empty", "skip", "fail"]
 
 
 class ReportFile(NamedTuple):
-    """A report as it lies on the disk.
+    """A report on disk.
 
     Attributes:
-        path: Where.
-        name: How it is called where it is delivered.
+        path: Where it is.
+        name: Its name at the destination.
         size: Bytes.
-        sha256: Of its content, in hexadecimal.
+        sha256: Digest of its content, in hexadecimal.
         media_type: For e-mail and browsers.
-        summary: What its rows add up to.
+        summary: The totals of its rows.
     """
 
     path: Path
@@ -73,8 +73,8 @@ def build_report(
     """Write the report's file into a folder, replacing an earlier one of the same name.
 
     Args:
-        folder: Where; made if missing.
-        report: What.
+        folder: Where to write; created if missing.
+        report: The report.
         rows: The data; a generator is read once.
         file_format: Options of the format.
         name_template: As `report_name` reads it.
@@ -82,7 +82,7 @@ def build_report(
         no_data: What to do without rows: write an empty report, return None, or raise.
 
     Raises:
-        BadPayloadError: There are no rows and `no_data` says fail, or a value is not of its kind.
+        BadPayloadError: There are no rows and `no_data` says fail, or a value has the wrong kind.
         MisconfiguredError: The format or package cannot be written as asked.
     """
     name = report_name(

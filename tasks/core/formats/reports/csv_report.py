@@ -1,4 +1,4 @@
-"""CSV that spreadsheets read as data: typed, streamed, and free of formulas."""
+"""Writes CSV that spreadsheets read as data: typed, streamed, and free of formulas."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class CsvReport(BaseModel):
 
     @property
     def extension(self) -> str:
-        """What the file's name ends in."""
+        """The extension of the file's name."""
         return ".csv"
 
     @property
@@ -68,7 +68,7 @@ class CsvReport(BaseModel):
 
 
 def write_csv(path: Path, report: Report, rows: Rows, options: CsvReport) -> Summary:
-    """Write a head and one line a row; memory stays flat.
+    """Write a header and one line per row, in constant memory.
 
     Text that a spreadsheet might run as a formula gets a leading apostrophe; columns declared as
     numbers keep their sign. Instants are wall-clock times in the period's zone.

@@ -1,4 +1,4 @@
-"""JSON Lines for machines: one object a row, exact amounts, instants with their offset."""
+"""Writes JSON Lines: one object per row, exact amounts, instants with their offset."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tasks.core.formats.reports.rows import Rows, column_chunks
 
 
 class JsonLinesReport(BaseModel):
-    """How a JSON Lines report is written: there is nothing to choose."""
+    """The JSON Lines format, which has no options."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -24,17 +24,17 @@ class JsonLinesReport(BaseModel):
 
     @property
     def extension(self) -> str:
-        """What the file's name ends in."""
+        """The extension of the file's name."""
         return ".jsonl"
 
     @property
     def media_type(self) -> str:
-        """Not registered; what JSON Lines itself proposes."""
+        """The media type that jsonlines.org proposes; none is registered."""
         return "application/jsonl"
 
 
 def write_json_lines(path: Path, report: Report, rows: Rows) -> Summary:
-    """Write one object a row in UTF-8; memory stays flat.
+    """Write one object per row in UTF-8, in constant memory.
 
     Money is a string, as readers take JSON numbers for floats, and so are integers of over 64
     bits; instants carry their offset.

@@ -1,4 +1,4 @@
-"""File names of reports from templates that know the report, its period and nothing else."""
+"""Builds a report's file name from a template with the report's name and period."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A finished file zipped or encrypted with OpenPGP for those who may read it; memory stays flat."""
+"""Zips a finished file or encrypts it with OpenPGP, in constant memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ZipPackage(BaseModel):
 
     @property
     def extension(self) -> str:
-        """What is added to the file's name."""
+        """The extension added to the file's name."""
         return ".zip"
 
     @property
@@ -38,13 +38,14 @@ class PgpPackage(BaseModel):
 
     kind: Literal["pgp"] = "pgp"
     recipients: tuple[str, ...] = Field(
-        min_length=1, description="Armoured public keys, each beginning -----BEGIN PGP PUBLIC KEY."
+        min_length=1,
+        description="Armoured public keys, starting with -----BEGIN PGP PUBLIC KEY.",
     )
     armour: bool = Field(default=False, description="Write text instead of bytes.")
 
     @property
     def extension(self) -> str:
-        """What is added to the file's name."""
+        """The extension added to the file's name."""
         return ".asc" if self.armour else ".pgp"
 
     @property
@@ -61,12 +62,12 @@ def pack(source: Path, target: Path, package: Package, *, modified_at: datetime)
 
     Args:
         source: Its name is the name in the archive.
-        target: Replaced if it is there.
-        package: What to make of it.
-        modified_at: Time in the archive, so that the same file gives the same archive.
+        target: Replaced if it exists.
+        package: How to pack it.
+        modified_at: Time in the archive, so that the same file yields the same archive.
 
     Raises:
-        MisconfiguredError: A public key is none or cannot encrypt, or the library is missing.
+        MisconfiguredError: A public key is invalid or cannot encrypt, or the library is missing.
     """
     if isinstance(package, ZipPackage):
         _zip(source, target, modified_at)

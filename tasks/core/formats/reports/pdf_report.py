@@ -1,4 +1,4 @@
-"""A PDF that a manager would print: what it adds up to, a chart, then the rows, page by page."""
+"""Writes a printable PDF: totals, a chart, then the rows, page by page."""
 
 from __future__ import annotations
 
@@ -38,16 +38,14 @@ class PdfReport(BaseModel):
         default="A4", description="Paper; wide tables turn it to landscape."
     )
     decimal_comma: bool = Field(default=False, description="Show 1.234,50 instead of 1,234.50.")
-    max_rows: int = Field(
-        default=50_000, ge=1, description="Fail when there are more rows than people read on paper."
-    )
+    max_rows: int = Field(default=50_000, ge=1, description="Most rows; a report with more fails.")
     fonts: tuple[Path, ...] = Field(
         default=(), description="TrueType files for scripts that the built-in fonts lack."
     )
 
     @property
     def extension(self) -> str:
-        """What the file's name ends in."""
+        """The extension of the file's name."""
         return ".pdf"
 
     @property
@@ -57,7 +55,7 @@ class PdfReport(BaseModel):
 
 
 def write_pdf(path: Path, report: Report, rows: Rows, options: PdfReport) -> Summary:
-    """Write the report; the same data gives the same bytes. The rows are held in memory.
+    """Write the report; the same data yields the same bytes. Holds the rows in memory.
 
     Raises:
         MisconfiguredError: There are more rows than `max_rows`.
@@ -83,7 +81,7 @@ def write_pdf(path: Path, report: Report, rows: Rows, options: PdfReport) -> Sum
 
 
 def shown_value(value: Any, column: ReportColumn, *, comma: bool = False) -> str:
-    """A value as people read it: grouped thousands, fixed decimals, local time."""
+    """Format a value for people: grouped thousands, fixed decimals, local time."""
     if value is None:
         return ""
     if column.kind.is_numeric:
@@ -250,7 +248,7 @@ class _Pages:
             right = column.kind.is_numeric
             size = self._size
             if right and lines[0]:
-                # A broken number would be misread: it shrinks instead.
+                # A wrapped number would be misread, so its font shrinks instead.
                 wide = self._face.width(lines[0], size, bold=bold)
                 size *= min(1.0, (width - 2 * _PAD) / wide)
             for i, line in enumerate(lines):
@@ -313,7 +311,7 @@ class _Pages:
         return [row[0] or "Total", *row[1:]]
 
     def _natural_widths(self, sizes: Sequence[float], room: float) -> tuple[float, list[float]]:
-        """What the columns would like in the greatest of the sizes in which they fit the room."""
+        """Return the largest size in which the columns fit the room, and their widths in it."""
         for size in sizes:
             widths = [
                 self._natural(i, column, size) for i, column in enumerate(self._report.columns)
@@ -326,7 +324,7 @@ class _Pages:
         if column.width:
             return column.width * size * 0.55 + 2 * _PAD
         values = self._shown[i]
-        # Numbers must never wrap, so the longest of all counts; of text a sample will do.
+        # Numbers must never wrap, so the longest one counts; for text a sample is enough.
         sample = sorted(values, key=len)[-20:] if column.kind is not Kind.TEXT else values[:_SAMPLE]
         widest = max((self._face.width(value, size) for value in sample), default=0.0)
         total = self._face.width(self._totals[i], size, bold=True)
@@ -335,7 +333,7 @@ class _Pages:
 
 
 def _spread(natural: Sequence[float], room: float, is_text: Sequence[bool]) -> list[float]:
-    """Widths that fill the room: text columns give way first, and take what is left."""
+    """Return widths that fill the room: text columns shrink first, and take what is left."""
     spare = room - sum(natural)
     if spare < 0:
         texts = sum(w for w, text in zip(natural, is_text, strict=True) if text)

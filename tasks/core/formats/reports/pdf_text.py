@@ -1,4 +1,4 @@
-"""Text in a PDF in whatever script it comes, without a font on the machine.
+"""Draws text of any script in a PDF, without fonts installed on the machine.
 
 Noto Sans (its digits are all of one width, so columns of numbers line up) writes Latin, Greek and
 Cyrillic; what it lacks comes from the fonts the caller adds, from FiraGO (Arabic, Hebrew,
@@ -35,16 +35,16 @@ _RESHAPER = ArabicReshaper({"use_unshaped_instead_of_isolated": True})
 
 
 class Typeface:
-    """A regular and a bold face, each a chain of fonts of which the first with a glyph draws it."""
+    """A regular and a bold face, each a chain of fonts; the first that has a glyph draws it."""
 
     def __init__(self, fonts: Sequence[Path] = ()) -> None:
         """Register the fonts.
 
         Args:
-            fonts: TrueType files for scripts the built-in ones lack, asked before FiraGO.
+            fonts: TrueType files for scripts the built-in ones lack, tried before FiraGO.
 
         Raises:
-            MisconfiguredError: A file is missing or no TrueType font.
+            MisconfiguredError: A file is missing or not a TrueType font.
         """
         added = [_font_file(path) for path in fonts]
         self._chains = {
@@ -53,7 +53,7 @@ class Typeface:
         }
 
     def runs(self, text: str, *, bold: bool = False) -> list[Run]:
-        """Split one line into stretches of one font each, in the order in which they are drawn."""
+        """Split one line into runs of one font each, in drawing order."""
         chain = self._chains[bold]
         if text.isascii() and text.isprintable():
             return [(chain[0].fontName, text)]
@@ -69,7 +69,7 @@ class Typeface:
         ]
 
     def width(self, text: str, size: float, *, bold: bool = False) -> float:
-        """How wide one line is, in points."""
+        """Return the width of one line, in points."""
         width: float = sum(
             pdfmetrics.stringWidth(part, name, size) for name, part in self.runs(text, bold=bold)
         )
@@ -78,7 +78,7 @@ class Typeface:
     def lines(
         self, text: str, width: float, size: float, *, bold: bool = False, at_most: int = 3
     ) -> list[str]:
-        """Break text into lines no wider than `width`; what is left over becomes "…"."""
+        """Break text into lines no wider than `width`; the rest becomes "…"."""
         lines: list[str] = []
         rest = text
         while self.width(rest, size, bold=bold) > width:
@@ -94,7 +94,7 @@ class Typeface:
         return [*lines, rest]
 
     def _fitting(self, text: str, width: float, size: float, *, bold: bool) -> int:
-        """The greatest number of leading characters that fit, at least one."""
+        """Return how many leading characters fit, at least one."""
         low, high = 1, len(text)
         while low < high:
             middle = (low + high + 1) // 2

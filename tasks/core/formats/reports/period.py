@@ -1,8 +1,8 @@
-"""The time a report covers, computed from its scheduled time in the schedule's own zone.
+"""Computes the period of a report from its scheduled time in the schedule's zone.
 
 A period ends at the last *anchor* at or before the scheduled time and starts at the anchor before
-it. A run that starts late, is repeated or is started by hand therefore reports the same period
-until the next anchor has passed, and neighbouring periods touch without gap or overlap.
+it. So a run that starts late, is repeated or is started by hand reports the same period until the
+next anchor has passed, and periods have neither gaps nor overlaps.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 
 class Unit(StrEnum):
-    """How long a period is, in calendar terms."""
+    """The length of a period, in calendar units."""
 
     DAY = "day"
     WEEK = "week"
@@ -38,12 +38,12 @@ class Weekday(StrEnum):
 
 
 class Period(NamedTuple):
-    """A half-open span of time: the start belongs to it, the end to the next one.
+    """A half-open span of time: it includes its start but not its end.
 
     Attributes:
         start_at: Aware UTC instant.
         end_at: Aware UTC instant.
-        zone: IANA name of the zone in which people read it.
+        zone: IANA name of the zone in which it is shown.
     """
 
     start_at: datetime
@@ -52,21 +52,21 @@ class Period(NamedTuple):
 
     @property
     def start(self) -> datetime:
-        """The start as a wall clock in the zone shows it."""
+        """The start as wall-clock time in the zone."""
         return self.start_at.astimezone(ZoneInfo(self.zone))
 
     @property
     def end(self) -> datetime:
-        """The end as a wall clock in the zone shows it."""
+        """The end as wall-clock time in the zone."""
         return self.end_at.astimezone(ZoneInfo(self.zone))
 
     @property
     def key(self) -> str:
-        """What tells this period from any other, e.g. "20260716T170000Z--20260723T170000Z"."""
+        """The period's unique key, e.g. "20260716T170000Z--20260723T170000Z"."""
         return f"{self.start_at:%Y%m%dT%H%M%SZ}--{self.end_at:%Y%m%dT%H%M%SZ}"
 
     def __str__(self) -> str:
-        """As a reader says it; whole days are named by their first and last one."""
+        """Format for people; whole days are shown as first and last day."""
         start, end = self.start, self.end
         if start.time() == end.time() == time():
             last = end.date() - timedelta(days=1)
@@ -114,7 +114,7 @@ class PeriodRule(BaseModel):
         return value
 
     def period_at(self, scheduled_at: datetime) -> Period:
-        """The last period that is over at `scheduled_at`.
+        """Return the last period that is over at `scheduled_at`.
 
         Args:
             scheduled_at: Aware instant for which the run was scheduled, not when it started.
@@ -135,7 +135,7 @@ class PeriodRule(BaseModel):
         return self._first_day(first_day - timedelta(days=1))
 
     def _first_day(self, day: date) -> date:
-        """The first day of the unit that `day` lies in."""
+        """Return the first day of the unit that contains `day`."""
         if self.unit is Unit.DAY:
             return day
         if self.unit is Unit.WEEK:
@@ -153,7 +153,7 @@ def _spoken(day: date) -> str:
 
 
 def _instant(day: date, wall: time, zone: ZoneInfo) -> datetime:
-    """When a wall clock in the zone first shows, or skips, this time.
+    """Return the instant when a wall clock in the zone first shows, or skips, this time.
 
     A repeated time (clocks go back) means its first pass. A skipped one (clocks go forward) means
     the jump itself: every scheduler fires at the jump or later, so no run comes before its anchor.

@@ -1,4 +1,4 @@
-"""What a report is, whatever file it becomes: its columns, its period, what it adds up to."""
+"""A report, independent of its format: its columns, its period and its totals."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tasks.core.formats.reports.period import Period
 
 Number = int | float | Decimal
-Chunk = Sequence[Sequence[Any]]  # one sequence of values a column, all of one length
+Chunk = Sequence[Sequence[Any]]  # one sequence of values per column, all of the same length
 _MAX_BARS = 12
 
 
 class Kind(StrEnum):
-    """What a column holds, which decides how each format writes it."""
+    """The kind of a column's values, which decides how each format writes them."""
 
     TEXT = "text"
     INTEGER = "integer"
@@ -32,7 +32,7 @@ class Kind(StrEnum):
 
     @property
     def is_numeric(self) -> bool:
-        """Whether values add up."""
+        """Whether the values can be summed."""
         return self in {Kind.INTEGER, Kind.NUMBER, Kind.MONEY}
 
 
@@ -43,8 +43,8 @@ class ReportColumn(BaseModel):
 
     name: str = Field(min_length=1, description="Field of the rows, and the name in XML and JSON.")
     title: str = Field(default="", description="Heading; empty for the name.")
-    kind: Kind = Field(default=Kind.TEXT, description="What it holds.")
-    total: bool = Field(default=False, description="Whether it is added up.")
+    kind: Kind = Field(default=Kind.TEXT, description="Kind of its values.")
+    total: bool = Field(default=False, description="Whether to show its total.")
     decimals: int = Field(
         default=2, ge=0, le=10, description="Decimal places shown in XLSX and PDF."
     )
@@ -54,7 +54,7 @@ class ReportColumn(BaseModel):
 
     @property
     def heading(self) -> str:
-        """What stands above the column."""
+        """The column's heading."""
         return self.title or self.name
 
     @model_validator(mode="after")
@@ -65,23 +65,23 @@ class ReportColumn(BaseModel):
 
 
 class Chart(BaseModel):
-    """A bar chart: one bar a label, as long as its values add up to."""
+    """A bar chart: one bar per label, showing the sum of its values."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     label: str = Field(description="Column whose values name the bars; it should have few.")
-    value: str = Field(description="Numeric column that is added up.")
+    value: str = Field(description="Numeric column to sum.")
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What all formats need to know.
+    """What all formats need to know about a report.
 
     Attributes:
-        name: Short and stable: names files and delivery records.
-        title: What a reader sees.
-        period: What it covers; instants are shown in its zone.
-        columns: In their order.
+        name: Short and stable; used for files and delivery records.
+        title: Shown to readers.
+        period: The time it covers; instants are shown in its zone.
+        columns: In order.
         chart: For XLSX and PDF.
     """
 
@@ -103,18 +103,18 @@ class Report:
                 raise ValueError(f"the chart adds up {self.chart.value!r}, which is no number")
 
     def position(self, name: str) -> int:
-        """Where a column stands, from 0."""
+        """Return a column's position, from 0."""
         return next(i for i, column in enumerate(self.columns) if column.name == name)
 
 
 @dataclass(slots=True)
 class Summary:
-    """What the rows add up to, known once all were written.
+    """The totals of the rows, complete once all are written.
 
     Attributes:
-        rows: How many.
+        rows: Number of rows.
         totals: Column name to sum, exact for integers and money.
-        bars: Label and sum, greatest first; the smallest together as "Other".
+        bars: Label and sum, greatest first; the smallest are combined as "Other".
     """
 
     rows: int = 0
@@ -123,7 +123,7 @@ class Summary:
 
 
 def summing(chunks: Iterable[Chunk], report: Report, summary: Summary) -> Iterator[Chunk]:
-    """Pass the chunks on while `summary` takes in what they add up to."""
+    """Pass the chunks on while adding them to `summary`."""
     totals = {i: column for i, column in enumerate(report.columns) if column.total}
     for column in totals.values():
         summary.totals[column.name] = Decimal(0) if column.kind is Kind.MONEY else 0

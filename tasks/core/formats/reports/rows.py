@@ -1,4 +1,4 @@
-"""Rows from pandas or plain records as typed columns, chunk by chunk; errors say the row."""
+"""Turns pandas frames or plain records into typed columns in chunks; errors name the row."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _CHUNK_ROWS = 20_000
 
 
 def column_chunks(rows: Rows, report: Report) -> Iterator[Chunk]:
-    """Yield the report's columns in chunks of bounded size, their values as their kinds say.
+    """Yield the report's columns in chunks of bounded size, with values of the declared kinds.
 
     Args:
-        rows: A frame, frames one after the other, or records; fields without a column are left
+        rows: A frame, several frames in sequence, or records; fields without a column are left
             out. Memory holds one of the given frames and one chunk.
-        report: Says the columns and the zone.
+        report: The report, with its columns and zone.
 
     Yields:
         Per column a list of str, int, float, Decimal, date, aware datetime in the period's zone,
-        or bool, with None where there is no value. Nothing for no rows.
+        or bool, with None where there is no value. Nothing if there are no rows.
 
     Raises:
-        BadPayloadError: A column is missing or a value is not of its kind; says the row.
+        BadPayloadError: A column is missing or a value has the wrong kind; names the row.
     """
     zone = ZoneInfo(report.period.zone)
     first_row = 1
@@ -72,7 +72,7 @@ def _frames(rows: Rows, names: Sequence[str]) -> Iterator[pd.DataFrame]:
 
 
 def _frame(records: Sequence[Mapping[str, Any]], names: Sequence[str]) -> pd.DataFrame:
-    # As objects: pandas would make floats of integers beside a missing value.
+    # As objects: pandas would turn integers beside a missing value into floats.
     return pd.DataFrame(
         {
             name: pd.Series([record.get(name) for record in records], dtype=object)
@@ -99,7 +99,7 @@ def _typed(
         found = type(values[len(typed)]).__name__
         raise BadPayloadError(
             f"row {row}, column {column.name!r}: expected {_EXPECTED[column.kind]}, got a value of "
-            f"type {found} that is none; mend the row or the column's kind",
+            f"type {found} instead; fix the row or the column's kind",
             system=f"report {report.name}",
             operation="shape",
             line=row,
@@ -108,7 +108,7 @@ def _typed(
 
 
 def _quick(series: pd.Series, kind: Kind, zone: ZoneInfo) -> Sequence[Any] | None:
-    """Whole columns that numpy or pandas have typed already; None where each value must be seen."""
+    """Return a column that numpy or pandas has typed already, else None to check each value."""
     code = series.dtype.kind
     if kind in {Kind.INTEGER, Kind.NUMBER} and code in "iu" and not series.hasnans:
         return series.tolist()

@@ -1,4 +1,4 @@
-"""XLSX as people use it: a summary with a chart, and typed data under a frozen, filtered head."""
+"""Writes XLSX: a summary with a chart, and typed data under a frozen header with filters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from blocks.errors import MisconfiguredError
 from tasks.core.formats.reports.report import Kind, Number, Report, ReportColumn, Summary, summing
 from tasks.core.formats.reports.rows import Rows, column_chunks
 
-_MAX_ROWS = 1_048_574  # a sheet's 1,048,576 less the head and the totals
+_MAX_ROWS = 1_048_574  # a sheet's 1,048,576 minus header and totals
 _MAX_TEXT = 32_767
 _MAX_EXACT = 10**15  # a cell's number is a double
 _WIDEST = 60
@@ -29,12 +29,12 @@ class XlsxReport(BaseModel):
 
     kind: Literal["xlsx"] = "xlsx"
     max_rows: int = Field(
-        default=_MAX_ROWS, ge=1, le=_MAX_ROWS, description="Fail when there are more rows."
+        default=_MAX_ROWS, ge=1, le=_MAX_ROWS, description="Most rows; a report with more fails."
     )
 
     @property
     def extension(self) -> str:
-        """What the file's name ends in."""
+        """The extension of the file's name."""
         return ".xlsx"
 
     @property
@@ -44,7 +44,7 @@ class XlsxReport(BaseModel):
 
 
 def write_xlsx(path: Path, report: Report, rows: Rows, options: XlsxReport) -> Summary:
-    """Write a workbook with the sheets "Summary" and "Data"; memory stays flat.
+    """Write a workbook with the sheets "Summary" and "Data", in constant memory.
 
     Text is written as text, so nothing in it runs as a formula. Integers beyond 15 digits, which
     Excel would round, become text; text beyond a cell's 32,767 characters is cut with "…".
@@ -54,7 +54,7 @@ def write_xlsx(path: Path, report: Report, rows: Rows, options: XlsxReport) -> S
         BadPayloadError: As `column_chunks`.
     """
     summary = Summary()
-    # The same data always gives the same bytes: no clock is read.
+    # The same data always yields the same bytes: no clock is read.
     created = report.period.end_at.replace(tzinfo=None)
     with xlsxwriter.Workbook(str(path), {"constant_memory": True}) as book:
         book.set_properties({"title": f"{report.title}, {report.period}", "created": created})
@@ -69,7 +69,7 @@ def write_xlsx(path: Path, report: Report, rows: Rows, options: XlsxReport) -> S
 
 
 class _DataSheet:
-    """The sheet that holds the rows, written strictly downwards."""
+    """The sheet with the rows, written strictly top to bottom."""
 
     def __init__(self, book: Any, report: Report, max_rows: int) -> None:
         self._max_rows = max_rows
@@ -135,7 +135,7 @@ class _DataSheet:
             value = summary.totals[column.name]
             if last:
                 name = xl_col_to_name(i)
-                # 109 adds up what the filter leaves visible.
+                # 109 sums only the rows that the filter leaves visible.
                 formula = f"=SUBTOTAL(109,{name}2:{name}{last + 1})"
                 self._sheet.write_formula(self._row, i, formula, look, value)
             else:

@@ -1,4 +1,4 @@
-"""XML with declared root and row names and a schema of its own, against which it is valid."""
+"""Writes XML with configurable names, and the schema against which it is valid."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class XmlReport(BaseModel):
 
     kind: Literal["xml"] = "xml"
     root: str = Field(default="report", description="Name of the root element.")
-    row: str = Field(default="row", description="Name of the element of one row.")
+    row: str = Field(default="row", description="Name of the element for each row.")
     namespace: str | None = Field(
         default=None, description="Target namespace of all elements; empty for none."
     )
@@ -46,7 +46,7 @@ class XmlReport(BaseModel):
 
     @property
     def extension(self) -> str:
-        """What the file's name ends in."""
+        """The extension of the file's name."""
         return ".xml"
 
     @property
@@ -56,13 +56,13 @@ class XmlReport(BaseModel):
 
 
 def write_xml(path: Path, report: Report, rows: Rows, options: XmlReport) -> Summary:
-    """Write one element a row, its columns as child elements; memory stays flat.
+    """Write one element per row, its columns as child elements, in constant memory.
 
-    A missing value has no element. The root says the report and its period. Characters that XML
-    cannot hold become U+FFFD.
+    A missing value has no element. The root names the report and its period. Characters that XML
+    does not allow become U+FFFD.
 
     Raises:
-        ValueError: A column's name is no XML name.
+        ValueError: A column's name is not an XML name.
         BadPayloadError: As `column_chunks`.
     """
     names = [_checked(column.name) for column in report.columns]
@@ -91,7 +91,7 @@ def write_xml(path: Path, report: Report, rows: Rows, options: XmlReport) -> Sum
 
 
 def xml_schema(report: Report, options: XmlReport) -> bytes:
-    """The XML Schema (XSD 1.0) of the files `write_xml` makes, to hand to the receiver."""
+    """Return the XML Schema (XSD 1.0) of the files that `write_xml` writes, for receivers."""
     qualified = {"targetNamespace": options.namespace} if options.namespace else {}
     schema = etree.Element(
         f"{{{_XSD}}}schema", {"elementFormDefault": "qualified", **qualified}, nsmap={"xs": _XSD}

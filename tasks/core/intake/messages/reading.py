@@ -1,4 +1,4 @@
-"""Makes an inbox delivery of a message: what it is called, how it is known, what it waits for."""
+"""Turns a message into an inbox delivery: its event, idempotency key and ordering key."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ Place = Callable[[Message, Any], str | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageReading:
-    """Where the messages of one source say what we want to know.
+    """Where a source's messages hold the event's name and keys.
 
     A place is "source" (what the source itself knows), "subject", "header:NAME",
-    "field:path.to.value", "text:WORD", "digest" (of the body) or "nothing"; of several places
-    the first that holds something counts.
+    "field:path.to.value", "text:WORD", "digest" (of the body) or "nothing"; the first of several
+    places that has a value counts.
 
     Attributes:
-        integration: Whose inbox.
+        integration: The integration whose inbox it is.
         endpoint: The source's name.
-        event: Where the event's name stands.
-        dedup: Where an id stands that is the same when the message comes again. "nothing" makes
-            each handover an event of its own.
-        ordering_key: Where the thing stands whose events are to be handled in order.
-        decoder: How bodies are written.
+        event: Where the event's name is.
+        dedup: Where an id is that stays the same on redelivery. With "nothing" every message
+            counts as a new event.
+        ordering_key: Where the id is of the thing whose events are handled in order.
+        decoder: Decodes the bodies.
         max_body_bytes: Larger messages are dead-lettered.
-        keep_bytes: Of a message larger than this only the head is kept.
+        keep_bytes: Only the head of a message larger than this is stored.
     """
 
     integration: str
@@ -58,7 +58,7 @@ class MessageReader:
     """Reads the messages of one source.
 
     Args:
-        reading: How.
+        reading: How to read them.
 
     Raises:
         MisconfiguredError: A place is not written as described in `MessageReading`.
@@ -73,10 +73,10 @@ class MessageReader:
         self._needs_document = any(text.startswith("field:") for text in texts)
 
     async def delivery(self, message: Message, *, received_at: datetime) -> NewDelivery:
-        """What is to be stored; one that nobody can read is dead-lettered with its raw bytes.
+        """Return the delivery to store; an unreadable one is a dead letter with its raw bytes.
 
         Raises:
-            TransientError: Something that is needed to decode it cannot be had right now.
+            TransientError: Something that decoding needs is unavailable right now.
         """
         reading = self._reading
         payload, defect = message.content, message.defect
@@ -91,7 +91,7 @@ class MessageReader:
                 defect = error.message
         document = self._document(payload or body) if defect is None else None
         key = _first(self._dedup, message, document)
-        if key is None and defect is not None:  # one that comes again is not dead-lettered again
+        if key is None and defect is not None:  # on redelivery it is not dead-lettered again
             key = message.identity or _digest(message)
         order = _first(self._ordering_key, message, document)
         if len(body) > reading.keep_bytes:
@@ -158,7 +158,7 @@ def _place(text: str) -> Place:
         path = rest.strip().split(".")
         return lambda _message, document: _value(document, path)
     raise MisconfiguredError(
-        f"{text!r} says no place; write source, subject, header:NAME, field:path.to.value, "
+        f"{text!r} is not a place; write source, subject, header:NAME, field:path.to.value, "
         "text:WORD, digest or nothing",
         system="listener",
         operation="configure",
@@ -187,7 +187,7 @@ def _headers(message: Message) -> bytes:
 
 
 def _key(text: str) -> str:
-    # A database takes neither NUL nor keys without end; what is odd becomes a hash of itself.
+    # Databases accept neither NUL nor unlimited keys; such keys are replaced by their hash.
     if len(text) <= _MAX_KEY_LENGTH and text.isprintable():
         return text
     return f"sha256:{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"

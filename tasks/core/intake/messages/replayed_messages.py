@@ -1,4 +1,4 @@
-"""Messages that were dead-lettered in the inbox and are replayed, as a source like any other."""
+"""Reads dead-lettered messages that are replayed, as a source like any other."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ _CRASHES = RetryPolicy()
 
 
 class ReplayedMessages:
-    """What came from one endpoint and waits in the inbox; its errors are those of `Inbox`.
+    """The messages from one endpoint that wait in the inbox; errors are those of `Inbox`.
 
-    A message is known by its delivery's idempotency key. What `dead_letter` names becomes a
-    dead letter again when it is acknowledged. What was taken is leased: `hold` extends that.
+    A message's identity is its delivery's idempotency key. A message passed to `dead_letter`
+    becomes a dead letter again when it is acknowledged. Received messages are leased; `hold`
+    extends the lease.
 
     Args:
         inbox: Where they wait.
-        owner: Who takes them, and for how long at a time.
-        integration: Whose.
-        endpoint: The source that they came from at first.
+        owner: Who leases them, and for how long at a time.
+        integration: The integration.
+        endpoint: The source that they originally came from.
     """
 
     def __init__(self, inbox: Inbox, owner: LeaseOwner, *, integration: str, endpoint: str) -> None:
@@ -39,27 +40,27 @@ class ReplayedMessages:
 
     @property
     def system(self) -> str:
-        """The source that they came from at first."""
+        """Name of the original source in errors."""
         return self._endpoint
 
     @property
     def reads_ahead(self) -> bool:
-        """More may be leased meanwhile."""
+        """True: more may be leased meanwhile."""
         return True
 
     async def open(self) -> None:
-        """Nothing: the inbox is open."""
+        """Do nothing: the inbox is open."""
 
     async def receive(self, limit: int, *, wait_s: float) -> list[Message]:
-        """Lease what is due; never waits. What has killed its process comes alone."""
+        """Lease due messages, without waiting; one that killed its process is leased alone."""
         return await in_thread(self._lease, min(limit, _MOST_AT_ONCE))
 
     async def dead_letter(self, message: Message, reason: str) -> None:
-        """Have it dead-lettered again for this reason."""
+        """Mark it to be dead-lettered again for this reason."""
         self._bad[message.receipt.id] = reason
 
     async def acknowledge(self, messages: Sequence[Message]) -> None:
-        """Store that they are done, or dead-lettered again."""
+        """Record them as done, or as dead letters again."""
         settlements = [self._settlement(message.receipt) for message in messages]
         await in_thread(self._inbox.settle, settlements)
 
@@ -72,11 +73,11 @@ class ReplayedMessages:
         await in_thread(self._inbox.release, _deliveries(messages))
 
     async def lag(self) -> int | None:
-        """Not told."""
+        """Return None: it is not known."""
         return None
 
     async def close(self) -> None:
-        """Nothing: whoever opened the inbox closes it."""
+        """Do nothing: the caller that opened the inbox closes it."""
 
     def _lease(self, limit: int) -> list[Message]:
         while True:
@@ -86,7 +87,7 @@ class ReplayedMessages:
             given_up = [each for delivery in leased if (each := settle_crashes(delivery, _CRASHES))]
             if not given_up:
                 return [_message(each) for each in leased]
-            self._inbox.settle(given_up)  # one alone, since its last lease lapsed
+            self._inbox.settle(given_up)  # leased alone, because its last lease expired
 
     def _settlement(self, delivery: Delivery) -> Settlement:
         reason = self._bad.pop(delivery.id, None)

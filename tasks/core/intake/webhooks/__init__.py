@@ -1,1 +1,1 @@
-"""How senders of webhooks prove who they are, and what their requests say."""
+"""Authenticates senders of webhooks and reads their requests."""

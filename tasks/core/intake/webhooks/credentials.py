@@ -1,4 +1,4 @@
-"""Senders that show a credential instead of signing: Basic, Bearer, API key, and none at all."""
+"""Authenticates senders by a credential instead of a signature: Basic, Bearer, API key or none."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _PROVEN = Proof()
 
 
 def basic(scheme: str, secrets: Sequence[str]) -> Authenticate:
-    """HTTP Basic.
+    """Return a check for HTTP Basic.
 
     Args:
         scheme: Its name, for errors.
-        secrets: "user:password" each; without a colon it is a password for any user name.
+        secrets: "user:password" each; without a colon, a password for any user.
 
     Source: RFC 7617.
     """
@@ -39,7 +39,7 @@ def basic(scheme: str, secrets: Sequence[str]) -> Authenticate:
 
 
 def bearer(scheme: str, secrets: Sequence[str]) -> Authenticate:
-    """A fixed token in `Authorization: Bearer …`.
+    """Return a check for a fixed token in `Authorization: Bearer …`.
 
     Source: RFC 6750 §2.1.
     """
@@ -53,7 +53,7 @@ def bearer(scheme: str, secrets: Sequence[str]) -> Authenticate:
 
 
 def api_key(scheme: str, secrets: Sequence[str], header: str) -> Authenticate:
-    """A fixed key in a header of its own."""
+    """Return a check for a fixed key in its own header."""
     name = header.lower()
     expected = [_octets(secret) for secret in secrets]
 
@@ -65,7 +65,7 @@ def api_key(scheme: str, secrets: Sequence[str], header: str) -> Authenticate:
 
 
 def anyone(_request: WebhookRequest) -> Proof:
-    """Nothing is checked; whoever declares this relies on the network or an IP allow-list."""
+    """Accept every request: such an endpoint relies on the network or an IP allow-list."""
     return _PROVEN
 
 

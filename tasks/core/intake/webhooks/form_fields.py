@@ -1,4 +1,4 @@
-"""Form-encoded bodies and queries as fields, also when they are hostile."""
+"""Parses form-encoded bodies and queries, even hostile ones."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ _FORM = "application/x-www-form-urlencoded"
 
 
 def is_form(request: WebhookRequest) -> bool:
-    """Whether the request says that its body is a form."""
+    """Return whether the request declares its body as a form."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower() == _FORM
 
 
 def body_fields(request: WebhookRequest) -> list[tuple[str, str]]:
-    """The fields of a form body in their order.
+    """Return the fields of a form body in order.
 
     Raises:
-        ValueError: There are more than any sender sends.
+        ValueError: There are too many.
     """
     return _fields(request.body.decode("utf-8", "replace"))
 
 
 def query_fields(url: str) -> list[tuple[str, str]]:
-    """The fields of a URL's query in their order.
+    """Return the fields of a URL's query in order.
 
     Raises:
-        ValueError: There are more than any sender sends.
+        ValueError: There are too many.
     """
     query = url.partition("#")[0].partition("?")[2]
     return _fields(query.encode("utf-8", "replace").decode())

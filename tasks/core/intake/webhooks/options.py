@@ -1,4 +1,4 @@
-"""What can be set for a scheme beyond its secrets; everything else is refused."""
+"""The options of each scheme besides its secrets; unknown options are refused."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class NoOptions(BaseModel):
-    """The scheme leaves nothing to choose."""
+    """A scheme without options."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ToleranceOptions(NoOptions):
-    """Of schemes whose requests carry a time stamp."""
+    """Options of schemes whose requests carry a timestamp."""
 
     tolerance_s: float | None = Field(
         300, gt=0, description="How old a request may be, in seconds; null for any age."
@@ -23,27 +23,27 @@ class ToleranceOptions(NoOptions):
 
 
 class HubspotOptions(ToleranceOptions):
-    """HubSpot sends old versions beside v3 for subscriptions made long ago."""
+    """Options for HubSpot, which still sends old versions for old subscriptions."""
 
     versions: tuple[Literal["v3", "v2", "v1"], ...] = Field(
         ("v3", "v2", "v1"),
         min_length=1,
-        description="Accepted versions; only v3 has a time stamp that stops replays.",
+        description="Accepted versions; only v3 has a timestamp that prevents replays.",
     )
 
 
 class HmacOptions(ToleranceOptions):
-    """Any sender that signs the body, or something with the body in it, with a shared secret."""
+    """Options for any sender that signs a message with the body in it, with a shared secret."""
 
-    header: str = Field("X-Signature", min_length=1, description="Where the signature stands.")
+    header: str = Field("X-Signature", min_length=1, description="The header with the signature.")
     algorithm: Literal["sha1", "sha256", "sha512"] = Field("sha256", description="The hash.")
-    encoding: Literal["hex", "base64"] = Field("hex", description="How it is written.")
-    prefix: str = Field("", description="What stands before it, e.g. 'sha256='.")
-    separator: str = Field("", description="What stands between several signatures.")
+    encoding: Literal["hex", "base64"] = Field("hex", description="Encoding of the signature.")
+    prefix: str = Field("", description="Text before the signature, e.g. 'sha256='.")
+    separator: str = Field("", description="Text between several signatures.")
     message: str = Field(
         "{body}", description="What is signed, of {method} {url} {body} {id} {timestamp}."
     )
-    key_encoding: Literal["text", "base64"] = Field("text", description="How secrets are written.")
+    key_encoding: Literal["text", "base64"] = Field("text", description="Encoding of the secrets.")
     timestamp_header: str | None = Field(None, description="The header with {timestamp}.")
     timestamp_unit: Literal["s", "ms"] = Field("s", description="The unit of {timestamp}.")
     id_header: str | None = Field(None, description="The header with {id}.")
@@ -61,25 +61,25 @@ class HmacOptions(ToleranceOptions):
 
 
 class ApiKeyOptions(NoOptions):
-    """A key in a header of its own."""
+    """Options for a key in its own header."""
 
-    header: str = Field("X-API-Key", min_length=1, description="Where the key stands.")
+    header: str = Field("X-API-Key", min_length=1, description="The header with the key.")
 
 
 class SalesforceOptions(NoOptions):
-    """Salesforce signs nothing; its organisations are allowed by id."""
+    """Options for Salesforce, which does not sign; organisations are allowed by id."""
 
     organization_ids: tuple[str, ...] = Field(
-        (), description="Allowed organisations, 15 or 18 characters, beside those in secrets."
+        (), description="Allowed organisations (15 or 18 characters), besides those in secrets."
     )
 
 
 class SnsOptions(NoOptions):
-    """Amazon signs for everybody; topics are allowed by name."""
+    """Options for SNS: Amazon signs for everybody, so topics are allowed by name."""
 
     topic_arns: tuple[str, ...] = Field(
-        (), description="Allowed topics, arn:aws:sns:…, beside those in secrets."
+        (), description="Allowed topics, arn:aws:sns:…, besides those in secrets."
     )
     fetch_certificate: Callable[[str], bytes] | None = Field(
-        None, description="Gets the PEM file at a URL, for tests; by default from Amazon."
+        None, description="Fetches the PEM file at a URL, for tests; by default from Amazon."
     )

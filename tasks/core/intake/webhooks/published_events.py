@@ -29,7 +29,7 @@ class PublishedEvents:
     """The events of one sender; threads may share it.
 
     Args:
-        fetch: Gets the document; its errors pass through. Called when the first event is checked,
+        fetch: Fetches the document; its errors propagate. Called when the first event is checked,
             and again before an event is refused, in case the document has changed.
         clock: Monotonic seconds.
     """
@@ -44,11 +44,11 @@ class PublishedEvents:
         self._fetched_at_s: float | None = None
 
     def check(self, delivery: Delivery) -> dict[str, Any]:
-        """The event, which is as its sender promised.
+        """Return the event if it is valid.
 
         Raises:
-            BadPayloadError: It is not, or the sender publishes no event of that type; says where
-                and which rule it breaks, without values.
+            BadPayloadError: It is invalid, or the sender publishes no event of that type; the
+                message says where and which rule it breaks, without values.
             IntegrationError: As `fetch`.
         """
         document = delivery.json()
@@ -69,7 +69,7 @@ class PublishedEvents:
         )
 
     def _refresh(self, *, older_than_s: float | None) -> bool:
-        """Fetch the document if there is none, or it is older; tells whether it was fetched."""
+        """Fetch the document if it is missing or older; return whether it was fetched."""
         with self._lock:
             if self._fetched_at_s is not None:
                 age_s = self._clock() - self._fetched_at_s
@@ -96,7 +96,7 @@ def _validators(document: Any) -> dict[str, Draft202012Validator]:
 
 
 def _messages(document: Any) -> Iterator[tuple[str, str]]:
-    """Name of each message, and where in the document the schema of its payload is."""
+    """Yield each message's name, and where in the document its payload's schema is."""
     try:
         for key, message in document["components"]["messages"].items():
             if "payload" in message:

@@ -1,4 +1,4 @@
-"""What a verified body says: its events, their types, and what makes each of them unique."""
+"""Reads a verified body: its events, their types and their keys."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ _MAX_KEY_LENGTH = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """Where one kind of sender puts what we want to know.
+    """Where a sender's requests hold the event's type and keys.
 
     A place is "header:NAME", "field:path.to.value" or several fields joined by "+"; the parts of
-    a path are names, or positions in lists counted from 0. Of several places the first that
-    holds something counts.
+    a path are names, or positions in lists counted from 0. The first of several places that has a
+    value counts.
 
     Attributes:
-        event_type: Where the event's type stands.
-        dedup: Where an id stands that is the same when the event is sent again: a place, or
+        event_type: Where the event's type is.
+        dedup: Where an id is that stays the same when the event is sent again: a place, or
             "signed-id" for the id that the signature covers, "digest" for the hash of the body,
-            "nothing" when every request is an event of its own. "digest" is the last resort.
-        ordering_key: Where the thing stands whose events are to be handled in order.
-        content: "json" for an object and nothing else, "json-or-form", or "anything": then JSON
-            and forms are parsed and the rest stays as it is.
-        is_batch: The body is a JSON array of events.
-        digest_covers_type: Of senders that send one body for several event types.
+            "nothing" if every request is a new event. "digest" is the last resort.
+        ordering_key: Where the id is of the thing whose events are handled in order.
+        content: "json" for objects only, "json-or-form", or "anything": then JSON and forms are
+            parsed and other bodies are left as they are.
+        is_batch: Whether the body is a JSON array of events.
+        digest_covers_type: For senders that send the same body for several event types.
     """
 
     event_type: Sequence[str] = ()
@@ -58,7 +58,7 @@ ReadEvents = Callable[[WebhookRequest, Proof], tuple[ReceivedEvent, ...]]
 
 
 def reader(scheme: str, reading: Reading) -> ReadEvents:
-    """Make the function that reads the events of a verified request.
+    """Return the function that reads the events of a verified request.
 
     Raises:
         MisconfiguredError: A place is not written as described in `Reading`.
@@ -87,17 +87,17 @@ def reader(scheme: str, reading: Reading) -> ReadEvents:
 
 
 def digest(request: WebhookRequest, payload: bytes | None = None, *, covering: str = "") -> str:
-    """The dedup key of what has no id: the hash of the payload, else of the body or the URL."""
+    """Return the dedup key for an event without id: a hash of the payload, body or URL."""
     content = payload or request.body or request.url.encode("utf-8", "surrogatepass")
     prefix = covering.encode() + b"\n" if covering else b""
     return f"sha256:{hashlib.sha256(prefix + content).hexdigest()}"
 
 
 def dropbox_events(request: WebhookRequest, _proof: Proof) -> tuple[ReceivedEvent, ...]:
-    """One event an account: something changed there, and only the account says what.
+    """Return one event per account in which something changed.
 
-    Each is an event of its own although two look alike: the next change of the same account
-    comes with the very same body.
+    Each counts as a new event, even if two look alike: the next change of the same account
+    comes with the same body.
     """
     try:
         accounts = orjson.loads(request.body)["list_folder"]["accounts"]
@@ -137,7 +137,7 @@ def _place(scheme: str, text: str) -> Place:
         return lambda _request, _proof, content: _joined(content, paths)
     raise misconfigured(
         scheme,
-        f"{text!r} says no place; write header:NAME, field:path.to.value, field:one+other, "
+        f"{text!r} is not a place; write header:NAME, field:path.to.value, field:one+other, "
         f"{SIGNED_ID}, {DIGEST} or {NOTHING}",
     )
 
@@ -171,7 +171,7 @@ def _value(content: Any, path: Sequence[str]) -> str:
 
 
 def _document(scheme: str, request: WebhookRequest, reading: Reading) -> tuple[Any, bool]:
-    """The parsed body, and whether the body itself is that document."""
+    """Return the parsed body, and whether the body itself is that document."""
     may_be_form = reading.content != "json" and not reading.is_batch
     may_be_empty = reading.content == "anything" and may_be_form
     if (may_be_form and is_form(request)) or (may_be_empty and not request.body):
@@ -208,7 +208,7 @@ def _form(scheme: str, request: WebhookRequest) -> Any:
             known.append(value)
         else:
             fields[name] = [known, value]
-    # GitHub and Slack put JSON into the one field "payload" when asked to send forms.
+    # GitHub and Slack put JSON into a single field "payload" when configured to send forms.
     if list(fields) == ["payload"]:
         try:
             return orjson.loads(fields["payload"])
@@ -218,7 +218,7 @@ def _form(scheme: str, request: WebhookRequest) -> Any:
 
 
 def _key(text: str) -> str:
-    # A database takes neither NUL nor keys without end; what is odd becomes a hash of itself.
+    # Databases accept neither NUL nor unlimited keys; such keys are replaced by their hash.
     if len(text) <= _MAX_KEY_LENGTH and text.isprintable():
         return text
     return f"sha256:{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"

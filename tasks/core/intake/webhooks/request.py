@@ -1,4 +1,4 @@
-"""What goes into a verification and what comes out of it."""
+"""The inputs and results of a verification."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from blocks.errors import BadPayloadError, MisconfiguredError, SignatureInvalidE
 
 @dataclass(slots=True)
 class WebhookRequest:
-    """One request as it arrived.
+    """A request as received.
 
     Attributes:
         method: In capitals.
-        url: The public URL the sender used, with its query: some senders sign it.
+        url: The public URL the sender used, with its query, because some senders sign it.
         headers: Names in lower case.
         body: The raw bytes, before any parsing.
-        now: Aware instant that time stamps are compared with.
+        now: Aware instant that timestamps are compared with.
     """
 
     method: str
@@ -33,11 +33,11 @@ class WebhookRequest:
 
 @dataclass(slots=True)
 class Proof:
-    """What an authenticator found out.
+    """The result of an authentication.
 
     Attributes:
         signed_id: The sender's id of this delivery, if the signature covers one in a header.
-        document: What had to be parsed on the way, so that nobody parses it twice.
+        document: The body if it had to be parsed, so that it is not parsed twice.
     """
 
     signed_id: str | None = None
@@ -50,7 +50,7 @@ Authenticate = Callable[[WebhookRequest], Proof]
 
 @dataclass(frozen=True, slots=True)
 class Acknowledgement:
-    """A 200 that a sender requires, and what it wants to read there."""
+    """A 200 response whose body the sender requires."""
 
     body: bytes = b""
     content_type: str = "text/plain; charset=utf-8"
@@ -58,11 +58,11 @@ class Acknowledgement:
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """A request that is no delivery: the sender asks whether this endpoint is meant.
+    """A request that verifies the endpoint instead of delivering events.
 
     Attributes:
-        answer: What to answer.
-        confirm_url: What to GET before answering, of senders that want that.
+        answer: The response to send.
+        confirm_url: URL to GET before responding, if the sender requires it.
     """
 
     answer: Acknowledgement
@@ -75,10 +75,10 @@ class ReceivedEvent:
 
     Attributes:
         event_type: As the sender names it; "" if it does not say.
-        dedup_key: The same for the same event sent again, another for any other event.
-        ordering_key: Events that share it want to be handled one after the other.
-        payload: The event as JSON; None when the body is the event.
-        is_notice: True when it is about the subscription and no flow waits for it.
+        dedup_key: The same when the event is sent again, different for any other event.
+        ordering_key: Events that share it are handled one after the other.
+        payload: The event as JSON; None if the body is the event.
+        is_notice: Whether it is about the subscription and not meant for a flow.
     """
 
     event_type: str
@@ -95,11 +95,11 @@ class VerifiedRequest:
     Attributes:
         scheme: The scheme it was verified with.
         signed_id: The sender's id of the delivery, if the signature covers it in a header.
-        handshake: Set when the request is one; it then carries no events.
-        answer: What the sender wants to hear once the events are stored; None for any 2xx.
-        body: The body to keep: as received, less secrets that a sender puts there.
+        handshake: Set if the request is a handshake, which carries no events.
+        answer: The response the sender requires once the events are stored; None for any 2xx.
+        body: The body to store: as received, without secrets that the sender puts there.
         read_events: Parses the body into its events, none for a handshake; raises
-            `BadPayloadError` when it is not what this sender sends.
+            `BadPayloadError` if it breaks this sender's contract.
     """
 
     scheme: str
@@ -111,20 +111,20 @@ class VerifiedRequest:
 
 
 def unauthentic(scheme: str, reason: str) -> SignatureInvalidError:
-    """The error for a sender that could not be authenticated."""
+    """Return the error for a sender that could not be authenticated."""
     return SignatureInvalidError(reason, system=f"webhook {scheme}", operation="verify")
 
 
 def malformed(scheme: str, reason: str) -> BadPayloadError:
-    """The error for an authentic request that breaks its contract."""
+    """Return the error for an authentic request that breaks its contract."""
     return BadPayloadError(reason, system=f"webhook {scheme}", operation="read events")
 
 
 def as_payload(scheme: str, content: Any) -> bytes:
-    """One event as JSON.
+    """Return one event as JSON.
 
     Raises:
-        BadPayloadError: It is nested deeper than can be written, though it could be read.
+        BadPayloadError: It is nested too deeply to be written.
     """
     try:
         return orjson.dumps(content)
@@ -133,5 +133,5 @@ def as_payload(scheme: str, content: Any) -> bytes:
 
 
 def misconfigured(scheme: str, reason: str) -> MisconfiguredError:
-    """The error for secrets or options with which nothing can be verified."""
+    """Return the error for unusable secrets or options."""
     return MisconfiguredError(reason, system=f"webhook {scheme}", operation="configure")

@@ -1,4 +1,4 @@
-"""Salesforce Outbound Messages: SOAP in, an acknowledgement out, up to 100 records a message."""
+"""Salesforce outbound messages: SOAP with up to 100 records, and their acknowledgement."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ ACKNOWLEDGED = Acknowledgement(
     ),
     content_type="text/xml; charset=utf-8",
 )
-"""What Salesforce wants to hear: one answer for all notifications of a message."""
+"""The response Salesforce requires: one for all notifications of a message."""
 
 
 class OrganizationAuthenticator:
     """Accepts messages of the allowed organisations.
 
-    Salesforce signs nothing. An organisation's id is no secret either, so an endpoint also
-    wants an unguessable path, a client certificate at the proxy or an IP allow-list.
+    Salesforce does not sign, and an organisation's id is not secret. So an endpoint also needs an
+    unguessable path, a client certificate at the proxy or an IP allow-list.
     """
 
     def __init__(self, scheme: str, organization_ids: Sequence[str]) -> None:
@@ -47,13 +47,13 @@ class OrganizationAuthenticator:
         self._allowed = [id_[:_SHORT_ID_LENGTH].encode() for id_ in organization_ids]
 
     def __call__(self, request: WebhookRequest) -> Proof:
-        """Raises `SignatureInvalidError` for anything but a message of these organisations."""
+        """Raise `SignatureInvalidError` unless it is a message of an allowed organisation."""
         envelope = _parse(self._scheme, request.body)
         found = envelope.find(f"{_SOAP}Body/{_OUTBOUND}notifications")
         organization = "" if found is None else _text(found, "OrganizationId")
         if found is None or len(organization) not in (_SHORT_ID_LENGTH, _SHORT_ID_LENGTH + 3):
             raise unauthentic(self._scheme, "the body is no outbound message of Salesforce")
-        # 18 characters are the 15 that identify, and a checksum for case-blind systems.
+        # The first 15 of 18 characters are the id; the rest is a checksum.
         given = organization[:_SHORT_ID_LENGTH].encode()
         if not any(hmac.compare_digest(allowed, given) for allowed in self._allowed):
             raise unauthentic(self._scheme, "the organisation is not one of the allowed ones")
@@ -61,7 +61,7 @@ class OrganizationAuthenticator:
 
 
 def events(_request: WebhookRequest, proof: Proof) -> tuple[ReceivedEvent, ...]:
-    """One event a notification; the record as it was when Salesforce sent it, or empty."""
+    """Return one event per notification, with the record as Salesforce sent it."""
     message = proof.document
     common = {
         "organization_id": _text(message, "OrganizationId"),
@@ -73,7 +73,7 @@ def events(_request: WebhookRequest, proof: Proof) -> tuple[ReceivedEvent, ...]:
 
 
 def without_session(request: WebhookRequest, proof: Proof) -> bytes:
-    """The body to keep: without the session id, with which one could act as its user."""
+    """Return the body to store, without the session id, which grants its user's rights."""
     envelope = proof.document.getroottree()
     sessions = [found for found in envelope.iter("{*}SessionId") if "".join(found.itertext())]
     if not sessions:
@@ -103,7 +103,7 @@ def _event(notification: Any, common: dict[str, str]) -> ReceivedEvent:
     return ReceivedEvent(
         object_type,
         notification_id,
-        # what happens to one record is told in order
+        # events of one record are handled in order
         ordering_key=record_id if isinstance(record_id, str) and record_id else None,
         payload=as_payload("salesforce", payload),
     )
@@ -128,8 +128,8 @@ def _text(element: Any, name: str) -> str:
 
 
 def _parse(scheme: str, body: bytes) -> Any:
-    # A document type is where entities and outside references come from; no sender needs one.
-    # The encoding is fixed, or it could be hidden from this check in another.
+    # A document type can define entities and external references; no sender needs one.
+    # The encoding is fixed: another one could hide it from this check.
     if b"<!DOCTYPE" in body or b"\0" in body:
         raise unauthentic(scheme, "the XML has a document type, or is not UTF-8")
     parser = etree.XMLParser(

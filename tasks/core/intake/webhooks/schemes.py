@@ -1,4 +1,4 @@
-"""The table of senders: how each proves itself, what its requests say, what it wants to hear."""
+"""The table of senders: how each is authenticated, how to read it, and how to respond."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ _NO_MESSAGES = Acknowledgement(b"<Response/>", "text/xml; charset=utf-8")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scheme:
-    """What is particular to one kind of sender.
+    """The specifics of one kind of sender.
 
     Attributes:
-        options: The model of what can be set.
-        authenticator: Makes the check from the scheme's name, its secrets and its options.
-        reading: Where the events of a body stand, or the function that knows.
-        needs_secrets: Whether it is useless without.
-        answer: What the sender wants to hear; None for any 2xx.
-        handshake: Recognises requests that are no deliveries.
-        kept_body: Takes out of the body what must not be stored.
-        methods: What the sender sends.
+        options: The model of its options.
+        authenticator: Builds the check from the scheme's name, secrets and options.
+        reading: Where the events are in a body, or a function that reads them.
+        needs_secrets: Whether it requires secrets.
+        answer: The response the sender requires; None for any 2xx.
+        handshake: Recognises requests that are not deliveries.
+        kept_body: Removes from the body what must not be stored.
+        methods: HTTP methods the sender uses.
         may_block: Whether verifying may wait for the network.
     """
 
@@ -192,7 +192,7 @@ def _dropbox(scheme: str, secrets: Sequence[str], options: NoOptions) -> Authent
     def authenticate(request: WebhookRequest) -> Proof:
         if request.method != "GET":
             return signed(request)
-        # The only unsigned request: it proves that we are there, and nothing is done with it.
+        # The only unsigned request: it checks that we are there, and has no effect.
         try:
             challenge = dict(reversed(query_fields(request.url))).get("challenge", "")
         except ValueError:
@@ -254,7 +254,7 @@ SCHEMES: dict[str, Scheme] = {
         reading=Reading(
             event_type=["header:x-shopify-topic", "header:shopify-topic"],
             content="json",
-            # An order that is created and paid at once comes twice with the same body.
+            # An order that is created and paid at once arrives twice with the same body.
             digest_covers_type=True,
         ),
         answer=_OK,

@@ -1,4 +1,4 @@
-"""Signatures in headers: one declarative spec says how a sender makes them."""
+"""Verifies signatures in headers by a declarative spec of how a sender signs."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ class SignatureSpec:
     """How one kind of sender signs.
 
     Attributes:
-        header: The header with the signature; several are names of the same.
+        header: The header with the signature; several are alternative names.
         message: What is signed, of {method} {url} {body} {form} {id} {timestamp}.
         algorithm: The hash of an HMAC, or "ed25519".
-        encoding: How the signature is written.
-        prefix: What stands before a signature; others in the header are of no interest.
-        separator: What stands between several signatures in the header.
+        encoding: The signature's encoding.
+        prefix: Text before a signature; other signatures in the header are ignored.
+        separator: Text between several signatures in the header.
         keyed: "hmac", or "prepended" for a plain hash of the secret followed by the message.
-        key_encoding: How a secret becomes a key.
-        key_prefix: What a secret may begin with and is no part of the key.
-        timestamp_header: The header with the time stamp.
-        timestamp_prefix: What marks the time stamp within the signature header instead.
+        key_encoding: How a secret is decoded to the key.
+        key_prefix: Optional start of a secret that is not part of the key.
+        timestamp_header: The header with the timestamp.
+        timestamp_prefix: Text that marks the timestamp in the signature header instead.
         timestamp_units_per_s: 1000 for milliseconds.
-        tolerance_s: How far a time stamp may be off; None for any.
-        accepts_future: Whether only an old time stamp is refused.
-        id_header: The header with the delivery's id, when that is signed.
+        tolerance_s: How far a timestamp may be off; None for any.
+        accepts_future: Whether only old timestamps are refused.
+        id_header: The header with the delivery's id, if it is signed.
         url_forms: The spellings of the URL that the sender may have signed.
-        applies_if: A header, and what it must contain, for this spec to be the one.
+        applies_if: A header and what it must contain for this spec to apply.
     """
 
     header: tuple[str, ...]
@@ -73,7 +73,7 @@ class SignatureSpec:
 
 
 class SignatureAuthenticator:
-    """Verifies what one spec describes, with any of several secrets."""
+    """Verifies signatures of one spec, with any of several secrets."""
 
     def __init__(self, scheme: str, spec: SignatureSpec, secrets: Sequence[str]) -> None:
         self._scheme = scheme
@@ -83,7 +83,7 @@ class SignatureAuthenticator:
         self._checks = [_check(scheme, spec, key) for key in keys]
 
     def __call__(self, request: WebhookRequest) -> Proof:
-        """Raises `SignatureInvalidError` unless a signature fits one of the secrets."""
+        """Raise `SignatureInvalidError` unless a signature matches one of the secrets."""
         spec = self._spec
         header = self._header(request, spec.header)
         items = [header.strip()]
@@ -157,7 +157,7 @@ class SignatureAuthenticator:
         return b"".join(parts)
 
     def _form(self, request: WebhookRequest) -> bytes:
-        # Twilio signs a form's fields; of any other body only a hash, which stands in the URL.
+        # Twilio signs a form's fields; for any other body it signs only a hash in the URL.
         try:
             if is_form(request):
                 fields = sorted(set(body_fields(request)))
@@ -174,7 +174,7 @@ class SignatureAuthenticator:
 
 
 def first_that_accepts(authenticators: Sequence[Authenticate]) -> Authenticate:
-    """Try one after the other; the last one's refusal is the refusal."""
+    """Try one after the other; if all refuse, raise the last one's error."""
     *others, last = authenticators
 
     def authenticate(request: WebhookRequest) -> Proof:
@@ -191,7 +191,7 @@ def first_that_accepts(authenticators: Sequence[Authenticate]) -> Authenticate:
 def choose_by_header(
     scheme: str, choices: Sequence[tuple[SignatureSpec, Authenticate]]
 ) -> Authenticate:
-    """Use the first whose `applies_if` the request's headers meet, and no other."""
+    """Use only the first spec whose `applies_if` matches the request's headers."""
 
     def authenticate(request: WebhookRequest) -> Proof:
         for spec, authenticator in choices:
@@ -287,5 +287,5 @@ def _message_parts(scheme: str, template: str) -> tuple[bytes | str, ...]:
 
 
 def _octets(text: str) -> bytes:
-    # A sender can put anything into a header; nothing may fail on it.
+    # A sender can put anything into a header; it must not raise.
     return text.encode("utf-8", "surrogatepass")

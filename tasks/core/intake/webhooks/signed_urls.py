@@ -7,13 +7,13 @@ import re
 _ORIGIN = re.compile(r"(https?)://([^/?#:\[\]]+|\[[^/?#\[\]]*\])(:[0-9]+)?(?=[/?#]|$)", re.ASCII)
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
-# HubSpot signs the URL with these escapes written out, and no others.
+# HubSpot signs the URL with these escapes decoded, and no others.
 _HUBSPOT_ESCAPES = {f"%{ord(character):02X}": character for character in ":/?@!$'()*,;"}
 _HUBSPOT_ESCAPE = re.compile("|".join(_HUBSPOT_ESCAPES), re.IGNORECASE)
 
 
 def with_and_without_port(url: str) -> tuple[str, ...]:
-    """Twilio signs the URL sometimes with and sometimes without its port.
+    """Return the URL with and without its port: Twilio signs either.
 
     Source: twilio-python, RequestValidator.
     """
@@ -29,7 +29,7 @@ def with_and_without_port(url: str) -> tuple[str, ...]:
 
 
 def as_hubspot_signs_it(url: str) -> tuple[str, ...]:
-    """HubSpot decodes some escapes and drops the fragment; without any, the URL is as it is.
+    """Return the URL as HubSpot signs it: some escapes decoded, without the fragment.
 
     Source: developers.hubspot.com, "Validating requests", v3.
     """

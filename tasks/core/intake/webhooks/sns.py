@@ -1,4 +1,4 @@
-"""Amazon SNS over HTTP(S): RSA signatures with a certificate from Amazon's own hosts."""
+"""Authenticates Amazon SNS over HTTP(S) by RSA signatures with Amazon's certificates."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class CertificateCache:
         self._keys: dict[str, RSAPublicKey] = {}
 
     def public_key(self, scheme: str, url: str) -> RSAPublicKey:
-        """The key of the certificate at a URL, which must be one of Amazon's."""
+        """Return the key of the certificate at a URL, which must be Amazon's."""
         if not _CERTIFICATE_URL.fullmatch(url):
             raise unauthentic(scheme, "the signing certificate is not on a host of Amazon SNS")
         key = self._keys.get(url)
@@ -80,8 +80,8 @@ def fetch_from_amazon(url: str) -> bytes:
     """Download a certificate.
 
     Raises:
-        UnreachableError: No answer; the delivery may be authentic and should be sent again.
-        UpstreamFailedError: Amazon's server broke.
+        UnreachableError: No response; the delivery may be authentic and should be sent again.
+        UpstreamFailedError: Amazon's server failed.
         SignatureInvalidError: There is no such certificate.
     """
     try:
@@ -110,8 +110,8 @@ _AMAZON = CertificateCache(fetch_from_amazon)
 class SnsAuthenticator:
     """Accepts what Amazon signed for one of the allowed topics.
 
-    Anybody with an AWS account can have Amazon sign messages of a topic of their own, so the
-    topic is what tells a stranger from the sender; it is looked at first.
+    Anybody with an AWS account can have Amazon sign messages of their own topics, so only the
+    topic identifies the sender; it is checked first.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class SnsAuthenticator:
         self._certificates = CertificateCache(fetch_certificate) if fetch_certificate else _AMAZON
 
     def __call__(self, request: WebhookRequest) -> Proof:
-        """Raises `SignatureInvalidError`, or `TransientError` when there is no certificate."""
+        """Raise `SignatureInvalidError`, or `TransientError` if the certificate is unavailable."""
         scheme = self._scheme
         message = _message(scheme, request.body)
         if message["TopicArn"] not in self._topics:
@@ -146,7 +146,7 @@ class SnsAuthenticator:
 
 
 def handshake(_request: WebhookRequest, proof: Proof) -> Handshake | None:
-    """A subscription is confirmed by a GET of the URL in Amazon's own message."""
+    """Return the handshake that confirms a subscription by a GET of the URL in the message."""
     message = proof.document
     if message["Type"] != _CONFIRMATION:
         return None
@@ -156,7 +156,7 @@ def handshake(_request: WebhookRequest, proof: Proof) -> Handshake | None:
 
 
 def events(_request: WebhookRequest, proof: Proof) -> tuple[ReceivedEvent, ...]:
-    """The notification, its message parsed if that is JSON; or the notice of a cancellation."""
+    """Return the notification, with its message parsed if it is JSON, or the unsubscribe notice."""
     message = proof.document
     payload = {
         "topic_arn": message["TopicArn"],
@@ -185,7 +185,7 @@ def _message(scheme: str, body: bytes) -> dict[str, Any]:
         raise unauthentic(
             scheme, "the body is no SNS message; switch raw message delivery off, it is not signed"
         )
-    # A null Subject is the same as none; every value that is signed or used must be text.
+    # A null Subject counts as missing; every value that is signed or used must be text.
     signed = {key: message[key] for key in _ALL_KEYS if message.get(key) is not None}
     if not all(isinstance(value, str) for value in signed.values()):
         raise unauthentic(scheme, "a field of the SNS message is not text")

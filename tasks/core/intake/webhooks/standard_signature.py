@@ -1,4 +1,4 @@
-"""Signs what we send as Standard Webhooks asks: id, time and body together.
+"""Signs outgoing messages as in Standard Webhooks: id, time and body together.
 
 Source: https://www.standardwebhooks.com.
 """
@@ -16,17 +16,17 @@ from blocks.errors import MisconfiguredError
 
 
 def sign(secrets: Sequence[str], *, message_id: str, at: datetime, body: bytes) -> dict[str, str]:
-    """The headers that prove where a message comes from.
+    """Return the headers that sign a message.
 
     Args:
-        secrets: Base64 with or without "whsec_" before it; each makes a signature of its own, so
-            that receivers can change theirs without a gap.
-        message_id: The same each time this message is sent.
-        at: Aware instant of this sending.
+        secrets: Base64, with or without a "whsec_" prefix; each one signs, so that receivers can
+            change theirs without a gap.
+        message_id: The same on every attempt to send this message.
+        at: Aware instant of this attempt.
         body: Exactly as sent.
 
     Raises:
-        MisconfiguredError: No secret, or one that is no base64.
+        MisconfiguredError: There is no secret, or one is not base64.
     """
     sent_at = str(int(at.timestamp()))
     signed = b".".join([message_id.encode(), sent_at.encode(), body])

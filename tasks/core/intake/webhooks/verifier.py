@@ -1,7 +1,7 @@
-"""Whether a webhook comes from whom it claims to come from: one entry point for all senders.
+"""Verifies that a webhook comes from its claimed sender: one entry point for all senders.
 
-Every way of being unauthentic raises `SignatureInvalidError`, and nothing else does; secrets
-or options with which nothing can be verified raise `MisconfiguredError`.
+Every unauthentic request raises `SignatureInvalidError`, and nothing else does; unusable secrets
+or options raise `MisconfiguredError`.
 """
 
 from __future__ import annotations
@@ -42,20 +42,20 @@ def verify(
 
     Args:
         scheme: A name in `SCHEMES`, e.g. "github".
-        secrets: One suffices; several while a secret is being changed. What a secret is
-            depends on the scheme: a signing secret, "user:password", a token, or for senders
-            that share no secret what is allowed (topic of SNS, organisation of Salesforce).
-        method: Of the request.
+        secrets: One, or several while a secret is being changed. What a secret is depends on
+            the scheme: a signing secret, "user:password", a token, or for senders without shared
+            secrets what is allowed (SNS topics, Salesforce organisations).
+        method: The request's method.
         url: The public URL as the sender knows it, with its query.
         headers: Names in any case.
         body: Raw, as it arrived.
-        now: Aware instant that time stamps are compared with.
+        now: Aware instant that timestamps are compared with.
         options: As the scheme's options in `tasks.core.intake.webhooks.options` describe.
 
     Raises:
         SignatureInvalidError: The sender could not be authenticated.
         MisconfiguredError: No secret, unknown scheme or unusable option.
-        TransientError: Only for "sns": the signing certificate cannot be fetched just now.
+        TransientError: Only for "sns": the signing certificate is unavailable right now.
     """
     if now.tzinfo is None:
         raise ValueError("instants are aware: give datetime.now(UTC), not datetime.now()")
@@ -69,7 +69,7 @@ class Verifier:
 
     Attributes:
         name: The scheme's name.
-        scheme: What is particular to it.
+        scheme: The specifics of the sender.
         credential_headers: Headers that hold a secret and must not be stored or logged.
     """
 
@@ -90,7 +90,7 @@ class Verifier:
             reading: Fields of `Reading` that differ from the scheme's own.
 
         Raises:
-            MisconfiguredError: Nothing could be verified this way.
+            MisconfiguredError: The scheme, secrets or options are unusable.
         """
         self.name = scheme
         self.scheme = _known_scheme(scheme)
@@ -104,7 +104,7 @@ class Verifier:
         self._read_events = _reader(scheme, self.scheme, reading or {})
 
     def verify(self, request: WebhookRequest) -> VerifiedRequest:
-        """As the function `verify`; the request's header names are in lower case already."""
+        """Like the function `verify`, but the request's header names must be in lower case."""
         scheme = self.scheme
         proof = self._authenticate(request)
         handshake = scheme.handshake(request, proof) if scheme.handshake else None

@@ -146,7 +146,7 @@ def test_secrets_come_from_files_one_a_line(tmp_path):
         (GOOD, {}, "set SHOP_SECRET or /run/secrets/shop"),
         (GOOD, {"SHOP_SECRET": " "}, "a secret is empty"),
         (GOOD.replace("hmac", "github"), {"SHOP_SECRET": "s"}, "option header"),
-        (GOOD.replace("field:event", "event"), {"SHOP_SECRET": "s"}, "says no place"),
+        (GOOD.replace("field:event", "event"), {"SHOP_SECRET": "s"}, "is not a place"),
         (GOOD.replace("webhooks/shop", "${TOKEN}"), {"SHOP_SECRET": "s"}, "set TOKEN"),
         (
             GOOD.replace("webhooks/shop", "${TOKEN}"),

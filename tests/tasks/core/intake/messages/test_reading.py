@@ -53,7 +53,7 @@ async def test_a_defective_message_that_comes_again_is_dead_lettered_once():
 
 def test_a_place_that_is_none_is_refused():
     """A misspelt place is an error when the source is declared, not when messages come."""
-    with pytest.raises(MisconfiguredError, match="says no place"):
+    with pytest.raises(MisconfiguredError, match="is not a place"):
         MessageReader(
             MessageReading(integration="i", endpoint="e", decoder=AnyBytes(), event=["headers:x"])
         )
