@@ -1,1 +1,1 @@
-"""What integrations declare, their activation, and the secrets that are stored for them."""
+"""The declarations of integrations, their activation, and their stored secrets."""

@@ -1,4 +1,4 @@
-"""How integrations declare what they are made of: YAML files beside their flows, checked when read.
+"""Reads and checks the declarations of integrations: YAML files beside their flows.
 
     integration: github_events
     pattern: event-driven, one flow that branches by event type
@@ -18,7 +18,7 @@
         path: repos/example-shop/storefront/hooks
         secret: {name: github-webhook, made_by: us}
 
-The gateway serves the endpoints, activation makes the registrations at the third parties. Flows and
+The gateway serves the endpoints; activation creates the registrations at the third parties. Flows and
 deployments follow from the entrypoints in `prefect.yaml`.
 """
 
@@ -44,9 +44,9 @@ from tasks.core.registry.strict import Declaration
 
 ENDPOINTS_VARIABLE = "INTEGRATIONS_ENDPOINTS"
 RESERVED_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
-REQUESTS_PATH = "/requests/"  # below it callers find what became of their requests
+REQUESTS_PATH = "/requests/"  # prefix of the URLs where callers find their results
 _PATTERNS = ("*/integration.yaml", "*.integration.yaml", "integration.yaml")
-_LARGEST_BODY_BYTES = 25 * 1024 * 1024  # what GitHub sends at most, and the inbox takes
+_LARGEST_BODY_BYTES = 25 * 1024 * 1024  # the most that GitHub sends and the inbox accepts
 _DERIVED = frozenset({"flows", "deployments"})
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
 _PATH = re.compile(r"(/([A-Za-z0-9._~-]|\$\{[A-Z0-9_]+\})+)+/?", re.ASCII)
@@ -55,41 +55,41 @@ Places = Annotated[list[str], BeforeValidator(lambda one: [one] if isinstance(on
 
 
 class SecretSources(Declaration):
-    """Where secrets are; several are accepted at once, while one is being changed."""
+    """Where secrets are; several are accepted at once, so that they can be rotated."""
 
     env: Places = Field([], description="Names of environment variables; unset ones are skipped.")
     stored: Places = Field(
-        [], description="Names of secrets in the state database, where activation puts them."
+        [], description="Names of secrets that activation stored in the state database."
     )
-    files: Places = Field([], description="Files with one secret a line; missing are skipped.")
+    files: Places = Field([], description="Files with a secret per line; missing ones are skipped.")
 
 
 class EndpointDeclaration(Declaration):
-    """One URL that a sender calls."""
+    """A URL that a sender calls."""
 
-    path: str = Field(description="E.g. /webhooks/github; ${NAME} is taken from the environment.")
-    scheme: str = Field(description="How the sender proves itself, e.g. github; none for not.")
+    path: str = Field(description="E.g. /webhooks/github; ${NAME} comes from the environment.")
+    scheme: str = Field(description="How to authenticate the sender, e.g. github; or none.")
     secrets: SecretSources = Field(SecretSources(), description="Where the secrets are.")
     options: dict[str, Any] = Field({}, description="The scheme's options.")
     feeds: str = Field(
         "",
-        description="The deployment that handles the deliveries; of a synchronous endpoint the "
-        "gateway starts its runs itself, which is faster than by an event.",
+        description="The deployment that handles the deliveries; for request-reply endpoints the "
+        "gateway starts its runs directly, which is faster than by an event.",
     )
     queue: str | None = Field(
         None,
         pattern=f"^{_NAME.pattern}$",
-        description="Where the deliveries wait, if an integration's endpoints feed several flows; "
-        "by default under the integration's name.",
+        description="Name under which deliveries wait, if an integration's endpoints feed several "
+        "flows; by default the integration's name.",
     )
     methods: list[Literal["GET", "POST", "PUT"]] | None = Field(
-        None, min_length=1, description="By default what senders of the scheme use."
+        None, min_length=1, description="By default as the scheme's senders use."
     )
-    event_type: Places | None = Field(None, description="Where the event's type stands.")
-    dedup: Places | None = Field(None, description="Where an id stands that repetitions share.")
-    ordering_key: Places | None = Field(None, description="Where the thing to order by stands.")
+    event_type: Places | None = Field(None, description="Where the event's type is.")
+    dedup: Places | None = Field(None, description="Where an id is that repeats share.")
+    ordering_key: Places | None = Field(None, description="Where the key to order by is.")
     is_batch: bool | None = Field(None, description="The body is a JSON array of events.")
-    events: list[str] | None = Field(None, description="Event types to take; others are ignored.")
+    events: list[str] | None = Field(None, description="Event types to accept; others are ignored.")
     max_body_bytes: int = Field(
         1024 * 1024, gt=0, le=_LARGEST_BODY_BYTES, description="Larger requests get a 413."
     )
@@ -98,13 +98,13 @@ class EndpointDeclaration(Declaration):
     )
     response: Literal["provider", "ok", "accepted", "no-content", "receipt"] = Field(
         "provider",
-        description="What the sender wants (else 202), 200, 202, 204, or 202 with delivery ids.",
+        description="As the sender requires (else 202), 200, 202, 204, or 202 with delivery ids.",
     )
     public_url: str | None = Field(
-        None, pattern=r"^https?://[^/?#]+[^?#]*$", description="Of this endpoint, if others differ."
+        None, pattern=r"^https?://[^/?#]+[^?#]*$", description="For this endpoint, if different."
     )
     request_reply: RequestReplyDeclaration | None = Field(
-        None, description="Callers wait for the flow's answer; {} for the usual limits."
+        None, description="Callers wait for the flow's reply; {} for the default limits."
     )
 
     @model_validator(mode="before")
@@ -133,22 +133,21 @@ class EndpointDeclaration(Declaration):
     @model_validator(mode="after")
     def _one_request_has_one_answer(self) -> Self:
         if self.request_reply is not None and (self.is_batch or self.events is not None):
-            raise ValueError("every request is answered by itself: leave out is_batch and events")
+            raise ValueError("every request gets its own reply: leave out is_batch and events")
         return self
 
 
 class IntegrationDeclaration(Declaration):
-    """One file: what one integration is made of."""
+    """One file, which declares one integration."""
 
     integration: str = Field(
-        description="Its name, which is its package's and, with dashes, its tag in Prefect; whose "
-        "inbox the deliveries wait in."
+        description="Its name: that of its package, its inbox and, with dashes, its tag in Prefect."
     )
-    pattern: str = Field("", description="Which of the patterns it is, for people.")
+    pattern: str = Field("", description="The pattern it follows, for people.")
     summary: str = Field("", description="What it does, for people.")
-    guide: str = Field("", description="The page that tells more of it, for people.")
+    guide: str = Field("", description="The page that explains it, for people.")
     always_deployed: bool = Field(
-        False, description="It operates the others: it is deployed whichever of them are."
+        False, description="It operates the others, so it is always deployed."
     )
     blocks: list[str] = Field([], description="Connections it uses, as type/name.")
     endpoints: dict[str, EndpointDeclaration] = Field({}, description="By name.")
@@ -189,11 +188,11 @@ class IntegrationDeclaration(Declaration):
 
 
 def declaration_files(places: str | None = None) -> list[Path]:
-    """The files to read.
+    """Return the files to read.
 
     Args:
-        places: Files and folders separated like PATH; None for `INTEGRATIONS_ENDPOINTS`; where
-            that is empty, too, the flows' own: `flows/<integration>/integration.yaml` and
+        places: Files and folders separated like PATH; None for `INTEGRATIONS_ENDPOINTS`. If that
+            is empty too, the flows' own: `flows/<integration>/integration.yaml` and
             `flows/<integration>.integration.yaml` in each of `flow_folders()`.
 
     Raises:
@@ -208,7 +207,7 @@ def read_declarations(files: Sequence[Path]) -> list[IntegrationDeclaration]:
     """Read and check the files, together.
 
     Raises:
-        MisconfiguredError: Tells everything that is wrong, file by file, with what to write.
+        MisconfiguredError: Lists everything that is wrong, file by file, and how to fix it.
     """
     found: list[IntegrationDeclaration] = []
     problems: list[str] = []
@@ -230,7 +229,7 @@ def _files_of(root: Path) -> Iterable[Path]:
         return sorted(file for pattern in _PATTERNS for file in root.glob(pattern))
     if root.is_file():
         return [root]
-    raise _misconfigured(f"{root} does not exist; mend {ENDPOINTS_VARIABLE}")
+    raise _misconfigured(f"{root} does not exist; fix {ENDPOINTS_VARIABLE}")
 
 
 def _problems(exc: ValidationError) -> Iterator[str]:

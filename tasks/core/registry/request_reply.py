@@ -1,4 +1,4 @@
-"""What an endpoint declares whose callers wait for the answer of a flow."""
+"""Declares endpoints whose callers wait for a flow's reply."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _DAY_S = 86_400
 
 
 class CallbackDeclaration(Declaration):
-    """Where results go whose callers have hung up."""
+    """Where to send results whose callers have hung up."""
 
     url: str | None = Field(None, description="One address for all results.")
-    header: str | None = Field(None, description="The request's header that names an address.")
+    header: str | None = Field(None, description="The request header that names an address.")
     field: str | None = Field(
-        None, description="The field of the JSON body that names one, by dotted path."
+        None, description="The field of the JSON body that names one, as dotted path."
     )
     signed_by: str = Field(
         pattern=r"^callback-signature/[a-z0-9-]+$",
@@ -28,8 +28,8 @@ class CallbackDeclaration(Declaration):
     )
     allowed_networks: list[IPv4Network | IPv6Network] = Field(
         [],
-        description="Networks that addresses may lead to although they are private, CIDR; only "
-        "there they may be without TLS.",
+        description="Private networks, as CIDR, that addresses may point to; only there TLS is "
+        "optional.",
     )
 
     @model_validator(mode="after")
@@ -50,23 +50,28 @@ class CallbackDeclaration(Declaration):
 
 
 class RequestReplyDeclaration(Declaration):
-    """How long callers wait for the flow's answer, how many may, and what happens afterwards."""
+    """How long callers wait for the flow's reply, how many may wait, and what happens then."""
 
     deadline_s: float = Field(
-        10.0, gt=0, le=300, description="Seconds until a caller is told where to look later."
+        10.0,
+        gt=0,
+        le=300,
+        description="Seconds until a caller gets a URL for the result instead.",
     )
     max_waiting: int = Field(
-        200, ge=1, description="Callers that wait at once in one gateway; more get a 503."
+        200, ge=1, description="Most callers that wait at once in one gateway; more get a 503."
     )
     max_waiting_per_caller: int = Field(
-        20, ge=1, description="Of them, with one credential or else from one address."
+        20,
+        ge=1,
+        description="Most of them with the same credential, or from one address.",
     )
     keep_results_s: int = Field(
-        _DAY_S, ge=60, le=30 * _DAY_S, description="Seconds for which results can be fetched."
+        _DAY_S, ge=60, le=30 * _DAY_S, description="Seconds during which results can be fetched."
     )
     cancel_when_caller_leaves: bool = Field(
         False, description="Stop handling a request whose caller hangs up before the deadline."
     )
     callback: CallbackDeclaration | None = Field(
-        None, description="Where results go whose callers have hung up."
+        None, description="Where to send results whose callers have hung up."
     )

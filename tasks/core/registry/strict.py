@@ -1,4 +1,4 @@
-"""The model that all parts of a declaration derive from."""
+"""The base model for all parts of a declaration."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Declaration(BaseModel):
-    """What all parts of a declaration have in common: a misspelt field is an error."""
+    """Base of all parts of a declaration; unknown fields are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

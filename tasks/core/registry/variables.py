@@ -1,4 +1,4 @@
-"""Fills `${NAME}` in declarations from the environment: what differs from one place to another."""
+"""Fills `${NAME}` in declarations from the environment."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ VARIABLE = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
 def fill_in(
     text: str, environment: Mapping[str, str], *, more_letters: str = "", operation: str
 ) -> str:
-    """The text with the variables' values in it.
+    """Return the text with the variables' values filled in.
 
     Args:
         text: E.g. "/webhooks/${TOKEN}".
         environment: Where they are looked up.
-        more_letters: What values may hold beside letters, digits, . _ ~ and -.
-        operation: What errors call this.
+        more_letters: Characters allowed in values besides letters, digits, . _ ~ and -.
+        operation: Name of this operation in errors.
 
     Raises:
-        MisconfiguredError: A variable is not set, or its value holds something else.
+        MisconfiguredError: A variable is not set, or its value has other characters.
     """
     allowed = re.compile(rf"[A-Za-z0-9._~{re.escape(more_letters)}-]+", re.ASCII)
 

@@ -1,1 +1,1 @@
-"""What the integrations remember between runs, in SQLite or PostgreSQL."""
+"""The state that integrations store between runs, in SQLite or PostgreSQL."""

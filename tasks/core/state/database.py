@@ -1,4 +1,4 @@
-"""One SQL database holds what the integrations remember: SQLite by default, PostgreSQL by URL."""
+"""The state database of the integrations: SQLite by default, PostgreSQL by URL."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from blocks.errors import MisconfiguredError, UnreachableError
 URL_VARIABLE = "INTEGRATIONS_DATABASE_URL"
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_TIMEOUT_S = 30
-# A connection whose other end vanished without a word (a cut line, a server that lost power) is
-# otherwise waited for until the kernel gives up: a quarter of an hour, and for ever when idle.
+# Otherwise a connection whose other end vanished (a broken line, a server without power) hangs
+# until the kernel gives up: after a quarter of an hour, or never when idle.
 _NETWORK_OPTIONS = {
     "connect_timeout": 10,  # seconds
     "keepalives": 1,
@@ -32,7 +32,7 @@ _NETWORK_OPTIONS = {
 
 
 def database_url() -> str:
-    """The URL from `INTEGRATIONS_DATABASE_URL`, else a SQLite file in the user's home."""
+    """Return the URL from `INTEGRATIONS_DATABASE_URL`, else a SQLite file in the user's home."""
     configured = os.environ.get(URL_VARIABLE)
     if configured:
         return configured
@@ -47,9 +47,9 @@ def open_database(url: str | None = None) -> Engine:
             flushes every commit to disk.
 
     Raises:
-        MisconfiguredError: The URL is not one, or names an unsupported database; or its tables
+        MisconfiguredError: The URL is invalid or names an unsupported database, or its tables
             are those of a newer version of this project.
-        UnreachableError: The database does not answer.
+        UnreachableError: The database does not respond.
     """
     engine = _engine(url or database_url())
     try:
@@ -65,7 +65,7 @@ def open_database(url: str | None = None) -> Engine:
 
 
 def migrate(engine: Engine) -> None:
-    """Bring the tables to the newest revision; safe when many processes start at once.
+    """Migrate the tables to the newest revision; safe when many processes start at once.
 
     Raises:
         MisconfiguredError: The tables are those of a newer version.
@@ -74,7 +74,7 @@ def migrate(engine: Engine) -> None:
     with engine.connect() as connection:
         if _is_newest(engine, _revision(connection), known):
             return
-    # Alembic takes 0.2 s to import: only paid when there is something to do.
+    # Alembic takes 0.2 s to import, so it is imported only when needed.
     from alembic import command
     from alembic.config import Config
 
@@ -91,14 +91,14 @@ def migrate(engine: Engine) -> None:
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
-    """A transaction that only reads."""
+    """Open a read-only transaction."""
     with engine.connect() as connection:
         yield connection
 
 
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
-    """A transaction that writes: takes SQLite's write lock at its start, so it never deadlocks."""
+    """Open a write transaction, which takes SQLite's write lock at once to avoid deadlocks."""
     with engine.connect() as connection:
         if engine.dialect.name == "sqlite":
             connection.exec_driver_sql("BEGIN IMMEDIATE")
@@ -137,7 +137,7 @@ def _engine(url: str) -> Engine:
         )
     if parsed.database:
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    # No pool: a connection costs 0.1 ms and none is ever shared between threads or forks.
+    # No pool: a connection costs 0.1 ms and is never shared between threads or forks.
     engine = create_engine(parsed, poolclass=NullPool, connect_args={"timeout": _BUSY_TIMEOUT_S})
     event.listen(engine, "connect", _set_pragmas)
     return engine

@@ -1,4 +1,4 @@
-"""The tables of the state database; a migration in `migrations/versions` makes each."""
+"""The tables of the state database, each created by a migration in `migrations/versions`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ METADATA = MetaData()
 
 
 class Instant(TypeDecorator[datetime]):
-    """An aware UTC instant on every database; SQLite itself forgets the zone."""
+    """An aware UTC instant on every database; SQLite itself does not store the zone."""
 
     impl = DateTime(timezone=True)
     cache_ok = True

@@ -122,11 +122,11 @@ class PeriodRule(BaseModel):
         if scheduled_at.tzinfo is None:
             raise ValueError("scheduled_at is aware: give its zone, e.g. datetime.now(UTC)")
         zone = ZoneInfo(self.zone)
-        # From a day ahead: where clocks go back over midnight, tomorrow's anchor may have passed.
+        # Start a day ahead: where clocks go back over midnight, tomorrow's anchor may have passed.
         day = self._first_day(scheduled_at.astimezone(zone).date() + timedelta(days=1))
         while (end_at := _instant(day, self.at, zone)) > scheduled_at:
             day = self._before(day)
-        # More than one step only where a zone left out a whole day, as Samoa did in 2011.
+        # More than one step is needed only where a zone skipped a day, as Samoa did in 2011.
         while (start_at := _instant(day := self._before(day), self.at, zone)) >= end_at:
             pass
         return Period(start_at, end_at, self.zone)

@@ -1,1 +1,1 @@
-"""Registers the endpoints of an integration at third parties, and knows what it registered."""
+"""Registers an integration's endpoints at third parties, and records what it registered."""

@@ -1,8 +1,8 @@
-"""Makes what is registered at third parties exactly what is declared, whatever was there before.
+"""Makes the registrations at third parties match the declarations, whatever was there before.
 
-Each step may be repeated, and may be the last one that its process did: what is intended is
-written down first, secrets are stored before anyone signs with them, and what is found at the
-third party counts for more than what is remembered of it.
+Each step can be repeated, and a process may die after any: intentions are recorded first, secrets
+are stored before anyone signs with them, and what is found at the third party takes precedence
+over what the ledger says.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from tasks.core.registry.registrations import AnyRegistration, RegistrationSecre
 from tasks.core.registry.secrets.store import StoredSecret, StoredSecrets
 
 OpenRegistrar = Callable[[AnyRegistration], AbstractContextManager[Registrar]]
-"""Gives the registrar for a declared registration, and closes its connections at the end."""
+"""Opens the registrar for a declared registration, and closes its connections at the end."""
 
 _SECRET_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """What became of one registration.
+    """The result of one registration.
 
     Attributes:
-        integration: Whose.
+        integration: The integration's name.
         name: As declared.
         place: Where it is registered.
-        calls: The URL that is called, without what variables hide.
-        events: What is told; empty where the third party does not ask.
+        calls: The URL that is called, with its variables unfilled.
+        events: The event types; empty where the third party has none.
         became: What was done.
-        told: What came of the ping, what differed, or what went wrong.
+        told: The result of the ping, what differed, or what went wrong.
         remote_id: The third party's id.
     """
 
@@ -57,12 +57,12 @@ class Registered:
 
 
 class Registering:
-    """Creates, changes, keeps and removes registrations, one at a time.
+    """Creates, updates and removes registrations, one at a time.
 
     Args:
         ledger: What was registered so far; `begin` has been called for the integration.
-        secrets: What senders sign with.
-        open_registrar: Leads to the third parties.
+        secrets: The secrets that senders sign with.
+        open_registrar: Opens the registrars of third parties.
     """
 
     def __init__(
@@ -75,11 +75,11 @@ class Registering:
     def obsolete(
         self, integration: str, desired: Sequence[DesiredRegistration]
     ) -> list[RegistrationEntry]:
-        """What we have registered and is not wanted any more, or not there any more.
+        """Return our registrations that are no longer desired, or no longer there.
 
         Args:
-            integration: Whose.
-            desired: All that is wanted.
+            integration: The integration's name.
+            desired: All desired registrations.
         """
         kept = set()
         unknown = set()
@@ -87,7 +87,7 @@ class Registering:
             try:
                 with self._open(each.registration) as registrar:
                     kept.add((each.name, registrar.place))
-            except IntegrationError:  # told where it is registered; until then nothing is removed
+            except IntegrationError:  # reported by `ensure`; until then nothing is removed
                 unknown.add(each.name)
         return [
             entry
@@ -96,10 +96,10 @@ class Registering:
         ]
 
     def ensure(self, desired: DesiredRegistration) -> Registered:
-        """Let it be registered as wanted, once.
+        """Register it as desired, exactly once.
 
         Raises:
-            IntegrationError: It could not be; the ledger says so, too.
+            IntegrationError: It failed; the ledger records the problem.
         """
         with self._open(desired.registration) as registrar:
             entry = self._ledger.intend(desired, registrar.place)
@@ -110,17 +110,17 @@ class Registering:
                 raise
 
     def remove(self, entry: RegistrationEntry) -> Registered:
-        """Take it away where it is registered.
+        """Remove it at the third party.
 
         Raises:
-            IntegrationError: It could not be; the ledger says so, too.
+            IntegrationError: It failed; the ledger records the problem.
         """
         with self._open(entry.registration) as registrar:
             try:
                 if registrar.place != entry.place:
                     raise MisconfiguredError(
-                        f"it was registered at {entry.place}, and the block leads to "
-                        f"{registrar.place} now; remove it there by hand, or lead the block back",
+                        f"it was registered at {entry.place}, but the block now points to "
+                        f"{registrar.place}; remove it there by hand, or point the block back",
                         system="activation",
                         operation="remove registration",
                         record=entry.desired.marker,
@@ -148,7 +148,7 @@ class Registering:
             and is_told_once
             and (secret is None or entry.remote_id != found.remote_id)
         ):
-            # It told its secret to somebody who died before he could store it.
+            # It returned its secret to a process that died before storing it.
             registrar.delete(found.remote_id)
             found = None
         sent = secret if declared is not None and declared.made_by == "us" else None
@@ -232,7 +232,7 @@ class Registering:
 def failed_registration(
     desired: DesiredRegistration, place: str, error: IntegrationError
 ) -> Registered:
-    """What became of a registration that failed."""
+    """Return the result of a registration that failed."""
     return _registered(desired, place, "failed", told=str(error))
 
 
@@ -257,5 +257,5 @@ def _registered(
 
 
 def _new_secret() -> str:
-    # in the form of Standard Webhooks, which every other sender takes as it is
+    # in the form of Standard Webhooks, which all other senders accept as plain text
     return "whsec_" + base64.b64encode(random.token_bytes(_SECRET_BYTES)).decode()

@@ -1,4 +1,4 @@
-"""Which registrations an integration wants, given where the public reaches its endpoints."""
+"""Computes the desired registrations of an integration from its declaration and public URL."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _FILLED = {"connection": "/", "path": "/:", "user": "@+"}  # what values may hol
 
 
 def declared_integration(name: str) -> IntegrationDeclaration:
-    """The declaration of one integration.
+    """Return the declaration of one integration.
 
     Args:
         name: E.g. "github_events"; "github-events" is the same.
 
     Raises:
-        MisconfiguredError: There is none of that name, or a declaration is wrong.
+        MisconfiguredError: There is none with that name, or a declaration is wrong.
     """
     declared = declared_integrations()
     found = declared.get(name.replace("-", "_"))
@@ -42,7 +42,7 @@ def declared_integration(name: str) -> IntegrationDeclaration:
 
 
 def declared_integrations() -> dict[str, IntegrationDeclaration]:
-    """All declarations by the integrations' names.
+    """Return all declarations by the integrations' names.
 
     Raises:
         MisconfiguredError: A declaration is wrong.
@@ -53,11 +53,11 @@ def declared_integrations() -> dict[str, IntegrationDeclaration]:
 def desired_registrations(
     declared: IntegrationDeclaration, public_url: str | None, environment: Mapping[str, str]
 ) -> list[DesiredRegistration]:
-    """What shall be registered.
+    """Return the desired registrations.
 
     Args:
         declared: The integration.
-        public_url: How third parties reach the gateway, e.g. "https://hooks.example"; None for
+        public_url: URL of the gateway for third parties, e.g. "https://hooks.example"; None for
             `INTEGRATIONS_PUBLIC_URL`.
         environment: Where variables are looked up.
 

@@ -1,9 +1,9 @@
-"""Remembers what was registered where, and lets one activation of an integration work at a time.
+"""Records what was registered where, and lets one activation of an integration run at a time.
 
     intended ── it is there, with this id ──► registered ── removed there ──► forgotten
 
-What is intended is written down before the third party is called: whoever died in between leaves
-the URLs by which the next one finds what is there.
+An intention is recorded before the third party is called: if the process dies in between, the next
+one finds the registration by the recorded URLs.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ _DECLARATION: TypeAdapter[AnyRegistration] = TypeAdapter(AnyRegistration)
 
 @dataclass(frozen=True, slots=True)
 class RegistrationEntry:
-    """One registration that is, or may be, at a third party.
+    """A registration that is, or may be, at a third party.
 
     Attributes:
-        id: Ours.
-        integration: Whose.
+        id: Our id.
+        integration: The integration's name.
         name: As declared.
         place: The third party's collection.
         registration: As declared when it was made.
-        shown_url: What it shall call, without what variables hide.
-        url_digests: Of every URL it may call; the last one is what it shall.
-        is_intended: It may be there without us knowing its id.
-        remote_id: The third party's id, if we know it.
-        secret_digest: Of the secret that we have made and the third party has.
-        problem: What went wrong last, if anything did.
-        updated_at: When something last changed here.
+        shown_url: The URL it should call, with its variables unfilled.
+        url_digests: Digests of every URL it may call; the last is the desired one.
+        is_intended: Whether it may be there without us knowing its id.
+        remote_id: The third party's id, if known.
+        secret_digest: Digest of the secret that we made and the third party has.
+        problem: What went wrong last, if anything.
+        updated_at: When the entry last changed.
     """
 
     id: str
@@ -65,7 +65,7 @@ class RegistrationEntry:
 
     @property
     def desired(self) -> DesiredRegistration:
-        """What it was made for; the URL itself is known no more."""
+        """The registration as it was desired; its URL is not stored."""
         return DesiredRegistration(
             self.integration, self.name, "", self.shown_url, self.registration
         )
@@ -73,13 +73,13 @@ class RegistrationEntry:
 
 @dataclass(frozen=True, slots=True)
 class ActivationState:
-    """Whether an integration is active, and where it then is reached.
+    """Whether an integration is active, and its public URL.
 
     Attributes:
         integration: Its name.
-        is_active: Whether registrations shall be there.
-        is_switched_on: Whether its deployments were last switched on; else off, or never switched.
-        public_url: Of the gateway, as last given.
+        is_active: Whether its registrations are desired.
+        is_switched_on: Whether its deployments were last switched on, rather than off or never.
+        public_url: The gateway's URL, as last given.
     """
 
     integration: str
@@ -93,10 +93,10 @@ class ActivationLedger:
 
     Args:
         engine: The state database.
-        run_id: The run; when it is retried it goes on at once, and so does any other when the
-            run's process on this machine is dead.
-        lease_s: How long it may be silent; longer than the slowest call with its retries.
-        clock: Gives aware UTC instants.
+        run_id: The run; its retry continues at once, and so does any other run if this run's
+            process on this machine is dead.
+        lease_s: Seconds until the lease expires; longer than the slowest call with its retries.
+        clock: Returns aware UTC instants.
     """
 
     def __init__(
@@ -116,15 +116,15 @@ class ActivationLedger:
     def begin(
         self, integration: str, *, is_active: bool | None = None, public_url: str | None = None
     ) -> ActivationState:
-        """Take the integration, and write down what it shall be from now on.
+        """Lease the integration, and record its new state.
 
         Args:
             integration: Its name.
-            is_active: None leaves it as it is.
-            public_url: None leaves it as it is.
+            is_active: None leaves it unchanged.
+            public_url: None leaves it unchanged.
 
         Raises:
-            UpstreamBusyError: Another activation is at work on it.
+            UpstreamBusyError: Another activation holds the lease.
         """
         now = self._clock()
         with writing(self._engine) as connection:
@@ -149,7 +149,7 @@ class ActivationLedger:
             return _state(_find(connection, integration))
 
     def record_switched(self, integration: str, *, on: bool) -> None:
-        """Its deployments start runs from now on, or do not.
+        """Record whether its deployments were switched on or off.
 
         Raises:
             LeaseLostError: Another activation took over.
@@ -158,7 +158,7 @@ class ActivationLedger:
             connection.execute(_of(integration).values(is_switched_on=on))
 
     def end(self, integration: str) -> None:
-        """Let others have the integration."""
+        """Release the lease of the integration."""
         with writing(self._engine) as connection:
             connection.execute(
                 _of(integration)
@@ -167,13 +167,13 @@ class ActivationLedger:
             )
 
     def states(self) -> list[ActivationState]:
-        """Every integration that was ever activated, by name."""
+        """Return every integration that was ever activated, by name."""
         query = select(ACTIVATIONS).order_by(ACTIVATIONS.c.integration)
         with reading(self._engine) as connection:
             return [_state(row) for row in connection.execute(query)]
 
     def entries(self, integration: str | None = None) -> list[RegistrationEntry]:
-        """What is, or may be, registered; of all integrations or of one."""
+        """Return what is, or may be, registered, for all integrations or for one."""
         query = select(REGISTRATIONS).order_by(
             REGISTRATIONS.c.integration, REGISTRATIONS.c.name, REGISTRATIONS.c.created_at
         )
@@ -183,7 +183,7 @@ class ActivationLedger:
             return [_entry(row) for row in connection.execute(query)]
 
     def registered_at(self, place: str) -> dict[str, str]:
-        """Third party's id to our own id, of all that is registered at one place."""
+        """Return the third party's id to our id for everything registered at one place."""
         query = select(REGISTRATIONS.c.remote_id, REGISTRATIONS.c.id).where(
             REGISTRATIONS.c.place == place, REGISTRATIONS.c.remote_id.is_not(None)
         )
@@ -191,7 +191,7 @@ class ActivationLedger:
             return {row.remote_id: row.id for row in connection.execute(query)}
 
     def intend(self, desired: DesiredRegistration, place: str) -> RegistrationEntry:
-        """Write down that it shall be registered there, before that is done.
+        """Record the intention to register it there, before doing so.
 
         Raises:
             LeaseLostError: Another activation took over.
@@ -241,7 +241,7 @@ class ActivationLedger:
     def record(
         self, entry: RegistrationEntry, remote_id: str, *, secret_digest: str | None
     ) -> None:
-        """It is there, as wanted, and calls nothing but the last of its URLs.
+        """Record that it is there as desired, and calls only the last of its URLs.
 
         Raises:
             LeaseLostError: Another activation took over.
@@ -260,7 +260,7 @@ class ActivationLedger:
             )
 
     def record_problem(self, entry: RegistrationEntry, problem: str) -> None:
-        """It could not be registered or removed.
+        """Record that it could not be registered or removed.
 
         Raises:
             LeaseLostError: Another activation took over.
@@ -270,7 +270,7 @@ class ActivationLedger:
             connection.execute(_entry_of(entry.id).values(problem=problem, updated_at=now))
 
     def forget(self, entry: RegistrationEntry) -> None:
-        """It is not there any more.
+        """Record that it is no longer there.
 
         Raises:
             LeaseLostError: Another activation took over.
@@ -300,7 +300,7 @@ class ActivationLedger:
 
     @contextmanager
     def _working(self, integration: str, now: datetime) -> Iterator[Connection]:
-        """A transaction in which the lease is ours, and lasts from now on anew."""
+        """Open a transaction in which the lease is ours and is renewed."""
         with writing(self._engine) as connection:
             held = connection.execute(
                 _of(integration)

@@ -1,4 +1,4 @@
-"""What a third party must let us do with registrations, whatever its API is like."""
+"""The protocol for managing registrations at any third party."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tasks.core.registry.registrations import AnyRegistration
 
 @dataclass(frozen=True, slots=True)
 class DesiredRegistration:
-    """A registration as it shall be.
+    """A desired registration.
 
     Attributes:
-        integration: Whose.
+        integration: The integration's name.
         name: As declared.
-        url: What the third party shall call; its path may hold a secret.
-        shown_url: The same for people, without what variables hide.
-        registration: The declaration, variables filled in.
+        url: URL that the third party should call; its path may hold a secret.
+        shown_url: The same for people, with its variables unfilled.
+        registration: The declaration, with variables filled in.
     """
 
     integration: str
@@ -30,27 +30,27 @@ class DesiredRegistration:
 
     @property
     def marker(self) -> str:
-        """By which we, and people, know it again at the third party, where it takes a text."""
+        """The text that identifies it at the third party, if that has a field for it."""
         return f"{self.integration}/{self.name}"
 
     @property
     def url_digest(self) -> str:
-        """What we keep of the URL, to know it again."""
+        """The digest that we store to recognise the URL."""
         return url_digest(self.url)
 
 
 def url_digest(url: str) -> str:
-    """What is kept of a URL that may hold a secret: its SHA-256, in hexadecimal."""
+    """Return the SHA-256 of a URL, in hexadecimal: stored instead, as it may hold a secret."""
     return hashlib.sha256(url.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class FoundRegistration:
-    """A registration of ours as it is.
+    """One of our registrations as found at the third party.
 
     Attributes:
-        remote_id: The third party's id of it.
-        differences: What is not as wanted, e.g. ("events",); empty if all is right.
+        remote_id: The third party's id.
+        differences: What differs from the desired state, e.g. ("events",); empty if nothing.
     """
 
     remote_id: str
@@ -59,11 +59,11 @@ class FoundRegistration:
 
 @dataclass(frozen=True, slots=True)
 class CreatedRegistration:
-    """A registration that was just made.
+    """A registration that was just created.
 
     Attributes:
-        remote_id: The third party's id of it.
-        secret: What it will sign with, if it made that itself.
+        remote_id: The third party's id.
+        secret: The secret it signs with, if the third party made it.
     """
 
     remote_id: str
@@ -71,10 +71,10 @@ class CreatedRegistration:
 
 
 class Registrar(Protocol):
-    """One place at a third party where registrations are; calls block and raise as `ApiClient`.
+    """A place for registrations at a third party; calls block and raise as `ApiClient`.
 
     Attributes:
-        place: What people call it, and the same for the same place, e.g. the collection's URL.
+        place: The place's readable, stable id, e.g. the collection's URL.
     """
 
     place: str
@@ -82,36 +82,36 @@ class Registrar(Protocol):
     def find(
         self, desired: DesiredRegistration, *, remote_id: str | None, url_digests: Collection[str]
     ) -> list[FoundRegistration]:
-        """Those that are this one: the one with the id first, then those that call our URL.
+        """Return all copies of a registration: the one with the id first, then by our URL.
 
-        More than one is found where an attempt made it and died before it could record it.
+        There are several if an attempt created one and died before recording it.
 
         Args:
-            desired: What it shall be like.
-            remote_id: Its id, if that is known.
-            url_digests: Of every URL that it may call; where the third party keeps a marker,
-                that must be right, too.
+            desired: The desired registration.
+            remote_id: Its id, if known.
+            url_digests: Digests of every URL that it may call; if the third party stores a
+                marker, that must match too.
         """
 
     def create(self, desired: DesiredRegistration, secret: str | None) -> CreatedRegistration:
-        """Make it.
+        """Create it.
 
         Args:
-            desired: What it shall be like.
-            secret: What the third party shall sign with, if we decide that.
+            desired: The desired registration.
+            secret: The secret to sign with, if we choose it.
         """
 
     def update(
         self, desired: DesiredRegistration, found: FoundRegistration, secret: str | None
     ) -> None:
-        """Make it as wanted; arguments as for `create`."""
+        """Update it to the desired state; arguments as for `create`."""
 
     def delete(self, remote_id: str) -> None:
-        """Remove it; that it is gone already is fine."""
+        """Remove it; do nothing if it is already gone."""
 
     def ping(self, remote_id: str) -> str | None:
-        """Let it send a test event, and say what came of it; None if it cannot.
+        """Have it send a test event, and return the result; None if it cannot send one.
 
         Raises:
-            UpstreamRejectedError: The third party tells that we did not take it.
+            UpstreamRejectedError: The third party reports that we did not accept it.
         """

@@ -1,4 +1,4 @@
-"""Webhooks at any API that has them as a collection: made by POST, changed and removed by id."""
+"""Registers webhooks at any API with a collection of them: created by POST, managed by id."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class RestRegistrar:
     Args:
         api: The third party.
         registration: Where they are and what their fields are called.
-        base_url: Of the API, for `place`.
-        sleep: Waits so many seconds.
+        base_url: The API's base URL, for `place`.
+        sleep: Waits for that many seconds.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class RestRegistrar:
         if self._it.ping is None:
             return None
         heard = None
-        for _ in range(_PINGS):  # one may meet a gateway that is just busy, and is sent once only
+        for _ in range(_PINGS):  # a single ping is not retried, and may hit a busy gateway
             heard = self._pinged(self._item(remote_id))
             if heard is None and self._it.ping_result_field is None:
                 return "the ping was taken"
@@ -120,7 +120,7 @@ class RestRegistrar:
         )
 
     def _pinged(self, item: str) -> Any:
-        """The status of our answer to one ping, as far as the third party tells it."""
+        """Return the status of our response to one ping, if the third party reports it."""
         answer = self._api.call(
             "POST", f"{item}/{self._it.ping}", repeatable=True, operation="ping"
         ).json()
@@ -154,7 +154,7 @@ class RestRegistrar:
     def _differences(self, item: Any, desired: DesiredRegistration) -> Iterator[str]:
         for path, value in _leaves(self._body(desired, None)):
             is_there = optional_field(item, path, _MISSING)
-            # what the list does not show cannot differ visibly, or every check would change it
+            # a field that the list does not show is not compared: it would always differ
             if is_there is not _MISSING and _unordered(is_there) != _unordered(value):
                 yield path
 

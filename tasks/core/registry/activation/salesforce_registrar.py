@@ -1,7 +1,7 @@
-"""Salesforce's outbound messages: one for each registration, with the workflow rule that sends it.
+"""Registers Salesforce outbound messages, each with the workflow rule that sends it.
 
-The rule is made after the message that it sends and removed before it, so an orphaned rule cannot
-be. Both have the same developer name, made of integration and registration.
+The rule is created after its message and removed before it, so that no rule is orphaned. Both have
+the same developer name, built from integration and registration.
 
 Source: Tooling API, objects WorkflowOutboundMessage and WorkflowRule.
 """
@@ -39,8 +39,8 @@ class SalesforceRegistrar:
     Args:
         api: Salesforce; the base URL names the API version: https://….my.salesforce.com/services/
             data/v62.0.
-        registration: What is told of which object.
-        base_url: Of the API, for `place`.
+        registration: Which changes of which object to send.
+        base_url: The API's base URL, for `place`.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class SalesforceRegistrar:
     def find(
         self, desired: DesiredRegistration, *, remote_id: str | None, url_digests: Collection[str]
     ) -> list[FoundRegistration]:
-        """As `Registrar.find`; there is one at most, since names are unique."""
+        """As `Registrar.find`; at most one, because names are unique."""
         id_ = self._id_of(_MESSAGE, _developer_name(desired))
         message = None if id_ is None else self._read(_MESSAGE, id_)
         if id_ is None or message is None:
@@ -64,10 +64,10 @@ class SalesforceRegistrar:
         return [FoundRegistration(id_, tuple(self._differences(desired, metadata)))]
 
     def create(self, desired: DesiredRegistration, secret: str | None) -> CreatedRegistration:
-        """As `Registrar.create`; Salesforce signs nothing, so there is no secret.
+        """As `Registrar.create`; Salesforce does not sign, so there is no secret.
 
         Raises:
-            MisconfiguredError: One of our name is there that calls somebody else.
+            MisconfiguredError: There is one with our name that calls another URL.
         """
         if self._id_of(_MESSAGE, _developer_name(desired)) is not None:
             raise MisconfiguredError(
@@ -104,7 +104,7 @@ class SalesforceRegistrar:
         self._remove(_MESSAGE, remote_id)
 
     def ping(self, remote_id: str) -> str | None:
-        """Salesforce has no test event."""
+        """Return None: Salesforce has no test event."""
         return None
 
     def _differences(
@@ -206,7 +206,7 @@ def _path(kind: str, id_: str) -> str:
 
 
 def _developer_name(desired: DesiredRegistration) -> str:
-    """Letters, digits and single underscores: what Salesforce takes, and SOQL needs no quoting."""
+    """Return a name of letters, digits and single underscores, as Salesforce requires."""
     return re.sub(r"[^a-z0-9]+", "_", f"{desired.integration}_{desired.name}").strip("_")[:80]
 
 

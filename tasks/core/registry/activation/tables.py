@@ -1,4 +1,4 @@
-"""What is remembered of every integration that is active and of all it has registered."""
+"""The tables of activated integrations and their registrations."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ ACTIVATIONS = Table(
     METADATA,
     Column("integration", String(63), primary_key=True),
     Column("is_active", Boolean, nullable=False),
-    # what its deployments were last switched to
+    # whether its deployments were last switched on
     Column("is_switched_on", Boolean, nullable=False),
     Column("public_url", String(2000), nullable=False),
-    # only one activation of an integration at a time
+    # lets only one activation of an integration run at a time
     Column("owner", String(64), nullable=False),
     Column("lease_until_at", Instant, nullable=False),
     Column("changed_at", Instant, nullable=False),
@@ -28,13 +28,13 @@ REGISTRATIONS = Table(
     Column("name", String(63), nullable=False),
     # where it is registered, e.g. the URL of the third party's collection of webhooks
     Column("place", String(1000), nullable=False),
-    # the declaration as JSON, variables filled in: enough to remove what is declared no more
+    # the declaration as JSON, variables filled in: enough to remove what is no longer declared
     Column("declaration", Text, nullable=False),
-    # the URL to be called, without what its variables hide
+    # the URL to be called, with its variables unfilled
     Column("shown_url", String(2000), nullable=False),
     # JSON list: SHA-256 of every URL that may be registered there, the newest last
     Column("url_digests", Text, nullable=False),
-    # intended → registered; what was intended may be there without us knowing its id
+    # intended → registered; an intended one may be there without us knowing its id
     Column("state", String(10), nullable=False),
     Column("remote_id", String(500)),
     # SHA-256 of the secret that we made and sent

@@ -1,1 +1,1 @@
-"""Secrets that third parties and we agree on at registration: encrypted, in the state database."""
+"""Secrets agreed on at registration, stored encrypted in the state database."""

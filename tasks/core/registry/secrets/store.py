@@ -1,8 +1,8 @@
-"""Keeps secrets encrypted, the newest two versions of each: nobody who reads the database has them.
+"""Stores secrets encrypted, the newest two versions of each.
 
 `INTEGRATIONS_SECRETS_KEY` holds the key, or several separated by commas: the first encrypts, all
-decrypt. To change the key, put the new one before the old one everywhere, call `reencrypt`, and
-take the old one away.
+decrypt. To rotate the key, put the new one before the old one everywhere, call `reencrypt`, and
+remove the old one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class StoredSecret:
     """One version of a secret.
 
     Attributes:
-        version: From 1; a greater one is newer.
+        version: Counted from 1; a greater one is newer.
         value: The secret itself.
     """
 
@@ -40,7 +40,7 @@ class StoredSecret:
 
     @property
     def digest(self) -> str:
-        """By which it is known again: SHA-256, in hexadecimal; only of secrets nobody can guess."""
+        """Its SHA-256, in hexadecimal, to recognise it; only for secrets nobody can guess."""
         return hashlib.sha256(self.value.encode()).hexdigest()
 
 
@@ -49,8 +49,8 @@ class StoredSecrets:
 
     Args:
         engine: The state database.
-        keys: Fernet keys; the first encrypts. Without any, versions can be seen and nothing else.
-        clock: Gives aware UTC instants.
+        keys: Fernet keys; the first encrypts. Without any, only versions can be read.
+        clock: Returns aware UTC instants.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class StoredSecrets:
     def from_environment(
         cls, engine: Engine, environment: Mapping[str, str] = os.environ
     ) -> StoredSecrets:
-        """With the keys of `INTEGRATIONS_SECRETS_KEY`.
+        """Return a store with the keys of `INTEGRATIONS_SECRETS_KEY`.
 
         Raises:
             MisconfiguredError: One of them is not a key.
@@ -77,10 +77,10 @@ class StoredSecrets:
         return cls(engine, [key.strip() for key in given.split(",") if key.strip()])
 
     def put(self, name: str, value: str) -> StoredSecret:
-        """Store a secret as the newest version; the same again changes nothing.
+        """Store a secret as the newest version; storing the same again has no effect.
 
         Raises:
-            MisconfiguredError: There is no key, or not the right one.
+            MisconfiguredError: There is no key, or the wrong one.
         """
         with self._changing(name) as connection:
             newest = self._newest(connection, name)
@@ -89,7 +89,7 @@ class StoredSecrets:
             return self._add(connection, name, value, newest)
 
     def ensure(self, name: str, make: Callable[[], str]) -> StoredSecret:
-        """The newest version, made and stored first if there is none; the same for all who ask.
+        """Return the newest version; create and store it once if there is none.
 
         Raises:
             MisconfiguredError: As `put`.
@@ -98,7 +98,7 @@ class StoredSecrets:
             return self._newest(connection, name) or self._add(connection, name, make(), None)
 
     def newest(self, name: str) -> StoredSecret | None:
-        """The newest version, if there is one.
+        """Return the newest version, if there is one.
 
         Raises:
             MisconfiguredError: As `put`.
@@ -107,7 +107,7 @@ class StoredSecrets:
             return self._newest(connection, name)
 
     def accepted(self, names: Sequence[str]) -> list[str]:
-        """The values that senders may use now, of several secrets; newest versions first.
+        """Return the values that senders may use now, of several secrets, newest first.
 
         Raises:
             MisconfiguredError: As `put`.
@@ -117,13 +117,13 @@ class StoredSecrets:
             return [self._decrypted(row.name, row.ciphertext) for row in connection.execute(query)]
 
     def versions(self) -> dict[str, int]:
-        """Name to newest version; needs no key, so it tells cheaply whether anything changed."""
+        """Return name to newest version: without keys, as a cheap check for changes."""
         query = select(SECRETS.c.name, func.max(SECRETS.c.version)).group_by(SECRETS.c.name)
         with reading(self._engine) as connection:
             return {row[0]: row[1] for row in connection.execute(query)}
 
     def reencrypt(self) -> int:
-        """Encrypt everything with the first key; returns how many versions.
+        """Encrypt everything with the first key; return the number of versions.
 
         Raises:
             MisconfiguredError: As `put`.

@@ -1,4 +1,4 @@
-"""What is kept of each secret: its versions, encrypted."""
+"""The table of encrypted secrets and their versions."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ SECRETS = Table(
     "stored_secrets",
     METADATA,
     Column("name", String(200), primary_key=True),
-    # from 1; a greater one is newer, and the one before it is still accepted
+    # from 1; a greater one is newer, and the previous one is still accepted
     Column("version", Integer, primary_key=True, autoincrement=False),
-    # Fernet token of a JSON document with name and value, so that none passes for another
+    # Fernet token of a JSON document with name and value, so that they cannot be swapped
     Column("ciphertext", Text, nullable=False),
     Column("stored_at", Instant, nullable=False),
 )

@@ -1,4 +1,4 @@
-"""The inbox: requests as received, their deliveries, and the drain runs at work."""
+"""The inbox: requests as received, their deliveries, and the active consumer runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cursors of imports, the windows under way, and what was taken and rejected."""
+"""Cursors of imports, their open windows, and imported and rejected records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which record of one system is which of another, by every id they ever had."""
+"""The identity map: pairs of records in two systems, by every id they ever had."""
 
 from __future__ import annotations
 

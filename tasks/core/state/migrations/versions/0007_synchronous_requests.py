@@ -1,4 +1,4 @@
-"""Requests whose callers want an answer: what was asked, how far it is, what was answered."""
+"""Requests whose callers wait for a reply: the request, its state and the reply."""
 
 from __future__ import annotations
 

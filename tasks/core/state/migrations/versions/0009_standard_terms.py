@@ -1,4 +1,4 @@
-"""Tables, columns and states have the names that the field uses."""
+"""Renames tables, columns and states to the field's usual terms."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Give the former names back."""
+    """Restore the former names."""
     _rename_index("awaited_requests_expiring", "synchronous_requests_expiring")
     for table, column, former, name in _STATES:
         op.execute(f"UPDATE {table} SET {column} = '{former}' WHERE {column} = '{name}'")  # noqa: S608

@@ -1,1 +1,1 @@
-"""One module a revision, named `NNNN_what_it_does.py`; the revision id is NNNN."""
+"""One module per revision, named `NNNN_what_it_does.py`; the revision id is NNNN."""
