@@ -18,8 +18,8 @@
         path: repos/example-shop/storefront/hooks
         secret: {name: github-webhook, made_by: us}
 
-The gateway serves the endpoints; activation creates the registrations at the third parties. Flows and
-deployments follow from the entrypoints in `prefect.yaml`.
+The gateway serves the endpoints; activation creates the registrations at the third parties. Flows
+and deployments follow from the entrypoints in `prefect.yaml`.
 """
 
 from __future__ import annotations
