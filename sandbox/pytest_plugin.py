@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from sandbox.systems.azure_files_api import AzureSandbox
     from sandbox.systems.crm_api import CrmSandbox
     from sandbox.systems.dropbox_api import DropboxSandbox
     from sandbox.systems.fault_proxy import FaultProxy
     from sandbox.systems.github_api import GithubSandbox
+    from sandbox.systems.google_drive_api import DriveSandbox
     from sandbox.systems.marketplace_api import MarketplaceSandbox
     from sandbox.systems.own_app.serving import OwnAppHost, RunningOwnApp
     from sandbox.systems.s3_server import S3Sandbox
@@ -127,6 +129,38 @@ def dropbox_api(dropbox_api_of_session: DropboxSandbox) -> DropboxSandbox:
     dropbox_api_of_session.requests.clear()
     _empty(dropbox_api_of_session.files)
     return dropbox_api_of_session
+
+
+@pytest.fixture(scope="session")
+def google_drive_api_of_session() -> Iterator[DriveSandbox]:
+    """The API whose shared folder `google_drive_api` empties before each test."""
+    from sandbox.systems import google_drive_api
+
+    with google_drive_api.start() as running:
+        yield running
+
+
+@pytest.fixture
+def google_drive_api(google_drive_api_of_session: DriveSandbox) -> DriveSandbox:
+    """A shared folder of Google Drive, empty and without faults."""
+    google_drive_api_of_session.reset()
+    return google_drive_api_of_session
+
+
+@pytest.fixture(scope="session")
+def azure_files_api_of_session() -> Iterator[AzureSandbox]:
+    """The API whose share `azure_files_api` empties before each test."""
+    from sandbox.systems import azure_files_api
+
+    with azure_files_api.start() as running:
+        yield running
+
+
+@pytest.fixture
+def azure_files_api(azure_files_api_of_session: AzureSandbox) -> AzureSandbox:
+    """An Azure file share, empty and without faults."""
+    azure_files_api_of_session.reset()
+    return azure_files_api_of_session
 
 
 @pytest.fixture(scope="session")

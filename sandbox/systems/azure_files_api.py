@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _ACCOUNT = "sandbox"
 _PAGE = 1000
+_RANGE_BYTES = 4 * 1024 * 1024
+_INVALID = re.compile(r'["\\:|<>*?\x00-\x1f\x7f]')
 _SIGNED_HEADERS = (
     "content-encoding", "content-language", "content-length", "content-md5", "content-type",
     "date", "if-modified-since", "if-match", "if-none-match", "if-unmodified-since", "range",
@@ -129,6 +131,9 @@ class AzureSandbox(StandIn):
         path = "/".join(name for name in names if name)
         if share != self.share:
             return _error(404, "ShareNotFound")
+        if _INVALID.search(path):
+            return _error(400, "InvalidResourceName")
+        path = self._spelt(path)
         if kind == "list":
             return self._list(path, query)
         if kind == "directory":
@@ -148,11 +153,11 @@ class AzureSandbox(StandIn):
             return _error(409, "ResourceTypeMismatch")
         file = _File(bytearray(int(request.headers["x-ms-content-length"])), "", datetime.now(UTC))
         file.touch()
-        self._files[self._spelt(path)] = file
+        self._files[path] = file
         return _done(201, file)
 
     def _write(self, request: Request, path: str, body: bytes) -> Response:
-        file = self._files.get(self._spelt(path))
+        file = self._files.get(path)
         span = re.fullmatch(r"bytes=(\d+)-(\d+)", request.headers.get("x-ms-range", ""))
         if file is None or span is None:
             return _error(404, "ResourceNotFound")
@@ -162,6 +167,8 @@ class AzureSandbox(StandIn):
         if sent and base64.b64decode(sent) != hashlib.md5(body, usedforsecurity=False).digest():
             return _error(400, "Md5Mismatch")
         start, end = int(span[1]), int(span[2]) + 1
+        if len(body) > _RANGE_BYTES:
+            return _error(413, "RequestBodyTooLarge")
         if end > len(file.content) or end - start != len(body):
             return _error(416, "InvalidRange")
         file.content[start:end] = body
@@ -175,12 +182,13 @@ class AzureSandbox(StandIn):
             return _error(404, "ResourceNotFound")
         if _parent(path) not in self._folders:
             return _error(404, "ParentNotFound")
-        new = self._spelt(path)
+        if path in self._folders:
+            return _error(409, "ResourceTypeMismatch")
         replace = request.headers.get("x-ms-file-rename-replace-if-exists", "").lower() == "true"
-        if new in self._files and new != old and not replace:
+        if path in self._files and path != old and not replace:
             return _error(409, "ResourceAlreadyExists")
         file = self._files.pop(old)
-        self._files.pop(new, None)
+        self._files.pop(path, None)
         self._files[path] = file
         return _done(200, file)
 
@@ -193,12 +201,12 @@ class AzureSandbox(StandIn):
         return _done(201, None)
 
     def _file_request(self, request: Request, path: str) -> Response:
-        file = self._files.get(self._spelt(path))
+        file = self._files.get(path)
         if file is None:
             missing = _parent(path) not in self._folders
             return _error(404, "ParentNotFound" if missing else "ResourceNotFound")
         if request.method == "DELETE":
-            del self._files[self._spelt(path)]
+            del self._files[path]
             return _done(202, None)
         content = bytes(file.content)
         headers = {**_headers(file), "x-ms-type": "File"}
@@ -239,8 +247,12 @@ class AzureSandbox(StandIn):
         return Response(document, media_type="application/xml")
 
     def _spelt(self, path: str) -> str:
-        """The path as it was first written: names ignore case."""
-        return next((known for known in self._files if known.lower() == path.lower()), path)
+        """The path as its folders and file were first written: names ignore case."""
+        for known in (*self._folders, *self._files):
+            if known.lower() == path.lower():
+                return known
+        folder, slash, name = path.rpartition("/")
+        return f"{self._spelt(folder)}{slash}{name}"
 
     def _is_signed(self, request: Request) -> bool:
         """Source: learn.microsoft.com/rest/api/storageservices/authorize-with-shared-key."""

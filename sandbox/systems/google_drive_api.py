@@ -185,7 +185,12 @@ class DriveSandbox(StandIn):
         if refusal := self._refusal(request):
             return refusal
         query = request.query_params
-        found = [item for item in self._items.values() if _matches(item, query.get("q", ""))]
+        terms = _terms(query.get("q", ""))
+        if terms is None:
+            return _error(400, "invalid")
+        if any(term["parent"] and _unquoted(term["parent"]) not in self._items for term in terms):
+            return _error(404, "notFound")
+        found = [item for item in self._items.values() if all(_is(item, term) for term in terms)]
         size, start = int(query.get("pageSize", "100")), int(query.get("pageToken", "0"))
         document: dict[str, Any] = {
             "files": [item.shown(self.url) for item in found[start : start + size]]
@@ -353,27 +358,30 @@ _TERM = re.compile(
 )
 
 
-def _matches(item: _Item, query: str) -> bool:
-    """Whether an item is what a query asks for; of the language only what we need."""
-    position = 0
+def _terms(query: str) -> list[re.Match[str]] | None:
+    """What a query asks for, of its language only what we need; None if it is something else."""
+    position, terms = 0, []
     while position < len(query):
         term = _TERM.match(query, position)
         if term is None:
-            return False
-        if not _is(item, term):
-            return False
+            return None
+        terms.append(term)
         position = term.end() + (5 if query[term.end() :].startswith(" and ") else 0)
-    return True
+    return terms
 
 
 def _is(item: _Item, term: re.Match[str]) -> bool:
     if term["parent"] is not None:
-        return re.sub(r"\\(.)", r"\1", term["parent"]) in item.parents
+        return _unquoted(term["parent"]) in item.parents
     if term["trashed"] is not None:
         return item.trashed == (term["trashed"] == "true")
-    value = re.sub(r"\\(.)", r"\1", term["value"], flags=re.DOTALL)
+    # Names are compared without case, as a search does.
     actual = item.name if term["field"] == "name" else item.mime_type
-    return (actual == value) == (term["op"] == "=")
+    return (actual.lower() == _unquoted(term["value"]).lower()) == (term["op"] == "=")
+
+
+def _unquoted(text: str) -> str:
+    return re.sub(r"\\(.)", r"\1", text, flags=re.DOTALL)
 
 
 def _error(status: int, reason: str) -> Response:

@@ -137,45 +137,6 @@ def test_cancelled_and_deleted_orders_are_not_shipped(place, runs, relay, own_ap
     assert fulfilment.shipments == {}
 
 
-def test_refused_order_is_dead_lettered_in_the_others_words(
-    place, runs, relay, own_app, fulfilment
-):
-    """A 4xx dead-letters the delivery with the other's reason; Retry sends it again."""
-    battery = [{"sku": "lithium-battery", "quantity": 1, "unit_price": "3.00"}]
-    put(own_app, lines=battery)
-    put(own_app, order_no="SO-2")
-    relay(2)
-    state = runs.start(order_events_export, **QUICK)
-    assert state.is_failed()
-    reason = place_reason(runs)
-    assert reason.endswith(
-        "PUT shipments/SO-1 'SO-1': it answered 422 Unprocessable Entity; correct the request; "
-        "it says: lithium-battery cannot be sent by parcel service; correct the order, whose "
-        "change is sent then, or replay once the other side takes it"
-    )
-    assert fulfilment.attempts == 2
-    assert set(fulfilment.shipments) == {"SO-2"}
-
-    fulfilment.not_shipped.clear()
-    state = runs.retry(order_events_export)
-    assert (state.is_completed(), state.message) == (True, "1 done")
-    assert fulfilment.shipments["SO-1"]["parcels"] == [{"sku": "lithium-battery", "pieces": 1}]
-
-
-def test_corrected_order_is_sent_by_its_own_change(place, runs, relay, own_app, fulfilment):
-    """Correcting a refused order in the application is enough; its old event then needs nothing."""
-    put(own_app, lines=[{"sku": "lithium-battery", "quantity": 1, "unit_price": "3.00"}])
-    relay(1)
-    assert runs.start(order_events_export, **QUICK).is_failed()
-    refused = runs.last
-    put(own_app)
-    relay(1)
-    assert runs.start(order_events_export, **QUICK).message == "1 done"
-    runs.last = refused
-    assert runs.retry(order_events_export).message == "1 ignored"
-    assert fulfilment.shipments["SO-1"]["parcels"] == [{"sku": "W-1", "pieces": 2}]
-
-
 def place_reason(runs):
     [artifact] = runs.artifacts()
     return json.loads(artifact.data)[0]["Why"]
@@ -191,27 +152,6 @@ def test_invalid_fields_are_named_as_the_other_side_names_them(
     assert "currency: Input should be 'EUR', 'GBP' or 'USD'" in place_reason(runs)
 
 
-@pytest.mark.parametrize(
-    "faults",
-    [
-        {"status": 503},
-        {"status": 429, "retry_after_s": 0},
-        {"status": 500},
-        {"lose_answer": "not done"},
-        {"lose_answer": "done"},
-    ],
-)
-def test_transient_failure_is_tried_again(place, runs, relay, own_app, fulfilment, faults):
-    """Busy, broken and cut answers are met with the same request under the same key."""
-    vars(fulfilment.faults).update(faults, remaining=1)
-    put(own_app)
-    [paid] = relay(1)
-    state = runs.start(order_events_export, **QUICK)
-    assert (state.is_completed(), state.message) == (True, "1 done"), state.message
-    assert fulfilment.attempts == 2
-    assert [effect.idempotency_key for effect in fulfilment.effects] == [paid]
-
-
 def test_wrong_credentials_are_not_tried_again(place, runs, relay, own_app, fulfilment):
     """A 401 parks at once and says what to mend; no secret is told."""
     fulfilment.token = "another"
@@ -221,20 +161,6 @@ def test_wrong_credentials_are_not_tried_again(place, runs, relay, own_app, fulf
     assert state.is_failed()
     assert "it refuses the credentials; mend them in the block" in place_reason(runs)
     assert "sandbox-fulfilment-token" not in state.message
-
-
-def test_redelivery_has_no_second_effect(place, runs, relay, own_app, fulfilment, inbox):
-    """The same delivery once more has the same key and changes nothing anywhere."""
-    put(own_app)
-    [paid] = relay(1)
-    runs.start(order_events_export, **QUICK)
-    relay(1)
-    before = own_app.records("orders")
-    inbox.operations.replay(DeliveryFilter(ids=(paid,)), dry_run=False)
-    state = runs.start(order_events_export, **QUICK)
-    assert state.message == "1 done, 1 ignored"
-    assert [effect.idempotency_key for effect in fulfilment.effects] == [paid]
-    assert own_app.records("orders") == before
 
 
 def test_late_event_sends_the_order_as_it_is_now(place, runs, relay, own_app, fulfilment, inbox):
@@ -259,23 +185,6 @@ def test_event_that_breaks_its_schema_is_dead_lettered(place, runs, inbox, fulfi
     assert runs.start(order_events_export, **QUICK).is_failed()
     assert "it is not as its sender publishes it: data: total is missing" in place_reason(runs)
     assert fulfilment.attempts == 0
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("order_paid", "sample done: shipment F-100001"),
-        ("order_open", "sample ignored: no rule wants it"),
-        ("order_cancelled", "sample done"),
-        ("order_not_shippable", "lithium-battery cannot be sent"),
-        ("order_without_total", "data: total is missing"),
-    ],
-)
-def test_every_sample_has_its_decided_outcome(place, runs, own_app, fulfilment, name, message):
-    """Each sample in the repository is exported, or ends as its name says."""
-    put(own_app, order_no="SO-1001", status="open")
-    state = runs.start(order_events_export, **QUICK, payload=sample(name))
-    assert message in state.message
 
 
 def test_template_mistake_is_dead_lettered_with_its_place(place, runs, relay, own_app, fulfilment):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -12,14 +11,12 @@ from blocks.http_api import ApiKeyAuth, HttpApi
 from flows.support_tickets.flow import support_tickets_export, support_tickets_import
 from flows.support_tickets.tickets import KIND
 from sandbox.systems import helpdesk_api
-from tasks.core.intake.inbox.operations import DeliveryFilter
 from tasks.core.sync.api_import.cursors import Cursors
 from tasks.core.sync.two_way.identity_map.pairs import IdentityMap
 
 # Prefect's own clients leave sockets to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
-SAMPLES = Path(__file__).parents[2] / "flows" / "support_tickets" / "samples"
 QUICK = {"consumer": {"idle_timeout_s": 0, "retry_delays_s": [0.01], "concurrency": 4}}
 TICKET = {
     "ticket_no": "T-1",
@@ -151,16 +148,6 @@ def test_change_that_the_helpdesk_does_not_keep_is_not_sent(place, export, own_a
     assert len(helpdesk.effects) == 1
 
 
-@pytest.mark.parametrize("lose", ["done", "not done"])
-def test_lost_answer_makes_no_second_ticket(place, export, own_app, helpdesk, lose):
-    """When the helpdesk's answer is lost, the next attempt finds the ticket, or makes it."""
-    helpdesk.faults.lose_answer, helpdesk.faults.remaining = lose, 1
-    put(own_app)
-    assert export(1).message == "1 done"
-    assert list(helpdesk.tickets) == [7001]
-    assert ticket_of(own_app)["external_ids"] == {"helpdesk": "7001"}
-
-
 def test_ticket_that_was_made_and_not_remembered_is_found(
     place, export, import_, own_app, helpdesk, inbox
 ):
@@ -202,18 +189,6 @@ def test_lost_identity_map_pairs_the_same_tickets_again(
     }  # fmt: skip
 
 
-def test_redelivery_changes_nothing(place, export, own_app, helpdesk, inbox, runs):
-    """A delivery handled once more, even with new effects asked for, finds all in step."""
-    put(own_app)
-    export(1)
-    before = helpdesk.tickets[7001]
-    inbox.operations.replay(
-        DeliveryFilter(integration="support_tickets"), dry_run=False, new_effects=True
-    )
-    assert runs.start(support_tickets_export, **QUICK).message == "1 ignored"
-    assert helpdesk.tickets == {7001: before}
-
-
 def test_deleted_ticket_is_deleted_there_and_does_not_come_back(
     place, export, import_, own_app, helpdesk
 ):
@@ -228,19 +203,6 @@ def test_deleted_ticket_is_deleted_there_and_does_not_come_back(
     helpdesk.change(7001, state="closed")
     import_()
     assert own_app.records("tickets") == []
-
-
-def test_refused_ticket_is_dead_lettered_in_the_helpdesks_words(
-    place, export, own_app, helpdesk, runs
-):
-    """A 4xx dead-letters the delivery with the reason; others go in; correcting it is enough."""
-    put(own_app, requester="nobody@localhost")
-    put(own_app, ticket_no="T-2")
-    assert export(2).is_failed()
-    assert "it says: the ticket is not valid; requester_email: String should match" in why(runs)
-    assert [each["external_ref"] for each in helpdesk.tickets.values()] == ["T-2"]
-    put(own_app)
-    assert export(2).message == "1 done, 1 ignored"
 
 
 def test_ticket_that_the_application_refuses_is_told_and_stops_no_other(
@@ -294,16 +256,3 @@ def test_ties_and_late_changes_are_not_lost(place, import_, own_app, helpdesk):
     assert {each["title"]: each["status"] for each in own_app.records("tickets")} == {
         "First": "closed", "Same second": "open", "Late": "open",
     }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("ticket_opened", "sample done: helpdesk ticket 7001 made"),
-        ("ticket_with_odd_requester", "requester_email: String should match"),
-    ],
-)
-def test_every_sample_has_its_decided_outcome(place, runs, name, message):
-    """Each sample in the repository ends as its name says."""
-    payload = json.loads((SAMPLES / f"{name}.json").read_text())
-    assert message in runs.start(support_tickets_export, **QUICK, payload=payload).message

@@ -50,7 +50,7 @@ class AzureFiles:
 
     def list_files(self, folder: str, *, recursive: bool = False) -> Iterator[RemoteFile]:
         """Yield the files of a folder; see `RemoteFolder.list_files`."""
-        waiting = [clean_path(folder, system=self._system, operation="list", may_be_root=True)]
+        waiting = [self._clean(folder, "list", may_be_root=True)]
         while waiting:
             current = waiting.pop()
             for entry in self._entries(current):
@@ -219,8 +219,8 @@ class AzureFiles:
     def _remote(self, path: str) -> str:
         return "/".join(part for part in (self._root, path) if part)
 
-    def _clean(self, path: str, operation: str) -> str:
-        path = clean_path(path, system=self._system, operation=operation)
+    def _clean(self, path: str, operation: str, *, may_be_root: bool = False) -> str:
+        path = clean_path(path, system=self._system, operation=operation, may_be_root=may_be_root)
         bad = sorted({char for char in path if char in _UNWRITABLE or not char.isprintable()})
         if bad or any(name.endswith((".", " ")) for name in path.split("/")):
             found = " ".join(map(repr, bad)) or "a dot or blank at its end"

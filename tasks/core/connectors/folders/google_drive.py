@@ -245,8 +245,9 @@ class DriveFiles:
         name = path.rpartition("/")[2]
         query = f"{_quoted(above)} in parents and name = {_quoted(name)}"
         for entry in self._entries(f"{query} and mimeType = '{_FOLDER}'", operation, path):
-            self._folders[path] = str(entry["id"])
-            return self._folders[path]
+            if entry["name"] == name:  # a search ignores case
+                self._folders[path] = str(entry["id"])
+                return self._folders[path]
         return None
 
     def _made_folder_id(self, path: str, operation: str) -> str:

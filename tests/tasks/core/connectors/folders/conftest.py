@@ -1,4 +1,4 @@
-"""The same empty place on each of the four systems."""
+"""The same empty place on each system that holds files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ import pytest
 
 from blocks.errors import IntegrationError
 from blocks.sftp_server import SftpServer
+from tasks.core.connectors.folders.azure_files import AzureFiles
 from tasks.core.connectors.folders.dropbox import DropboxFiles
+from tasks.core.connectors.folders.google_drive import DriveFiles
 from tasks.core.connectors.folders.local import LocalFiles
 from tasks.core.connectors.folders.s3 import S3Files
 from tasks.core.connectors.folders.sftp import SftpFiles
@@ -140,6 +142,41 @@ def dropbox_folder(dropbox_api) -> Iterator[Callable[..., DropboxFiles]]:
 
 
 @pytest.fixture
+def google_drive_folder(google_drive_api) -> Iterator[Callable[..., DriveFiles]]:
+    """Opens Google Drive; what is given goes before what would be right in the block."""
+    with ExitStack() as opened:
+
+        def open_it(sleep: Callable[[float], None] = time.sleep, **fields: Any) -> DriveFiles:
+            block = google_drive_api.block(**fields)
+            return opened.enter_context(
+                closing(
+                    DriveFiles(
+                        block.get_client(),
+                        system=block.system,
+                        root_id=block.folder_id,
+                        sleep=sleep,
+                    )
+                )
+            )
+
+        yield open_it
+
+
+@pytest.fixture
+def azure_files_folder(azure_files_api) -> Iterator[Callable[..., AzureFiles]]:
+    """Opens the Azure file share; what is given goes before what would be right in the block."""
+    with ExitStack() as opened:
+
+        def open_it(**fields: Any) -> AzureFiles:
+            block = azure_files_api.block(**fields)
+            return opened.enter_context(
+                closing(AzureFiles(block.get_client(), system=block.system, root=block.root_folder))
+            )
+
+        yield open_it
+
+
+@pytest.fixture
 def local_folder(tmp_path) -> LocalFiles:
     """A folder of this machine."""
     root = tmp_path / "drop"
@@ -160,7 +197,7 @@ def tiny_disk(tmp_path) -> Iterator[Path]:
     subprocess.run(["umount", disk], check=True)
 
 
-@pytest.fixture(params=["local", "sftp", "openssh", "s3", "dropbox"])
+@pytest.fixture(params=["local", "sftp", "openssh", "s3", "dropbox", "google_drive", "azure_files"])
 def folder(request):
     """The place, empty; each test runs on all of them."""
     if request.param in ("local", "openssh"):

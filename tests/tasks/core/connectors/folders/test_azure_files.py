@@ -27,30 +27,14 @@ NOW = datetime(2026, 7, 23, tzinfo=UTC)
 LARGE = hashlib.shake_256(b"azure").digest(10_000_001)
 
 
-@pytest.fixture(scope="module")
-def running():
-    with azure_files_api.start() as api:
-        yield api
+@pytest.fixture
+def azure(azure_files_api):
+    return azure_files_api
 
 
 @pytest.fixture
-def azure(running):
-    running.reset()
-    return running
-
-
-@pytest.fixture
-def open_share(azure):
-    opened = []
-
-    def open_it(**fields) -> AzureFiles:
-        block = azure.block(**fields)
-        opened.append(AzureFiles(block.get_client(), system=block.system, root=block.root_folder))
-        return opened[-1]
-
-    yield open_it
-    for folder in opened:
-        folder.close()
+def open_share(azure_files_folder):
+    return azure_files_folder
 
 
 @pytest.fixture
@@ -84,9 +68,13 @@ def test_a_cut_upload_leaves_nothing(azure, folder):
 
 def test_names_ignore_case(folder):
     """As on every Windows share, a name that differs in case is the same file."""
-    put(folder, "Report.csv")
+    put(folder, "In/Report.csv")
     with pytest.raises(TargetExistsError):
-        put(folder, "REPORT.csv")
+        put(folder, "in/REPORT.csv")
+    put(folder, "IN/other.csv")
+    assert sorted(file.name for file in folder.list_files("in")) == ["Report.csv", "other.csv"]
+    folder.delete("iN/report.csv")
+    assert [file.path for file in folder.list_files("", recursive=True)] == ["In/other.csv"]
 
 
 @pytest.mark.parametrize("name", ['a"b', "a\\b", "a:b", "a|b", "a<b", "a*b", "a?b", "a\nb", "a."])

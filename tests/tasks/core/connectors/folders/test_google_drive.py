@@ -18,42 +18,27 @@ from blocks.errors import (
     UpstreamBusyError,
     UpstreamFailedError,
 )
-from sandbox.systems import google_drive_api, scripted_api
+from sandbox.systems import scripted_api
 from sandbox.systems.scripted_api import ScriptedReply
 from tasks.core.connectors.folders.google_drive import DriveFiles
 
 LARGE = hashlib.shake_256(b"drive").digest(20_000_001)
 
 
-@pytest.fixture(scope="module")
-def running():
-    with google_drive_api.start() as api:
-        yield api
+@pytest.fixture
+def drive(google_drive_api):
+    return google_drive_api
 
 
 @pytest.fixture
-def drive(running):
-    running.reset()
-    return running
-
-
-@pytest.fixture
-def open_drive(drive):
-    opened = []
+def open_drive(google_drive_folder):
+    """Opens it, and tells in `waits` how long it waited."""
 
     def open_it(**fields) -> DriveFiles:
-        block = drive.block(**fields)
-        folder = DriveFiles(
-            block.get_client(), system=block.system, root_id=block.folder_id, sleep=waits.append
-        )
-        opened.append(folder)
-        return folder
+        return google_drive_folder(sleep=open_it.waits.append, **fields)
 
-    waits: list[float] = []
-    open_it.waits = waits
-    yield open_it
-    for folder in opened:
-        folder.close()
+    open_it.waits = []
+    return open_it
 
 
 @pytest.fixture
@@ -163,12 +148,18 @@ def test_long_listings_come_in_pages(drive, folder):
     assert drive.requests["GET /drive/v3/files"] == 3
 
 
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_a_move_of_a_file_to_itself_leaves_it(drive, folder, overwrite):
-    """It is not taken for another file in the way, and does not go to the trash."""
-    put(folder, "in/a")
-    folder.move("in/a", "./in/a", overwrite=overwrite)
-    assert drive.paths() == {"in/a": b"content"}
+def test_folders_are_told_apart_by_case(drive, folder, open_drive):
+    """A search for a name finds it in any case; which folder is meant is not left to that."""
+    put(folder, "In/a", b"upper")
+    put(folder, "in/a", b"lower")
+    assert drive.paths() == {"In/a": b"upper", "in/a": b"lower"}
+    assert open_drive().stat("IN/a") is None
+
+
+def test_a_folder_that_is_not_shared_is_named(open_drive):
+    """A wrong id in the block is not taken for an empty folder."""
+    with pytest.raises(MisconfiguredError, match="share it as editor"):
+        list(open_drive(folder_id="another").list_files(""))
 
 
 @pytest.mark.parametrize("kind", ["service_account", "authorized_user"])
