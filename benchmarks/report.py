@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,6 +21,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+from benchmarks.harness.processes import peak_mb, result_of
 
 _CHUNK = 50_000
 _CUSTOMERS = np.array(["Müller, GmbH", "=ACME()", "Žižka & syn", "Smith Ltd"], dtype=object)
@@ -71,14 +71,12 @@ def main() -> None:
 
 
 def run(file_format: str, how: str, arguments: argparse.Namespace) -> dict:
-    done = subprocess.run(
+    return result_of(
         [
             sys.executable, "-m", "benchmarks.report", "--case", file_format, how,
             "--rows", str(arguments.rows), "--pdf-rows", str(arguments.pdf_rows),
-        ],
-        check=True, capture_output=True, text=True,
+        ]
     )  # fmt: skip
-    return json.loads(done.stdout)
 
 
 def measure(file_format: str, how: str, rows: int) -> None:
@@ -89,8 +87,7 @@ def measure(file_format: str, how: str, rows: int) -> None:
         write(path, rows)
         seconds = time.process_time() - started
         size = path.stat().st_size
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"rows": rows, "s": seconds, "peak_mb": peak_mb, "file_mb": size / 1e6}))
+    print(json.dumps({"rows": rows, "s": seconds, "peak_mb": peak_mb(), "file_mb": size / 1e6}))
 
 
 def frames(rows: int) -> Iterator[pd.DataFrame]:

@@ -20,7 +20,6 @@ to the better of bare and dlt.
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,8 @@ import time
 import urllib.request
 import venv
 from pathlib import Path
+
+from benchmarks.harness.processes import result_of
 
 CASES = ("bare", "dlt", "ours", "ours at once", "import")
 _FOLDER = Path(__file__).parent
@@ -88,11 +89,7 @@ def run(
     """One case in a process of its own: records a second, peak memory in MB."""
     database = work / f"{case}-{records}-{time.monotonic_ns()}.db"
     script = _FOLDER / ("by_dlt.py" if case == "dlt" else "cases.py")
-    done = subprocess.run(
-        [python, script, case, url, database, str(at_once)],
-        stdout=subprocess.PIPE, text=True, check=True, cwd=_FOLDER.parents[1],
-    )  # fmt: skip
-    result = json.loads(done.stdout.splitlines()[-1])
+    result = result_of([python, script, case, url, database, str(at_once)])
     assert result["records"] == records, result
     database.unlink()
     return records / result["seconds"], result["peak_mb"]

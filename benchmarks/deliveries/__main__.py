@@ -10,7 +10,6 @@ task run of its own, whose record in Prefect's database is counted afterwards.
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.deliveries import peers
-from benchmarks.deliveries.stack import Stack, running_stack, show
+from benchmarks.harness.figures import show, show_latencies, show_ratios
+from benchmarks.harness.peers import FOLDER
+from benchmarks.harness.stack import Stack, running_stack
 
 _SENDERS = 4
 _ITEMS = 50
@@ -39,9 +40,7 @@ def main() -> None:
         if "n8n" in options.peers:
             with tempfile.TemporaryDirectory(prefix="n8n-") as other:
                 rates["n8n"] = peers.n8n(Path(other), options.peers_folder, options.n8n_deliveries)
-    for name, rate in rates.items():
-        ratio = f"{rates['this project'] / rate:.1f} times that: this project"
-        print(f"{name:16}{rate:8.2f} deliveries/s   {ratio if name != 'this project' else ''}")
+    show_ratios(rates, "deliveries/s")
 
 
 def throughput(stack: Stack, count: int) -> float:
@@ -89,21 +88,17 @@ def throughput(stack: Stack, count: int) -> float:
 def latency(stack: Stack, *, cold: int = 7, steady: int = 60) -> None:
     """Print the medians from accept to effect: with nothing running, and at one a second."""
     times = [_accept_to_effect_s(stack, number, wait_for_quiet=True) for number in range(cold)]
-    show("cold", {"median s": round(statistics.median(times), 2), "all s": _rounded(times)})
+    show_latencies("cold", times)
     times = []
     for number in range(cold, cold + steady):
         times.append(_accept_to_effect_s(stack, number, wait_for_quiet=False))
         time.sleep(max(0.0, 1 - times[-1]))
-    middle, worst = statistics.median(times), max(times)
-    show("steady", {"median s": round(middle, 3), "slowest s": round(worst, 3)})
+    show_latencies("steady", times)
 
 
 def _accept_to_effect_s(stack: Stack, name: object, *, wait_for_quiet: bool) -> float:
     if wait_for_quiet:
-        stack.wait_until(
-            lambda: not any("Running" in name or "Pending" in name for name in stack.flow_runs()),
-            "a run does not end",
-        )
+        stack.wait_for_quiet()
     [item] = stack.make_items_named([f"latency-{name}"])
     stack.send([item])
     accepted_at = datetime.now(UTC)
@@ -119,10 +114,6 @@ def _accept_to_effect_s(stack: Stack, name: object, *, wait_for_quiet: bool) -> 
     return (datetime.fromisoformat(record["changed_at"]) - accepted_at).total_seconds()
 
 
-def _rounded(values: list[float]) -> str:
-    return " ".join(f"{value:.2f}" for value in values)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.deliveries")
     parser.add_argument("--deliveries", type=int, default=10_000)
@@ -131,9 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--peers", nargs="*", default=[], choices=["n8n", "stock-prefect"])
     parser.add_argument("--n8n-deliveries", type=int, default=2000)
     parser.add_argument("--stock-runs", type=int, default=12)
-    parser.add_argument(
-        "--peers-folder", type=Path, default=Path(tempfile.gettempdir()) / "ingest-peers"
-    )
+    parser.add_argument("--peers-folder", type=Path, default=FOLDER)
     return parser
 
 

@@ -19,7 +19,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks.deliveries.stack import PREFECT_FILE, Stack, running_stack, show
+from benchmarks.harness.figures import show
+from benchmarks.harness.stack import PREFECT_FILE, Stack, running_stack
 
 _SENDERS = 4
 _SETTLE_TIMEOUT_S = 240

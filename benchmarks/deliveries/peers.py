@@ -9,10 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmarks.deliveries.stack import running_stack, show
-from benchmarks.ingest.peers import PATHS, install
-from benchmarks.ingest.peers import n8n as running_n8n
-from benchmarks.ingest.servers import free_port
+from benchmarks.harness.figures import show
+from benchmarks.harness.peers import PATHS, install
+from benchmarks.harness.peers import n8n as running_n8n
+from benchmarks.harness.processes import free_port
+from benchmarks.harness.stack import running_stack
 from sandbox.systems.own_app.serving import RunningOwnApp, running_own_app
 
 _STOCK = """

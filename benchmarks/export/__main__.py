@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import secrets
-import statistics
 import tempfile
 import time
 from datetime import UTC, datetime
@@ -26,7 +25,8 @@ from typing import Any
 import httpx
 import yaml
 
-from benchmarks.deliveries.stack import Stack, running_stack, show
+from benchmarks.harness.figures import show, show_latencies, show_ratios
+from benchmarks.harness.stack import Stack, running_stack
 from deployments.prefect_file import read_deployments
 from sandbox.send_sample import endpoint_of
 from sandbox.systems import fulfilment_api
@@ -52,28 +52,21 @@ def main() -> None:
         latency(stack, fulfilment, cold=options.cold, steady=options.steady)
         ours = sustained(stack, fulfilment, options.events)
         bare = bare_loop(fulfilment, options.events)
-    print(f"this project    {ours:8.1f} deliveries/s")
-    print(f"bare httpx loop {bare:8.1f} deliveries/s")
-    print(f"ratio           {ours / bare:8.3f} of the bare loop's")
+    show_ratios({"this project": ours, "bare httpx loop": bare}, "deliveries/s")
 
 
 def latency(stack: Stack, fulfilment: FulfilmentSandbox, *, cold: int, steady: int) -> None:
     """Print the medians from own app's answer to the other system's request."""
     times = []
     for number in range(cold):
-        _wait_for_quiet(stack)
+        stack.wait_for_quiet()
         times.append(_event_to_request_s(stack, fulfilment, f"IDLE-{number}"))
-    if times:
-        show("idle", {"median s": _shown(statistics.median(times)), "all s": _all(times)})
+    show_latencies("idle", times)
     times = []
     for number in range(steady):
         times.append(_event_to_request_s(stack, fulfilment, f"STEADY-{number}"))
         time.sleep(max(0.0, 1 - times[-1]))
-    if times:
-        show(
-            "steady",
-            {"median s": _shown(statistics.median(times)), "slowest s": _shown(max(times))},
-        )
+    show_latencies("steady", times)
 
 
 def sustained(stack: Stack, fulfilment: FulfilmentSandbox, count: int) -> float:
@@ -164,13 +157,6 @@ def _event_to_request_s(stack: Stack, fulfilment: FulfilmentSandbox, order_no: s
     return time.monotonic() - answered
 
 
-def _wait_for_quiet(stack: Stack) -> None:
-    stack.wait_until(
-        lambda: not any("Running" in name or "Pending" in name for name in stack.flow_runs()),
-        "a run does not end",
-    )
-
-
 def _subscribe(stack: Stack) -> None:
     endpoint = endpoint_of("order_events_export")
     stack.own_app.http.post(
@@ -220,14 +206,6 @@ def _order(order_no: str) -> dict[str, Any]:
         "currency": "EUR",
         "lines": [{"sku": "000017", "quantity": 2, "unit_price": "12.00"}],
     }
-
-
-def _shown(seconds: float) -> str:
-    return f"{seconds:.3f}"
-
-
-def _all(times: list[float]) -> str:
-    return " ".join(f"{each:.2f}" for each in times)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,7 +16,8 @@ from pathlib import Path
 from statistics import median_low
 from subprocess import Popen
 
-from benchmarks.ingest import load, peers, servers
+from benchmarks.harness import peers, processes
+from benchmarks.ingest import load, servers
 
 CEILING = "empty handler"
 GATEWAY = "this gateway"
@@ -35,7 +36,7 @@ def main() -> None:
 
 
 def _measure(name: str, folder: Path, options: argparse.Namespace) -> load.Result:
-    port = servers.free_port()
+    port = processes.free_port()
     file = folder / "requests"
     count = options.requests if name == GATEWAY else 1000
     size = load.write_requests(
@@ -44,9 +45,9 @@ def _measure(name: str, folder: Path, options: argparse.Namespace) -> load.Resul
     with _server(name, folder, port, options) as server:
         if name != GATEWAY:
             load.run(port, file, size, count, seconds=2)
-        before_s = servers.processor_s(server)
+        before_s = processes.processor_s(server)
         result = load.run(port, file, size, count, seconds=options.seconds)
-        took_s = map(sub, servers.processor_s(server), before_s)
+        took_s = map(sub, processes.processor_s(server), before_s)
         each_us = " + ".join(f"{seconds / result.requests * 1e6:.0f}" for seconds in took_s)
         print(f"{name}: {each_us} µs of processor a request")
         return result
@@ -69,9 +70,9 @@ def _server(
 @contextmanager
 def _watched_gateway(folder: Path, port: int) -> Iterator[Popen[bytes]]:
     with servers.gateway(folder, port) as server:
-        before_mb = servers.resident_mb(server)
+        before_mb = processes.resident_mb(server)
         yield server
-        after_mb = servers.resident_mb(server)
+        after_mb = processes.resident_mb(server)
     stored = servers.stored_deliveries(folder)
     print(f"gateway: {stored} on disk, memory {before_mb:.0f} MB before, {after_mb:.0f} MB after")
 
@@ -104,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--peers-folder",
         type=Path,
-        default=Path(tempfile.gettempdir()) / "ingest-peers",
+        default=peers.FOLDER,
         help="where peers are installed, once",
     )
     return parser

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 import psycopg
 import yaml
 
+from benchmarks.harness.databases import POSTGRESQL, new_database, postgresql_url
 from benchmarks.listeners import sqs_service
 from sandbox.systems import fault_proxy, imap_server, kafka_cluster
 from sandbox.systems.message_brokers import (
@@ -31,7 +31,6 @@ from sandbox.systems.message_brokers import (
 )
 from tasks.core.state.database import open_database
 
-SERVER = ("127.0.0.1", 5432)
 COUNT = int(os.environ.get("COUNT", "10000"))
 KINDS = ("rabbitmq", "nats", "redis", "mqtt", "kafka", "sqs", "imap")
 
@@ -72,16 +71,13 @@ class Run:
 
 
 async def survive(kind: str) -> None:
-    name = f"faults_{uuid.uuid4().hex[:8]}"
-    admin = psycopg.connect("postgresql://postgres@127.0.0.1:5432/postgres", autocommit=True)
-    admin.execute(f"CREATE DATABASE {name}")
-    open_database(f"postgresql://postgres@127.0.0.1:5432/{name}").dispose()
-    broker: Broker | None = None
     with ExitStack() as stack:
+        name = stack.enter_context(new_database())
+        open_database(postgresql_url(name)).dispose()
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         broker = made(kind, stack)
         await broker.create()
-        database = stack.enter_context(fault_proxy.start(SERVER))
+        database = stack.enter_context(fault_proxy.start(POSTGRESQL))
         cuts: list[Callable[[bool], None]] = [lambda is_cut: switch(database, is_cut)]
         if broker.address is None:
             assert isinstance(broker, Kafka)
@@ -92,7 +88,7 @@ async def survive(kind: str) -> None:
             proxy = stack.enter_context(fault_proxy.start(broker.address))
             cuts.append(lambda is_cut: switch(proxy, is_cut))
             declaration = broker.declaration(proxy.host, proxy.port)
-        run = Run(directory, declaration, f"postgresql://postgres@127.0.0.1:{database.port}/{name}")
+        run = Run(directory, declaration, postgresql_url(name, database.port))
         begun = time.perf_counter()
         try:
             await feed(broker, run, cuts)
@@ -102,8 +98,6 @@ async def survive(kind: str) -> None:
             await broker.remove()
         took = time.perf_counter() - begun
         stored = bodies(name, kind)
-    admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    admin.close()
     sent = {json.dumps({"id": f"F-{n}"}).encode() for n in range(COUNT)}
     lost, doubled = len(sent - set(stored)), len(stored) - len(set(stored))
     print(
@@ -147,7 +141,7 @@ def switch(proxy: fault_proxy.FaultProxy, is_cut: bool) -> None:
 
 async def settle(name: str) -> None:
     """Wait until all are there, or no more come, and a little longer for any that should not."""
-    url = f"postgresql://postgres@127.0.0.1:5432/{name}"
+    url = postgresql_url(name)
     seen, still = -1, 0
     while seen < COUNT and still < 120:
         with psycopg.connect(url) as connection:
@@ -159,7 +153,7 @@ async def settle(name: str) -> None:
 
 
 def bodies(name: str, kind: str) -> list[bytes]:
-    url = f"postgresql://postgres@127.0.0.1:5432/{name}"
+    url = postgresql_url(name)
     with psycopg.connect(url) as connection:
         rows = connection.execute(
             "SELECT r.body FROM inbox_deliveries d JOIN inbox_requests r ON r.id = d.request_id"

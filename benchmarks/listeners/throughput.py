@@ -10,15 +10,14 @@ import json
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import yaml
 
+from benchmarks.harness.databases import new_database, postgresql_url
 from deployments.services.listeners.declarations import read_declarations
 from deployments.services.listeners.listener import Pace
 from deployments.services.listeners.service import Listeners
@@ -125,12 +124,8 @@ def inbox_url(directory: str) -> Iterator[str]:
     if "--postgresql" not in sys.argv:
         yield f"sqlite:///{directory}/state.db"
         return
-    server = "postgresql://postgres@127.0.0.1:5432"
-    name = f"bench_{uuid.uuid4().hex[:8]}"
-    with psycopg.connect(f"{server}/postgres", autocommit=True) as admin:
-        admin.execute(f"CREATE DATABASE {name}")
-        yield f"{server}/{name}"
-        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with new_database() as name:
+        yield postgresql_url(name)
 
 
 async def listen(broker: Broker) -> float:

@@ -25,11 +25,11 @@ from typing import Any
 import httpx
 import yaml
 
-from benchmarks.deliveries import stack as deliveries_stack
-from benchmarks.deliveries.stack import Stack
-from benchmarks.ingest.servers import free_port
+from benchmarks.harness.figures import median_and_p95
+from benchmarks.harness.processes import free_port
+from benchmarks.harness.stack import PREPARE, Stack
 from sandbox.systems import tax_api
-from sandbox.systems.own_app.serving import running_own_app
+from sandbox.systems.own_app.serving import RunningOwnApp, running_own_app
 
 HERE = Path(__file__).parent
 _DEADLINE_S = 5.0  # of the endpoint that is overloaded, as declared
@@ -46,11 +46,7 @@ class RequestReplyStack(Stack):
     """The chain with both pools, their workers, and the handlers of floor and peer."""
 
     def __init__(
-        self,
-        folder: Path,
-        own_app: deliveries_stack.RunningOwnApp,
-        tax_url: str,
-        database: str | None,
+        self, folder: Path, own_app: RunningOwnApp, tax_url: str, database: str | None
     ) -> None:
         super().__init__(folder, own_app, database)
         self.handlers_url = f"http://127.0.0.1:{(port := free_port())}"
@@ -82,7 +78,7 @@ class RequestReplyStack(Stack):
             },
         }
         blocks.write_text(yaml.safe_dump(documents))
-        self.run([sys.executable, "-c", deliveries_stack._PREPARE, str(blocks)])
+        self.run([sys.executable, "-c", PREPARE, str(blocks)])
         self.run([sys.executable, "-c", _MAKE_POOL])
         file = f"--prefect-file={HERE / 'prefect.yaml'}"
         self.run([sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", file])
@@ -137,7 +133,7 @@ def main() -> None:
             stack.stop()
 
 
-def offer(own_app: deliveries_stack.RunningOwnApp) -> None:
+def offer(own_app: RunningOwnApp) -> None:
     """Put the article that is asked for into the application."""
     product = {"sku": "widgets", "name": "W", "price": "12.50", "currency": "EUR", "active": True}
     own_app.http.put("/api/v1/products/widgets", json=product).raise_for_status()
@@ -205,8 +201,7 @@ def show(what: str, took_s: dict[str, list[float]]) -> None:
     for way, values in took_s.items():
         if not values:
             continue
-        p50 = statistics.median(values)
-        p95 = statistics.quantiles(values, n=20, method="inclusive")[-1] if values[1:] else p50
+        p50, p95 = median_and_p95(values)
         ratios = f"  {p50 / floor:8.1f} × the floor"
         if peer is not None and way.startswith("ours"):
             ratios += f", {peer / p50:.1f} × faster than the peer"

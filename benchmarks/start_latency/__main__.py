@@ -24,6 +24,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterExpectedS
 from prefect.client.schemas.objects import FlowRun
 from prefect.events import EventTrigger, emit_event
 
+from benchmarks.harness.figures import show_latencies
 from benchmarks.start_latency.stack import FAST, STOCK, Stack, running_stack
 
 _PROCESSES = 10
@@ -58,11 +59,7 @@ def show(what: str, latencies_s: dict[str, list[float]]) -> None:
     """One line a pool, and how many times faster the launcher is."""
     print(f"\n{what}")
     for pool, values in latencies_s.items():
-        p95 = statistics.quantiles(values, n=20, method="inclusive")[-1]
-        print(
-            f"  {pool:6} n={len(values):<3} min {min(values):5.2f}  median "
-            f"{statistics.median(values):5.2f}  p95 {p95:5.2f}  max {max(values):5.2f} s"
-        )
+        show_latencies(f"  {pool}", values)
     ratio = statistics.median(latencies_s[STOCK]) / statistics.median(latencies_s[FAST])
     print(f"  ratio of medians: {ratio:.1f}", flush=True)
 

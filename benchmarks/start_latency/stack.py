@@ -25,7 +25,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelling
 from prefect.workers.process import ProcessWorker
 
-from benchmarks.ingest.servers import PROJECT, free_port
+from benchmarks.harness.processes import PROJECT, free_port
 
 STOCK, FAST = "stock", "fast"
 _FLOWS = "benchmarks.start_latency.measured_flows"

@@ -270,9 +270,9 @@ LONE_REQUESTER = {"requester": "nobody@localhost"}
             ORDERS,
             {"lines": BATTERY},
             (
-                r".*PUT shipments/X-1 'X-1': it answered 422 Unprocessable Entity; correct the request;"
-                " it says: lithium-battery cannot be sent by parcel service; correct the order, whose "
-                "change is sent then, or replay once the other side takes it$"
+                r".*PUT shipments/X-1 'X-1': it answered 422 Unprocessable Entity; correct the "
+                "request; it says: lithium-battery cannot be sent by parcel service; correct the "
+                "order, whose change is sent then, or replay once the other side takes it$"
             ),
         ),
         (

@@ -19,7 +19,7 @@ from tasks.folders import (
 )
 
 
-@pytest.fixture(params=["local", "sftp", "s3", "dropbox"])
+@pytest.fixture(params=["local", "sftp", "s3", "dropbox", "google_drive", "azure_files"])
 def place(request, tmp_path):
     """A block of each kind, over an empty place."""
     if request.param == "local":
@@ -27,7 +27,7 @@ def place(request, tmp_path):
         return LocalFolder(path=tmp_path / "place")
     if request.param == "s3":
         return request.getfixturevalue("s3_server").block("exchange")
-    server = {"sftp": "sftp_server", "dropbox": "dropbox_api"}[request.param]
+    server = "sftp_server" if request.param == "sftp" else f"{request.param}_api"
     return request.getfixturevalue(server).block()
 
 

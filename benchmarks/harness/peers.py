@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -19,8 +20,9 @@ from pathlib import Path
 from subprocess import Popen
 from typing import Any
 
-from benchmarks.ingest.servers import process
+from benchmarks.harness.processes import process
 
+FOLDER = Path(tempfile.gettempdir()) / "benchmark-peers"
 PATHS = {"node-red": "/webhooks/github", "n8n": "/webhook/github"}
 _PACKAGES: dict[str, dict[str, Any]] = {
     "node-red": {"dependencies": {"node-red": "^4"}},

@@ -33,7 +33,7 @@ from sandbox.systems.own_app.serving import RunningOwnApp, running_own_app
 PREFECT_FILE = Path(__file__).with_name("prefect.yaml")
 _PYTHON = [sys.executable, "-m"]
 _START_TIMEOUT_S = 120
-_PREPARE = """
+PREPARE = """
 import asyncio, os, sys
 from pathlib import Path
 from deployments.register_blocks import read_documents, register_types, save_blocks
@@ -141,7 +141,7 @@ class Stack:
             "auth": {"kind": "api_key", "key": self.own_app.api_key},
         }
         blocks.write_text(yaml.safe_dump({"http-api/own-app": document, **self._connections}))
-        self.run([sys.executable, "-c", _PREPARE, str(blocks)])
+        self.run([sys.executable, "-c", PREPARE, str(blocks)])
         self.run(
             [
                 *_PYTHON,
@@ -256,6 +256,13 @@ class Stack:
         parts["own app and senders"] = [psutil.Process()]
         return {name: sum(map(_processor_s, processes)) for name, processes in parts.items()}
 
+    def wait_for_quiet(self) -> None:
+        """Wait until no flow run is under way."""
+        self.wait_until(
+            lambda: not any("Running" in name or "Pending" in name for name in self.flow_runs()),
+            "a run does not end",
+        )
+
     def wait_until(
         self, condition: Callable[[], bool], otherwise: str, timeout_s: float = _START_TIMEOUT_S
     ) -> None:
@@ -326,8 +333,3 @@ def _answers(url: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def show(title: str, values: dict[str, Any]) -> None:
-    """Print one line of figures."""
-    print(f"{title}: " + ", ".join(f"{name} {value}" for name, value in values.items()), flush=True)
