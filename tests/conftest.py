@@ -46,7 +46,7 @@ def prefect_server_of_session() -> Iterator[None]:
     """A real Prefect server on SQLite in a directory of its own."""
     from prefect.testing.utilities import prefect_test_harness  # takes seconds
 
-    with prefect_test_harness(server_startup_timeout=60):
+    with prefect_test_harness(server_startup_timeout=600):
         yield
 
 
