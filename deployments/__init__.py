@@ -1,1 +1,1 @@
-"""What runs around the flows: gateway, launcher, listeners, and the commands that deploy."""
+"""The services around the flows (gateway, launcher, listeners) and the commands that deploy."""

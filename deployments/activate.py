@@ -3,8 +3,8 @@
     python -m deployments.activate [--deactivate] [--public-url URL] NAME … | --all
     python -m deployments.activate --make-key | --reencrypt
 
-Run after each deploy with --all, it activates every integration that is deployed and has something
-to register, and keeps those switched off that were deactivated. Safe to repeat.
+Run it with --all after each deploy: it activates every deployed integration that has registrations,
+and keeps deactivated ones switched off. Safe to repeat.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tasks.core.state.database import URL_VARIABLE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what is asked; 0 if all went well."""
+    """Run the command; return 0 if all went well."""
     options = _parser().parse_args(arguments)
     try:
         if options.make_key:
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def _run(names: Sequence[str], options: argparse.Namespace) -> int:
-    # Prefect takes seconds to import, and making a key needs none of it.
+    # Prefect takes seconds to import, and making a key does not need it.
     from prefect import tags
 
     from flows.integration_activation.flow import activate_integration, deactivate_integration
@@ -106,7 +106,9 @@ def _parser() -> argparse.ArgumentParser:
     which.add_argument("--all", action="store_true", help="all that are deployed and register")
     which.add_argument("--make-key", action="store_true", help="print a new key for secrets")
     which.add_argument("--reencrypt", action="store_true", help="use the first key for all secrets")
-    parser.add_argument("--deactivate", action="store_true", help="take back, and switch off")
+    parser.add_argument(
+        "--deactivate", action="store_true", help="remove registrations, and switch off"
+    )
     parser.add_argument("--public-url", help="how third parties reach the gateway")
     return parser
 

@@ -1,10 +1,10 @@
-"""Brings what is in `prefect.yaml` to a Prefect server: block types, work pool, deployments.
+"""Deploys block types, work pool and deployments of `prefect.yaml` to a Prefect server.
 
     PREFECT_API_URL=https://prefect.example/api python -m deployments.deploy
         [--integrations NAME …] [--blocks FILE …]
 
-Safe to repeat; what is already as declared stays as it is, and what is not named any more stays
-deployed until somebody deletes it in Prefect.
+Safe to repeat: what already matches stays unchanged, and deployments that are no longer named stay
+until somebody deletes them in Prefect.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ _PREFECT_DEPLOY = (sys.executable, "-m", "prefect", "--no-prompt", "deploy")
 
 
 def deployments_of(integrations: Sequence[str]) -> list[str]:
-    """What is deployed of some integrations, and of those that operate all of them.
+    """Return the deployments of some integrations, and of those that operate all of them.
 
     Args:
-        integrations: Names of packages below flows/; dashes are as good as underscores.
+        integrations: Names of packages below flows/, with dashes or underscores.
 
     Raises:
         MisconfiguredError: There is no such integration.
@@ -62,13 +62,13 @@ def deployments_of(integrations: Sequence[str]) -> list[str]:
 
 
 def deploy(names: Sequence[str] | None = None) -> None:
-    """Register the block types, make the work pool, and deploy entries of `prefect.yaml`.
+    """Register the block types, create the work pool, and deploy entries of `prefect.yaml`.
 
     Args:
-        names: Of the entries; None for all.
+        names: Names of the entries; None for all.
 
     Raises:
-        MisconfiguredError: Prefect refused; the message has its last words.
+        MisconfiguredError: Prefect refused; the message has the end of its output.
     """
     register_types()
     ensure_work_pool(WORK_POOL)
@@ -79,7 +79,7 @@ def deploy(names: Sequence[str] | None = None) -> None:
         file.flush()
         command = [*_PREFECT_DEPLOY, f"--prefect-file={file.name}", *which]
         done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)  # noqa: S603
-    # `prefect deploy` goes on after a failing entry and still ends with status 0
+    # `prefect deploy` continues after a failing entry and still exits with status 0
     if done.returncode != 0 or "Error" in done.stdout + done.stderr:
         raise MisconfiguredError(
             "\n".join((done.stdout + done.stderr).strip().splitlines()[-20:]),
@@ -89,7 +89,7 @@ def deploy(names: Sequence[str] | None = None) -> None:
 
 
 def in_present_form(declared: dict[str, Any]) -> dict[str, Any]:
-    """What a `prefect.yaml` declares, with parameters of former names under their present ones."""
+    """Return a `prefect.yaml`'s content with parameters under their present names."""
     deployments = [
         each | {"parameters": _present_parameters(each["parameters"])}
         if each.get("parameters")
@@ -108,7 +108,7 @@ def _present_parameters(saved: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Deploy; the block documents of the files named come first. 0 if all went well."""
+    """Save the named files' block documents, then deploy; return 0 if all went well."""
     options = _parser().parse_args(arguments)
     try:
         names = None if options.integrations is None else deployments_of(options.integrations)

@@ -11,7 +11,7 @@ from tasks.core.sync.api_import.cursors import Cursors
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 if it did what was asked, 1 if not, 2 if it was not understood."""
+    """Run one command; return 0 on success, 1 on failure, 2 if it was not understood."""
     return run_command(_parser().parse_args(arguments), Cursors)
 
 
@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--database", help="its URL; by default INTEGRATIONS_DATABASE_URL")
     commands = parser.add_subparsers(required=True, metavar="command")
     commands.add_parser("show", help="every stream and its cursor").set_defaults(command=_show)
-    setting = commands.add_parser("set", help="put a cursor elsewhere")
+    setting = commands.add_parser("set", help="set a cursor")
     setting.add_argument("stream")
     where = setting.add_mutually_exclusive_group(required=True)
     where.add_argument("--cursor", help="in the form of the present one")

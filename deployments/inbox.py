@@ -20,7 +20,7 @@ from tasks.core.intake.inbox.operations import (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 if it did what was asked, 1 if not, 2 if it was not understood."""
+    """Run one command; return 0 on success, 1 on failure, 2 if it was not understood."""
     return run_command(_parser().parse_args(arguments), InboxOperations)
 
 

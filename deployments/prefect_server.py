@@ -1,4 +1,4 @@
-"""Which Prefect server commands work on; says in one line why it is none."""
+"""Checks the Prefect server that commands use; says in one line what is wrong with it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _REFUSED = (401, 403)
 
 
 def require_server() -> None:
-    """See that a server is named, and answers.
+    """Check that a server is configured and responds.
 
     Raises:
-        MisconfiguredError: None is named, or it is no Prefect server that we may use.
-        UnreachableError: It does not answer.
+        MisconfiguredError: None is configured, or it is not a Prefect server that we may use.
+        UnreachableError: It does not respond.
     """
     url = get_current_settings().api.url
-    if url is None:  # Prefect would start a server that is gone when the command ends
+    if url is None:  # Prefect would start a temporary server that ends with the command
         raise MisconfiguredError(
             "no server is named; set PREFECT_API_URL, e.g. to http://127.0.0.1:4200/api",
             system="Prefect",

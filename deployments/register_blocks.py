@@ -1,9 +1,9 @@
-"""Makes the block types known to Prefect, and saves the block documents of YAML files.
+"""Registers the block types with Prefect, and saves block documents from YAML files.
 
     python -m deployments.register_blocks [FILE …]
 
-A file maps type/name to the block's fields; ${NAME} stands for an environment variable, so that
-no secret is in the file:
+A file maps type/name to the block's fields; ${NAME} is an environment variable, so that the file
+holds no secrets:
 
     sftp-server/warehouse:
       host: sftp.partner.example
@@ -34,7 +34,7 @@ from tasks.connections import told_without_values
 
 
 def block_types() -> dict[str, type[Block]]:
-    """The project's own block types by their slugs."""
+    """Return the project's own block types by slug."""
     found = {}
     for module_info in pkgutil.iter_modules(blocks.__path__, prefix="blocks."):
         module = importlib.import_module(module_info.name)
@@ -45,7 +45,7 @@ def block_types() -> dict[str, type[Block]]:
 
 
 def register_types() -> list[str]:
-    """Register every block type; returns their slugs, sorted."""
+    """Register every block type; return their slugs, sorted."""
     kinds = block_types()
     for kind in kinds.values():
         kind.register_type_and_schema()
@@ -89,7 +89,7 @@ def read_documents(path: Path, environment: Mapping[str, str]) -> dict[str, dict
     """Read block documents from YAML and fill in environment variables.
 
     Raises:
-        MisconfiguredError: Not such a file, or a variable is not set.
+        MisconfiguredError: The file is not of this form, or a variable is not set.
     """
     try:
         documents = yaml.safe_load(path.read_text())
@@ -129,10 +129,10 @@ def _filled(value: Any, environment: Mapping[str, str], path: Path) -> Any:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Register the types and save the documents of the files named; 0 if all went well."""
+    """Register the types and save the named files' documents; return 0 if all went well."""
     parser = argparse.ArgumentParser(
         prog="python -m deployments.register_blocks",
-        description="Make the block types known to Prefect and save block documents.",
+        description="Register the block types with Prefect and save block documents.",
     )
     parser.add_argument("files", nargs="*", type=Path, help="YAML: type/name → fields")
     options = parser.parse_args(arguments)

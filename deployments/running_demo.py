@@ -1,7 +1,7 @@
-"""Lets commands in a second terminal reach the demo that runs: its settings are in a file.
+"""Lets commands in a second terminal use the running demo, through a file with its settings.
 
-They are in `.demo/environment`, for this user only, for as long as the demo runs. A shell takes
-them with `set -a; . .demo/environment`.
+The file is `.demo/environment`, readable by this user only, while the demo runs. A shell loads it
+with `set -a; . .demo/environment`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _NAME = "environment"
 
 
 def write_environment(home: Path, settings: Mapping[str, str]) -> Path:
-    """Write the demo's settings for `use_running_demo`; returns the file."""
+    """Write the demo's settings for `use_running_demo`; return the file's path."""
     path = home / _NAME
     path.unlink(missing_ok=True)
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:  # noqa: PTH123
@@ -28,17 +28,17 @@ def write_environment(home: Path, settings: Mapping[str, str]) -> Path:
 def use_running_demo(
     *unless: str, home: Path = HOME, environment: MutableMapping[str, str] = os.environ
 ) -> bool:
-    """Take over the settings of the demo, if one runs, and say so on stderr.
+    """Use the settings of the demo, if one is running, and say so on stderr.
 
-    Call it before Prefect is imported, which reads its settings once.
+    Call it before importing Prefect, which reads its settings once.
 
     Args:
-        unless: Variables of which each says, when it is set, that something else is meant.
-        home: Where the demo keeps its data.
-        environment: What the settings are put into.
+        unless: Variables that, if any is set, keep the demo's settings from being used.
+        home: Where the demo stores its data.
+        environment: Where to put the settings.
 
     Returns:
-        Whether there is one.
+        Whether a demo's settings are used.
     """
     path = home / _NAME
     if any(environment.get(name) for name in unless) or not _runs(home):
@@ -48,14 +48,14 @@ def use_running_demo(
     except FileNotFoundError:
         return False
     for name in [each for each in environment if each.startswith("PREFECT_")]:
-        del environment[name]  # a key or a database of another server
+        del environment[name]  # another server's key or database
     environment.update(settings)
     print(f"using the demo that runs here ({path})", file=sys.stderr)
     return True
 
 
 def _runs(home: Path) -> bool:
-    """Whether a process holds the demo's lock: the file alone may be left over."""
+    """Return whether a process holds the demo's lock; the file alone may be stale."""
     if not (home / _NAME).exists():
         return False
     import fcntl  # not on Windows, where there is no demo

@@ -1,4 +1,4 @@
-"""Runs the commands that operate on the state database, and tells which database that is."""
+"""Runs the commands that operate on the state database, and says which database that is."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tasks.core.state.database import URL_VARIABLE, database_url, open_database
 
 
 def run_command(options: argparse.Namespace, operate: Callable[[Engine], Any]) -> int:
-    """Run one command; 0 if it did what was asked, 1 if not.
+    """Run one command; return 0 on success, 1 on failure.
 
     Args:
-        options: With `database`, its URL or None, and `command`, which is called with what
-            `operate` makes and the options.
-        operate: Makes what the commands work with.
+        options: With `database`, its URL or None, and `command`, which is called with the
+            result of `operate` and the options.
+        operate: Builds the object that the commands work with.
     """
     try:
         if options.database is None:
@@ -39,7 +39,7 @@ def run_command(options: argparse.Namespace, operate: Callable[[Engine], Any]) -
 
 
 def tell_default_database() -> None:
-    """Say on stderr which state database is used if nobody has chosen one."""
+    """Say on stderr which state database is used by default, if none is configured."""
     if not os.environ.get(URL_VARIABLE):
         print(
             f"state database: {database_url()}, as {URL_VARIABLE} is not set",

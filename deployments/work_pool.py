@@ -12,7 +12,7 @@ WORK_POOL = "integrations"
 
 
 def ensure_work_pool(name: str) -> None:
-    """Make a process work pool unless there is one of that name."""
+    """Create a process work pool unless one with that name exists."""
     asyncio.run(_ensure(name))
 
 

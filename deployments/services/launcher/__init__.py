@@ -1,1 +1,1 @@
-"""Fast starts: flow runs fork from a parent that has imported everything already."""
+"""Fast starts: flow runs are forked from a parent that has already imported everything."""

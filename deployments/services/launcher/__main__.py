@@ -23,15 +23,17 @@ _LONGEST_PAUSE_S = 60.0
 
 
 def main() -> int:
-    """Run worker and parent until the worker ends; the worker gets each SIGINT and SIGTERM.
+    """Run worker and parent until the worker ends; forward SIGINT and SIGTERM to the worker.
 
-    If it has not ended some seconds after the first, it is killed with its runs.
+    If it has not ended some seconds after the first signal, it is killed with its runs.
 
     Returns:
         The worker's exit code.
     """
     parser = argparse.ArgumentParser(prog="python -m deployments.launcher", description=__doc__)
-    parser.add_argument("--pool", required=True, help="work pool of type process; made if missing")
+    parser.add_argument(
+        "--pool", required=True, help="work pool of type process; created if missing"
+    )
     parser.add_argument("--name", help="the worker's name")
     parser.add_argument("--work-queue", action="append", default=[], help="serve only this queue")
     parser.add_argument("--limit", type=int, help="runs at once")
@@ -57,7 +59,7 @@ class Launcher:
     """Keeps a parent running for as long as the worker runs."""
 
     def __init__(self, path: str, worker_options: list[str], parent_options: list[str]) -> None:
-        """Take the options of both as they stand on their command lines."""
+        """Take the command line options of both."""
         self._kill_at: float | None = None
         here = "deployments.services.launcher"
         self._worker_command = [f"{here}.worker", *worker_options]
@@ -68,12 +70,12 @@ class Launcher:
             **os.environ,
             SOCKET_VARIABLE: path,
             "PATH": os.pathsep.join(search),
-            # Else macOS ends forks of a process that has touched its Objective-C libraries.
+            # Otherwise macOS kills forks of a process that has used its Objective-C libraries.
             "OBJC_DISABLE_INITIALIZE_FORK_SAFETY": "YES",
         }
 
     def run(self) -> int:
-        """Return the worker's exit code when it ends."""
+        """Run until the worker ends; return its exit code."""
         wake, woken = os.pipe()
         os.set_blocking(woken, False)
         signal.set_wakeup_fd(woken)
@@ -104,7 +106,7 @@ class Launcher:
         parent.stdin.close()
         parent.terminate()  # it ends when its last run has ended
         if self._kill_at is not None:
-            _kill_group(worker)  # what it has started and left behind
+            _kill_group(worker)  # processes that it has left behind
             try:
                 parent.wait(_PARENT_STOPS_WITHIN_S)
             except subprocess.TimeoutExpired:
@@ -114,17 +116,17 @@ class Launcher:
     def _stop(self, worker: subprocess.Popen[bytes], number: int) -> None:
         if self._kill_at is None:
             self._kill_at = time.monotonic() + WORKER_STOPS_WITHIN_S
-            signal.alarm(_STOPS_WITHIN_S)  # should this process hang, as in a full pipe
+            signal.alarm(_STOPS_WITHIN_S)  # in case this process hangs, e.g. on a full pipe
         worker.send_signal(number)
 
     def _start_parent(self) -> subprocess.Popen[bytes]:
-        # Its children log to the worker and inherit what logging has found out about the
-        # terminal: that there is none to colour for.
+        # Its children log to the worker, and inherit from logging that there is no terminal
+        # to colour for.
         return self._start(self._parent_command, TERM="dumb")
 
     def _start(self, module_and_options: list[str], **more: str) -> subprocess.Popen[bytes]:
-        # In a session of its own, so that Ctrl-C in a terminal reaches the worker once, through
-        # this process. The pipe's end tells both when this process is gone.
+        # In its own session, so that Ctrl-C in a terminal reaches the worker once, through this
+        # process. The pipe closes when this process is gone.
         return subprocess.Popen(  # noqa: S603 - our own modules
             [sys.executable, "-m", *module_and_options],
             env={**self._environment, **more},

@@ -15,7 +15,7 @@ from pathlib import Path
 from deployments.services.launcher.loaded_code import ReusedModules, project_modules
 from deployments.services.launcher.protocol import VERSION, Request, receive_request, run_engine
 
-# Read once, when Python or the C library starts: a fork cannot take them over.
+# Read once, when Python or the C library starts: a fork cannot change them.
 _FIXED_AT_START = (b"PYTHON", b"LD_", b"DYLD_", b"LC_", b"LANG", b"MALLOC_")
 
 
@@ -28,9 +28,9 @@ class Child:
         self._code: int | None = None
 
     def prepare(self) -> None:
-        """Do in the parent, after its imports, what is the same for every child.
+        """Do in the parent, after its imports, the work that is the same for every child.
 
-        In a child, looking at thousands of modules would write to all of their pages.
+        In a child, iterating over thousands of modules would write to all their memory pages.
         """
         self._modules = ReusedModules(project_modules())
         for folder in [path for path, finder in sys.path_importer_cache.items() if not finder]:
@@ -42,17 +42,17 @@ class Child:
             self._prefect = PrefectSetup()
 
     def run(self, connection: socket.socket) -> None:
-        """Become what the client asks for and run the engine; leaves like any Python program.
+        """Take over the client's request and run the engine; exit like any Python program.
 
         Args:
-            connection: To the client; nothing has been said on it.
+            connection: A new connection to the client.
         """
         self._connection = connection
         self._say(f"hello {VERSION} {os.getpid()}")
         try:
             request = receive_request(connection)
         except (EOFError, OSError):
-            os._exit(0)  # the client runs the plain engine or is gone
+            os._exit(0)  # the client has run the plain engine or is gone
         if obstacle := _obstacle(request):
             self._say(f"refused {obstacle}")
             os._exit(0)
@@ -62,7 +62,7 @@ class Child:
             self._prefect.refresh()
         self._say("started")
         threading.Thread(target=self._die_with_client, daemon=True, name="launcher").start()
-        # As `-m` would warn: the module that is run as a program has been imported as well.
+        # `-m` would warn that the module it runs has been imported already.
         warnings.filterwarnings("ignore", f"'{self._engine}' found in sys.modules", RuntimeWarning)
         self._code = 1
         try:
@@ -76,14 +76,14 @@ class Child:
             raise
 
     def leave(self) -> None:
-        """Tell the client the exit code and end; the last thing that happens at exit."""
+        """Send the client the exit code and end, as the last step at exit."""
         if self._code is None:
             return
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):  # closed, or nobody reads any more
+            with contextlib.suppress(OSError, ValueError):  # closed, or without a reader
                 stream.flush()
         self._say(f"exit {self._code}")
-        # Taking the interpreter apart would copy and write the memory shared with the parent.
+        # Finalising the interpreter would write to, and so copy, memory shared with the parent.
         os._exit(self._code & 0xFF)
 
     def _say(self, line: str) -> None:
@@ -92,7 +92,7 @@ class Child:
 
     def _die_with_client(self) -> None:
         # The parent does the same, even while this process holds the interpreter's lock; the
-        # thread is for when there is no parent any more.
+        # thread is for the case that the parent is gone.
         with contextlib.suppress(OSError):
             self._connection.recv(1)
         os.killpg(0, signal.SIGKILL)

@@ -1,7 +1,7 @@
-"""The command of a flow run: hands itself over to a warm child, else runs the plain engine.
+"""The command of a flow run: uses a warm child if there is one, else runs the plain engine.
 
-To the worker that starts it, this process is the flow run: it forwards the signals it gets,
-and it leaves as the child left, by exit code or by signal.
+To the worker that starts it, this process is the flow run: it forwards its signals to the child
+and exits like the child, by exit code or by signal.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from deployments.services.launcher.protocol import (
     send_request,
 )
 
-# The parent answers in milliseconds, except while it imports changed code: then waiting costs
-# no more than the plain engine, which imports the same.
+# The parent responds in milliseconds, except while it imports changed code: then waiting takes
+# no longer than the plain engine, which imports the same.
 _HELLO_TIMEOUT_S = 10.0
 _FORWARDED = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 
 
 class NotStartedError(Exception):
-    """Nothing runs yet, so the plain engine may."""
+    """No run was started, so the plain engine may start it."""
 
 
 def main() -> None:
-    """Run the flow run that the environment names."""
+    """Run the flow run named in the environment."""
     try:
         code = run_warm()
     except NotStartedError as exc:
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def run_warm() -> int:
-    """Let a child of the launcher be this process until it ends.
+    """Run in a child of the launcher until it ends.
 
     Returns:
         Its exit code, negative if a signal ended it.
@@ -90,7 +90,7 @@ def _signals_forwarded(pid: int) -> Iterator[None]:
 
     def forward(number: int, _frame: object) -> None:
         received.append(number)
-        with contextlib.suppress(ProcessLookupError):  # gone, and its exit code on the way
+        with contextlib.suppress(ProcessLookupError):  # gone; its exit code is about to arrive
             os.kill(pid, number)
 
     forwarded = (getattr(signal, name) for name in _FORWARDED)
@@ -100,7 +100,7 @@ def _signals_forwarded(pid: int) -> Iterator[None]:
     except NotStartedError:
         for number, handler in before.items():
             signal.signal(number, handler)
-        if received:  # it was for the run, which is still this process
+        if received:  # it was meant for the run, which is still this process
             os.kill(os.getpid(), received[0])
         raise
 
@@ -115,7 +115,7 @@ def _follow(lines: IO[bytes]) -> int:
                 return int(rest)
     except OSError:
         pass
-    # Neither child nor parent is left to tell: only a kill does that.
+    # Neither child nor parent is left to report: only a kill does that.
     return -int(signal.SIGKILL)
 
 
@@ -131,7 +131,7 @@ def _leave(code: int) -> None:
 
 
 def _say_once(notice: str) -> None:
-    # Once per worker: it starts a client for each run, and each would say the same.
+    # Once per worker, which starts a client for each run.
     import tempfile
     from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The code that the parent has loaded: which of it is the project's, and is it still current?"""
+"""Tracks the project's code that the parent has loaded, and whether it is still current."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from types import ModuleType
 
 
 def project_modules() -> dict[str, ModuleType]:
-    """The loaded modules that are neither Python's nor installed: the code people edit."""
+    """Return the loaded modules that are neither Python's nor installed: the code people edit."""
     return {
         name: module
         for name, module in sys.modules.items()
@@ -25,15 +25,15 @@ def project_modules() -> dict[str, ModuleType]:
 
 
 class CodeWatch:
-    """Notices that files have changed since they were imported."""
+    """Detects files that have changed since they were imported."""
 
     def __init__(self, paths: Iterable[Path], *, imported_since: float) -> None:
-        """Remember the files as they are.
+        """Record the files' present versions.
 
         Args:
-            paths: Files and folders, also such that do not exist yet.
-            imported_since: Unix time before the imports: what was written after it may have
-                changed after it was read.
+            paths: Files and folders, including ones that do not exist yet.
+            imported_since: Unix time before the imports: a file written later may have changed
+                after it was read.
         """
         self._seen = {path: _version(path) for path in paths}
         now = time.time()
@@ -43,15 +43,15 @@ class CodeWatch:
         )
 
     def is_stale(self) -> bool:
-        """Whether a file was changed, made or removed; about 2 µs a file."""
+        """Return whether a file was changed, created or removed; takes about 2 µs per file."""
         return self._in_doubt or any(_version(path) != v for path, v in self._seen.items())
 
 
 def files_to_watch(failures: Iterable[BaseException] = ()) -> set[Path]:
-    """The files behind the project's modules, and the folders that change with an installation.
+    """Return the files of the project's modules, and the folders that an installation changes.
 
     Args:
-        failures: Why modules could not be imported: the files concerned are watched as well.
+        failures: Why modules could not be imported; their files are watched too.
     """
     files = {getattr(module, "__file__", None) for module in project_modules().values()}
     for exc in failures:
@@ -62,11 +62,11 @@ def files_to_watch(failures: Iterable[BaseException] = ()) -> set[Path]:
 
 
 class ReusedModules(MetaPathFinder, Loader):
-    """Lends loaded modules to the import system, wherever it would load the same file.
+    """Provides loaded modules to the import system wherever it would load the same file.
 
-    A run may look for its code elsewhere than the parent did: its pull steps may fetch another
-    copy. So the import system decides which file a module comes from, and only that file's
-    execution is saved.
+    A run may find its code elsewhere than the parent did, because its pull steps may fetch another
+    copy. So the import system decides which file a module comes from, and only executing that
+    file is skipped.
     """
 
     def __init__(self, modules: dict[str, ModuleType]) -> None:
@@ -74,7 +74,7 @@ class ReusedModules(MetaPathFinder, Loader):
         self._specs = {name: m.__spec__ for name, m in modules.items() if m.__spec__}
 
     def install(self) -> None:
-        """Take the modules out of `sys.modules` and offer them to each import instead."""
+        """Remove the modules from `sys.modules` and offer them to each import instead."""
         for name in self._modules:
             sys.modules.pop(name, None)
         sys.meta_path.insert(0, self)
@@ -82,7 +82,7 @@ class ReusedModules(MetaPathFinder, Loader):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Answer with the loaded module if it is the one that would be found now."""
+        """Return the loaded module's spec if the same file would be found now."""
         known = self._specs.get(fullname)
         if known is None:
             return None
@@ -94,11 +94,11 @@ class ReusedModules(MetaPathFinder, Loader):
         return ModuleSpec(fullname, self, origin=known.origin, is_package=_is_package(known))
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """Lend the module as it is."""
+        """Return the loaded module."""
         return self._modules[spec.name]
 
     def exec_module(self, module: ModuleType) -> None:
-        """Undo what the import system has changed in it; it has been executed already."""
+        """Undo the import system's changes instead: the module was executed before."""
         if module.__spec__ is not None:
             module.__spec__ = self._specs[module.__spec__.name]
 

@@ -1,7 +1,7 @@
 """The process that has imported everything and forks a child for each flow run.
 
-It runs under the launcher. When code that it has loaded changes, it starts itself anew in place,
-between two forks: its children go on undisturbed and new clients wait.
+It runs under the launcher. When its loaded code changes, it restarts itself in place between two
+forks: its children continue undisturbed, and new clients wait.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ _LOOK_FOR_CHANGES_EVERY_MS = 1000
 
 
 def main() -> None:
-    """Serve until standard input ends, which ties this process to the one that started it.
+    """Serve until standard input closes, which ties this process to the one that started it.
 
-    Then, or on SIGTERM, wait for the runs under way, so that none outlives its client.
+    Then, or on SIGTERM, wait for active runs, so that none outlives its client.
     """
     arguments = _arguments()
     child = Child(arguments.engine)
-    # Registered before anything is imported that registers more, so it runs last of all.
+    # Registered before any import can register more handlers, so it runs last.
     atexit.register(child.leave)
     parent = Parent(arguments.socket, arguments.inherit)
     watch = _preload(arguments, parent)
     child.prepare()
     gc.collect()
-    gc.freeze()  # collections in the children leave these pages shared
+    gc.freeze()  # so that collections in the children leave these pages shared
     connection = parent.serve(watch.is_stale)
     if connection is None:
         _say("code has changed: importing it anew")
@@ -60,10 +60,10 @@ def main() -> None:
 
 
 class Parent:
-    """Accepts clients, forks, reaps."""
+    """Accepts clients, forks children and reaps them."""
 
     def __init__(self, path: str, inherited: str = "") -> None:
-        """Listen at a path, or take over what `hand_over` has named."""
+        """Listen at a path, or take over the descriptors of `hand_over`."""
         listener, *children = [int(number) for number in inherited.split(",") if number] or [-1]
         if listener < 0:
             Path(path).unlink(missing_ok=True)
@@ -109,7 +109,7 @@ class Parent:
                 return client
 
     def hand_over(self) -> str:
-        """Let the listener and the connections survive `exec`, and name them."""
+        """Make the listener and the connections survive `exec`, and return their descriptors."""
         sockets = [self._listener, *self._connections.values()]
         for one in sockets:
             one.set_inheritable(True)
@@ -121,7 +121,7 @@ class Parent:
         poll.register(self._wake, select.POLLIN)
         if not self._is_leaving:
             poll.register(self._listener, select.POLLIN)
-            poll.register(_STDIN, 0)  # 0: tell only when the other end is gone
+            poll.register(_STDIN, 0)  # 0: report only that the other end is gone
         for connection in self._connections.values():
             poll.register(connection, 0)
         ready = {descriptor for descriptor, _ in poll.poll(_LOOK_FOR_CHANGES_EVERY_MS)}
@@ -139,12 +139,12 @@ class Parent:
                 return
             connection = self._connections.pop(pid, None)
             if connection is None:
-                continue  # not a run: something that an import has started
+                continue  # not a run, but a process that an import has started
             with connection, contextlib.suppress(OSError):
                 connection.sendall(b"exit %d\n" % os.waitstatus_to_exitcode(status))
 
     def _kill(self, pid: int) -> None:
-        # The group, so that what the run has started ends as well.
+        # The whole group, so that the run's own processes end too.
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
             os.killpg(pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Gives a fork the Prefect that a new process with its environment would have."""
+"""Sets Prefect up in a fork as in a new process with the same environment."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from prefect.settings import (
     get_current_settings,
 )
 
-# With the notifier, polls serve runs scheduled ahead: often enough that the worker's prefetch
-# (10 s) is never missed by the poll's 30 % jitter.
+# With the notifier, polls are only for runs scheduled ahead: often enough that the poll's 30 %
+# jitter never misses the worker's prefetch (10 s).
 _POLL_EVERY_S = 5
 # Where Prefect looks for settings in the working directory.
 _FILES = (".env", "prefect.toml", "pyproject.toml")
@@ -23,35 +23,35 @@ _ONE_AUTHORITY = Path(__file__).with_name("one_authority.pem")
 
 
 def set_defaults() -> None:
-    """Set in the environment what suits fast starts and is not set otherwise."""
+    """Set the environment's defaults for fast starts."""
     settings = get_current_settings()
     if "query_seconds" not in settings.worker.model_fields_set:
         os.environ["PREFECT_WORKER_QUERY_SECONDS"] = str(_POLL_EVERY_S)
     plain = str(settings.api.url).startswith("http:")
     if plain and "ssl_cert_file" not in settings.api.model_fields_set:
-        # Each of the ten API clients that Prefect makes for a run reads all 140 authorities
-        # anew, 10 to 25 ms each. A server without TLS needs none of them.
+        # Each of the ten API clients that Prefect creates for a run loads all 140 authorities
+        # again, 10 to 25 ms each. A server without TLS needs none of them.
         os.environ["PREFECT_API_SSL_CERT_FILE"] = str(_ONE_AUTHORITY)
     refresh_global_settings_context()
 
 
 class PrefectSetup:
-    """What Prefect has read from the environment of this process, to be made right in a fork."""
+    """Prefect's settings from this process's environment, to be refreshed in a fork."""
 
     def __init__(self) -> None:
-        """Set up what the worker's runs will ask for, and remember what that was read from."""
+        """Set up Prefect as the worker's runs need it, and record the sources of its settings."""
         set_defaults()
-        # The worker hands all that is set to its runs as variables, whatever file it is from.
+        # The worker passes all its settings to its runs as variables, whatever their source.
         settings = get_current_settings().to_environment_variables(exclude_unset=True)
         self._variables = _variables({**os.environ, **settings})
         self._profiles = _profiles_written_at_ns()
         self._logging = _logging_choices()
 
     def refresh(self) -> None:
-        """Read settings anew if they may be others, and set logging up anew if it is to be.
+        """Reload settings if they may differ, and set logging up again if needed.
 
         Reading settings takes 40 ms and 7 MB, and the logging configuration 50 ms: more than
-        all else in a fork.
+        everything else in a fork.
         """
         files_here = any(Path(name).exists() for name in _FILES)
         has_others = self._variables != _variables(os.environ)
@@ -63,7 +63,7 @@ class PrefectSetup:
 
 
 def _variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """Those that decide Prefect's settings. PREFECT__… are the run's: which it is, say."""
+    """Return the variables that affect Prefect's settings; PREFECT__… belong to the run."""
     return {
         name: value
         for name, value in environment.items()

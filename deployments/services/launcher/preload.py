@@ -1,4 +1,4 @@
-"""Which modules the parent imports before it forks, and whether forking is safe after that."""
+"""Imports modules into the parent before it forks, and checks that forking is still safe."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ ENGINE_MODULES = (
 
 
 def flow_modules(prefect_file: Path) -> list[str]:
-    """The modules that the deployments of a `prefect.yaml` need, without duplicates.
+    """Return the modules that the deployments of a `prefect.yaml` need, without duplicates.
 
-    A module entrypoint (`flows.orders.intake`) is such a module. A file entrypoint
-    (`flows/orders.py:intake`) is loaded anew by each run, so what it imports takes its place.
+    A module entrypoint (`flows.orders.intake`) names such a module. A file entrypoint
+    (`flows/orders.py:intake`) is loaded by each run, so its imports are returned instead.
     """
     if not prefect_file.exists():
         return []
@@ -51,10 +51,10 @@ def flow_modules(prefect_file: Path) -> list[str]:
 
 
 def import_all(modules: Iterable[str]) -> dict[str, BaseException]:
-    """Import modules one by one; one that fails stops nothing: its runs will say so themselves.
+    """Import modules one by one; continue after a failure, which the module's runs will report.
 
     Returns:
-        Why, for each that could not be imported.
+        The error for each module that could not be imported.
     """
     failures: dict[str, BaseException] = {}
     for module in modules:
@@ -66,28 +66,32 @@ def import_all(modules: Iterable[str]) -> dict[str, BaseException]:
 
 
 def warm_up() -> None:
-    """Do once what each child would do at its first use of something; leaves nothing open."""
+    """Do once what each child would do at first use, without leaving anything open."""
     anyio.run(anyio.sleep, 0)
     "localhost".encode("idna")
     Emoji.replace(":wave:")
     for model in _subclasses(BaseModel):
-        model.model_rebuild(raise_errors=False)  # most of Prefect's are completed when used
+        model.model_rebuild(
+            raise_errors=False
+        )  # most of Prefect's models are completed only when used
 
 
 def open_descriptors() -> set[int]:
-    """The numbers of the files, pipes and sockets that this process has open."""
+    """Return the descriptors of this process's open files, pipes and sockets."""
     listed = [int(entry.name) for entry in Path("/dev/fd").iterdir()]
-    return {number for number in listed if _is_open(number)}  # one of them listed the folder
+    return {
+        number for number in listed if _is_open(number)
+    }  # one of them was used to list the folder
 
 
 def fork_hazards(descriptors_before: set[int]) -> list[str]:
-    """What imports have left behind that must not exist when a process forks.
+    """Return what imports have left behind that makes forking unsafe.
 
     Args:
         descriptors_before: `open_descriptors()` before the imports.
 
     Returns:
-        One phrase for each thread and open file or connection; empty when forking is safe.
+        One phrase for each thread and open file or connection; empty if forking is safe.
     """
     found = [
         f"thread {t.name!r}" for t in threading.enumerate() if t is not threading.main_thread()
@@ -96,7 +100,7 @@ def fork_hazards(descriptors_before: set[int]) -> list[str]:
         kind = "connection" if stat.S_ISSOCK(os.fstat(descriptor).st_mode) else "open file"
         found.append(f"{kind} {descriptor}")
     if not found and _native_threads() > 1:
-        # Some libraries (OpenBLAS) end their threads before a fork and start them after.
+        # Some libraries (OpenBLAS) stop their threads before a fork and restart them after.
         _in_a_fork(lambda: True)
         if _native_threads() > 1:
             found.append("a thread outside Python")
@@ -104,10 +108,10 @@ def fork_hazards(descriptors_before: set[int]) -> list[str]:
 
 
 def import_safe(modules: Iterable[str], descriptors_before: set[int]) -> dict[str, BaseException]:
-    """Import, as `import_all` does, those modules that a trial in a fork has shown to be safe.
+    """Import, like `import_all`, only modules that a trial in a fork has shown to be safe.
 
     Returns:
-        Why, for each that was left out.
+        The reason for each module that was left out.
     """
     failures: dict[str, BaseException] = {}
     for module in modules:

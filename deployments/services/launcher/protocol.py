@@ -1,9 +1,9 @@
-"""What client and parent agree on: where the socket is, who may use it, and what is said.
+"""The protocol between client and parent: the socket's place, who may use it, and its messages.
 
 One connection is one flow run. A child is forked and says `hello VERSION PID`; the client sends
-its request; the child says `started`, or `refused REASON` if it cannot be what was asked for.
-At the end the client reads `exit CODE`, from the child when it leaves by itself, from the
-parent when it was killed. CODE is that of `os.waitstatus_to_exitcode`: negative for a signal.
+its request; the child says `started`, or `refused REASON` if it cannot fulfil the request.
+At the end the client reads `exit CODE`, from the child if it exits by itself, from the
+parent if it was killed. CODE is that of `os.waitstatus_to_exitcode`: negative for a signal.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ SOCKET_VARIABLE = "INTEGRATIONS_LAUNCHER_SOCKET"
 CLIENT_COMMAND = "python -m deployments.launcher.client"
 ENGINE = "prefect.engine"
 WORKER_STOPS_WITHIN_S = 10.0
-"""Longer, and it is killed: while Prefect's server is silent it would take minutes."""
+"""A worker that takes longer is killed: it would take minutes if Prefect's server is silent."""
 
 
 class Request(NamedTuple):
-    """The process that a client wants its child to be.
+    """The process that a client requests.
 
     Attributes:
-        prefix: Where the client's Python is installed: its version and packages.
+        prefix: Where the client's Python and its packages are installed.
         directory: Absolute working directory.
         variables: The whole environment.
         streams: Descriptors of standard input, output and error.
@@ -40,17 +40,17 @@ class Request(NamedTuple):
 
 
 def send_request(connection: socket.socket) -> None:
-    """Ask for a child with this process's Python, directory, environment and streams.
+    """Request a child with this process's Python, directory, environment and streams.
 
     Raises:
-        OSError: The child has gone without the whole request, so nothing has been started.
+        OSError: The child ended before the whole request was sent, so no run was started.
     """
     variables = [name + b"=" + value for name, value in os.environb.items()]
     directory = os.getcwdb()  # noqa: PTH109 - pathlib takes longer to import than all the rest
     body = b"\0".join([os.fsencode(sys.prefix), directory, *variables])
     message = struct.pack("!I", len(body)) + body
     sent = socket.send_fds(connection, [message], [0, 1, 2])
-    if sent < len(message):  # else the child may have run to its end already
+    if sent < len(message):  # otherwise the child may have finished already
         connection.sendall(message[sent:])
 
 
@@ -72,7 +72,7 @@ def receive_request(connection: socket.socket) -> Request:
 
 
 def is_same_user(connection: socket.socket) -> bool:
-    """Whether the process at the other end runs as this user.
+    """Return whether the process at the other end runs as this user.
 
     Source: unix(7) of Linux, unix(4) of macOS.
     """
@@ -87,6 +87,6 @@ def is_same_user(connection: socket.socket) -> bool:
 
 
 def run_engine(module: str = ENGINE) -> None:
-    """Run the flow run that the environment names, as `python -m prefect.engine` does."""
+    """Run the flow run named in the environment, like `python -m prefect.engine`."""
     sys.argv[:] = [module]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

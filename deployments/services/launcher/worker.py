@@ -1,7 +1,7 @@
 """Prefect's own process worker, woken by the server's events between its polls.
 
-The worker is the stock class with its stock loop; the notifier only calls the method that the
-loop calls, so a lost event costs no more than waiting for the next poll.
+The worker is the stock class with its stock loop; the notifier only calls the loop's own method,
+so a lost event only means waiting for the next poll.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from deployments.state_commands import tell_default_database
 # Names of all states of type SCHEDULED.
 _WAITING = ["Scheduled", "Late", "AwaitingRetry", "Resuming", "AwaitingConcurrencySlot"]
 _RETRY_EVERY_S = 5.0
-# After a poll: in a burst one run after the other notifies, and one poll serves them all.
+# After a poll: in a burst many runs notify, and one poll serves them all.
 _QUIET_S = 0.2
 _STDIN = 0
 
@@ -43,7 +43,7 @@ _log = get_logger("launcher")
 
 
 def main() -> None:
-    """Run until SIGTERM or SIGINT, which end it as they end `prefect worker start`."""
+    """Run until SIGTERM or SIGINT, which have the same effect as on `prefect worker start`."""
     parser = argparse.ArgumentParser(prog="python -m deployments.services.launcher.worker")
     parser.add_argument("--pool", required=True)
     parser.add_argument("--name")
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int)
     options = parser.parse_args()
     set_defaults()
-    tell_default_database()  # where the runs will look
+    tell_default_database()  # the one that the runs will use
     # Prefect stops a worker by SIGINT, which a shell's background jobs ignore.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
@@ -75,8 +75,8 @@ async def _run(options: argparse.Namespace) -> None:
 
 
 async def _end_with_launcher() -> None:
-    await anyio.wait_readable(_STDIN)  # nothing is ever written to it: this is its end
-    # the launcher does not see to it any more that this process ends in time
+    await anyio.wait_readable(_STDIN)  # nothing is ever written to it, so it has closed
+    # without the launcher, nobody else makes this process end in time
     kill = threading.Timer(WORKER_STOPS_WITHIN_S, os.killpg, (os.getpid(), signal.SIGKILL))
     kill.daemon = True
     kill.start()
@@ -84,9 +84,9 @@ async def _end_with_launcher() -> None:
 
 
 async def offer_fast_starts(pool_name: str) -> None:
-    """Make the launcher's client the pool's default command, unless it has another already.
+    """Make the launcher's client the pool's default command, unless it has another one.
 
-    The pool is made if there is none. A deployment opts out by its job variable `command`.
+    Creates the pool if it is missing. A deployment opts out by its job variable `command`.
     """
     while True:
         try:
@@ -124,12 +124,12 @@ def _with_command(template: dict[str, Any]) -> dict[str, Any]:
 
 
 async def _answer_notifications(worker: ProcessWorker, pool_name: str) -> None:
-    # Room for one notification: whatever comes during a poll needs one more poll, not many.
+    # Room for one notification: any number during a poll needs only one more poll.
     notify, notifications = anyio.create_memory_object_stream[None](1)
     async with anyio.create_task_group() as group:
         group.start_soon(_listen, notify, pool_name)
         async for _ in notifications:
-            with contextlib.suppress(httpx.HTTPError):  # the next poll tries again
+            with contextlib.suppress(httpx.HTTPError):  # the next poll retries
                 await worker.get_and_submit_flow_runs()
             await anyio.sleep(_QUIET_S)
 

@@ -1,1 +1,1 @@
-"""Subscribes to queues, topics and mailboxes, and stores what comes before it is acknowledged."""
+"""Subscribes to queues, topics and mailboxes, and stores messages before acknowledging them."""

@@ -2,9 +2,9 @@
 
 Environment:
     INTEGRATIONS_SOURCES          files and folders with source declarations; else flows/
-    INTEGRATIONS_DATABASE_URL     where the inbox is; else a SQLite file in the user's home
-    PREFECT_API_URL               which server is notified
-and whatever the declarations name.
+    INTEGRATIONS_DATABASE_URL     database of the inbox; else a SQLite file in the user's home
+    PREFECT_API_URL               server to notify
+and the variables that the declarations name.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _CLOSE_CONNECTIONS_S = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Listen until SIGTERM or SIGINT, then finish what was taken, within twenty seconds."""
+    """Listen until SIGTERM or SIGINT, then finish received messages within twenty seconds."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     for chatty in ("httpx", "alembic", "aiormq", "aio_pika", "nats", "botocore"):
@@ -101,7 +101,7 @@ async def _serve(declared: Sequence[DeclaredSource | UnusableSource], host: str,
 
 
 def _leave_at_the_latest() -> None:
-    """End the process in time, whatever still hangs: what is not acknowledged comes again."""
+    """End the process in time, even if something hangs: unacknowledged messages come again."""
 
     def leave() -> None:
         try:
@@ -116,7 +116,7 @@ def _leave_at_the_latest() -> None:
 
 
 class _Server(uvicorn.Server):
-    """Leaves the signals to us: what was taken is stored before the process ends."""
+    """Leaves signals to us, so that received messages are stored before the process ends."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""How integrations declare their sources: YAML files beside their flows, checked when read.
+"""Reads and checks the declarations of sources: YAML files beside their flows.
 
     integration: stream_intake
     sources:
@@ -8,8 +8,8 @@
         queue: orders
         event: header:type
 
-`${NAME}` is the environment variable NAME or, where that is not set, what is in the file that
-NAME_FILE names, as mounted secrets are. Adding an integration touches no file but its own.
+`${NAME}` is the environment variable NAME or, if that is not set, the content of the file that
+NAME_FILE names, such as a mounted secret. Adding an integration touches no other files.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class DeclaredSource:
 
     Attributes:
         name: As declared; stored with each delivery as its endpoint.
-        integration: Whose inbox its messages wait in.
-        declaration: What it is.
-        reader: Makes deliveries of its messages.
+        integration: The integration whose inbox its messages wait in.
+        declaration: Its declaration.
+        reader: Turns its messages into deliveries.
     """
 
     name: str
@@ -62,11 +62,11 @@ class DeclaredSource:
 
 @dataclass(frozen=True, slots=True)
 class UnusableSource:
-    """A source that lacks something only its operator can give; the others are listened to.
+    """A source with a missing setting, which is skipped.
 
     Attributes:
         name: As declared.
-        integration: Whose it is.
+        integration: The integration's name.
         reason: What to do.
     """
 
@@ -80,11 +80,11 @@ class _UnsetError(Exception):
 
 
 def declaration_files(places: str | None = None) -> list[Path]:
-    """The files to read.
+    """Return the files to read.
 
     Args:
-        places: Files and folders separated like PATH; None for `INTEGRATIONS_SOURCES`; where
-            that is empty, too, the flows' own: `flows/<integration>/sources.yaml` and
+        places: Files and folders separated like PATH; None for `INTEGRATIONS_SOURCES`. If that
+            is empty too, the flows' own: `flows/<integration>/sources.yaml` and
             `flows/<integration>.sources.yaml` in each of `flow_folders()`.
 
     Raises:
@@ -101,7 +101,7 @@ def read_declarations(
     """Read and check the files, together.
 
     Raises:
-        MisconfiguredError: Tells everything that is wrong, file by file, with what to write.
+        MisconfiguredError: Lists everything that is wrong, file by file, and how to fix it.
     """
     found: dict[str, DeclaredSource | UnusableSource] = {}
     problems: list[str] = []
@@ -175,7 +175,7 @@ def _files_of(root: Path) -> Iterable[Path]:
         return sorted(file for pattern in _PATTERNS for file in root.glob(pattern))
     if root.is_file():
         return [root]
-    raise _misconfigured(f"{root} does not exist; mend {SOURCES_VARIABLE}")
+    raise _misconfigured(f"{root} does not exist; fix {SOURCES_VARIABLE}")
 
 
 def _problems(where: str, exc: ValidationError) -> Iterable[str]:

@@ -1,13 +1,13 @@
-"""The loop of every source: take messages, store them, and only then acknowledge them.
+"""The loop of every source: receive messages, store them, and only then acknowledge them.
 
     open ──► receive ──► decode ──► store ──► acknowledge ──┐
       ▲         ▲                     │ inbox full or down: hold, try again
       │         └─────────────────────┴─────────────────────┘
-      └── any error of the source: close, wait longer each time, begin anew
+      └── any error of the source: close, wait longer each time, start again
 
-While one batch is being stored the next is received already, where the source bears it. A
-message that was stored and not acknowledged comes again and is then a duplicate. Nothing is
-ever dropped: what nobody can read is stored as dead-lettered.
+While one batch is being stored, the next is received already, if the source allows it. A message
+that was stored but not acknowledged is redelivered and is then a duplicate. Nothing is ever
+dropped: unreadable messages are stored as dead letters.
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ T = TypeVar("T")
 
 
 class Store(Protocol):
-    """What `InboxWriter.store` does."""
+    """The signature of `InboxWriter.store`."""
 
     def __call__(self, deliveries: Sequence[NewDelivery], /) -> Awaitable[list[StoredDelivery]]:
-        """Store all or none, on disk."""
+        """Store all or none on disk."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How much at once, and how long to wait for what.
+    """Batch size, intervals and timeouts of a listener.
 
     Attributes:
-        batch: Messages taken at once.
-        poll_s: How long a source may wait for the first; as long a stop may wait for it.
-        first_wait_s: After an error; doubled each time.
+        batch: Most messages received at once.
+        poll_s: Seconds that a source may wait for the first message; delays a stop as long.
+        first_wait_s: Seconds to wait after an error; doubled each time.
         max_wait_s: The longest such wait.
-        hold_every_s: While the inbox takes nothing, the source is told so often to wait.
-        lag_every_s: How often the source is asked how many messages wait.
-        finish_s: After a stop, how long what was taken may take to be stored and acknowledged.
+        hold_every_s: Seconds between calls of `hold` while messages are being stored.
+        lag_every_s: Seconds between calls of `lag`.
+        finish_s: Seconds after a stop to store and acknowledge received messages.
     """
 
     batch: int = 500
@@ -68,7 +68,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class _Storing:
-    """Messages on their way to the disk, and what becomes of them."""
+    """Messages that are being stored, and the task that stores them."""
 
     messages: Sequence[Message]
     counts: Counter[str]
@@ -76,16 +76,16 @@ class _Storing:
 
 
 class Listener:
-    """One source's way into the inbox.
+    """Moves the messages of one source into the inbox.
 
     Args:
         source: Where messages come from.
-        reader: Makes deliveries of them.
-        store: Where deliveries go.
+        reader: Turns them into deliveries.
+        store: Stores deliveries.
         notify: Called with the integration's name when something new is stored.
-        status: Told how it goes.
-        pace: How much at once, and how long to wait for what.
-        monotonic: Seconds that only grow.
+        status: Records the listener's state.
+        pace: Batch size, intervals and timeouts.
+        monotonic: Monotonic seconds.
     """
 
     def __init__(
@@ -112,16 +112,16 @@ class Listener:
         self._lag_asked_s = float("-inf")
 
     def stop(self) -> None:
-        """Take no more; `run` ends when what was taken is stored and acknowledged.
+        """Receive no more; `run` ends once received messages are stored and acknowledged.
 
-        That may take as long as the source and the inbox do; cancel it to leave at once.
+        That takes as long as the source and the inbox need; cancel it to end at once.
         """
         self._stopping.set()
 
     async def run(self) -> None:
-        """Listen until told to stop, whatever happens to the source or the inbox.
+        """Listen until `stop` is called, whatever happens to the source or the inbox.
 
-        Cancelled, it closes the source and ends: what was not acknowledged comes again.
+        If cancelled, it closes the source and ends: unacknowledged messages are redelivered.
         """
         while not self._stopping.is_set():
             self._stage = "connect"
@@ -157,7 +157,7 @@ class Listener:
                 await self._leave(storing)
 
     async def _receive(self, storing: _Storing | None) -> list[Message]:
-        """The next messages; while others are being stored only what is there at once."""
+        """Return the next messages; do not wait for any while others are being stored."""
         if self._stopping.is_set() or (storing is not None and not self._source.reads_ahead):
             return []
         self._stage = "receive"
@@ -172,7 +172,7 @@ class Listener:
         return _Storing(messages, counts, asyncio.create_task(self._store_all(messages, counts)))
 
     async def _hold_until_done(self, storing: _Storing, following: Sequence[Message]) -> None:
-        """Wait until they are stored: all are ours meanwhile, and no others are taken."""
+        """Hold all messages at the source until they are stored; receive no others."""
         held = [*storing.messages, *following]
         metric = self.status.metrics.held.labels(self.status.name)
         metric.set(len(held))
@@ -186,13 +186,13 @@ class Listener:
             metric.set(0)
 
     async def _leave(self, storing: _Storing) -> None:
-        """Source or inbox failed: what was given comes again, and what is stored is told."""
+        """Stop storing after a failure; notify if anything new was stored."""
         if not is_cancelled():
             await asyncio.wait({storing.task}, timeout=self._pace.hold_every_s)
         storing.task.cancel()
         await asyncio.wait({storing.task})
         if not storing.task.cancelled():
-            storing.task.exception()  # told already
+            storing.task.exception()  # logged already
         if storing.counts["new"]:
             self._notify(self.status.integration)
 
@@ -220,14 +220,14 @@ class Listener:
         ]
 
     async def _patiently(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Try until it works."""
+        """Retry until it succeeds."""
         wait_s = self._pace.first_wait_s
         while True:
             try:
                 result = await _heeding(attempt())
             except IntegrationError as error:
                 if self._stopping.is_set():
-                    raise  # nothing is acknowledged, so all of it comes again
+                    raise  # nothing is acknowledged, so all are redelivered
                 if self.status.state != "waiting for the inbox":
                     _LOG.warning("%s waits: %s", self.status.name, error)
                 self.status.note_error("store", error)
@@ -263,7 +263,7 @@ class Listener:
 
 
 async def _heeding(call: Awaitable[T]) -> T:
-    """What a call gives, or the cancellation that came meanwhile and that it swallowed."""
+    """Return a call's result, or raise the cancellation that the call swallowed."""
     result = await call
     raise_if_cancelled()
     return result
@@ -276,7 +276,7 @@ def _outcome(delivery: NewDelivery, stored: StoredDelivery) -> str:
 
 
 def _chunks(deliveries: Sequence[NewDelivery]) -> Iterator[Sequence[NewDelivery]]:
-    """Pieces that the inbox takes in one call, since it bounds what waits for the disk."""
+    """Yield pieces that the inbox accepts in one call, because its queue is bounded."""
     begin, size_bytes = 0, 0
     for position, delivery in enumerate(deliveries):
         size_bytes += len(delivery.body) + len(delivery.payload or b"")

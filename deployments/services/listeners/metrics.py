@@ -1,4 +1,4 @@
-"""What the listeners count, by source."""
+"""The listeners' metrics, by source."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ class ListenerMetrics:
     """Counters and gauges of all sources of this process.
 
     Attributes:
-        messages: By source and what became of them: "new", "duplicate", "dead_letter" (kept, but
-            nobody can read it) or "refused" (not kept).
+        messages: By source and outcome: "new", "duplicate", "dead_letter" (stored, but
+            unreadable) or "refused" (not stored).
         errors: By source and stage: "connect", "receive", "store" or "acknowledge".
-        lag: Messages that wait at the source, where it tells.
+        lag: Messages that wait at the source, if it reports them.
         connected: 1 while subscribed.
-        held: Messages taken and not yet stored, because the inbox does not take them.
+        held: Messages received but not yet stored, because the inbox does not accept them.
     """
 
     def __init__(self) -> None:
@@ -36,5 +36,5 @@ class ListenerMetrics:
         )
 
     def exposition(self) -> bytes:
-        """Everything, in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)

@@ -1,4 +1,4 @@
-"""Tries something again and again until it works or we are told to stop."""
+"""Retries a call until it succeeds or the service stops."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ T = TypeVar("T")
 
 
 async def retry(attempt: Callable[[], Awaitable[T]], *, until: asyncio.Event) -> T | None:
-    """Try until it works; what is wrong is said once.
+    """Retry until it succeeds; log the problem once.
 
     Args:
-        attempt: Raises a `TransientError` while it does not work; anything else is an error.
-        until: Set to give up; an attempt that takes long is cancelled.
+        attempt: Raises a `TransientError` to be retried; other errors propagate.
+        until: Set to give up; cancels a running attempt.
 
     Returns:
-        What the attempt gave, or None when told to stop.
+        The attempt's result, or None if `until` was set.
     """
     wait_s = _FIRST_WAIT_S
     while not until.is_set():
@@ -42,7 +42,7 @@ async def retry(attempt: Callable[[], Awaitable[T]], *, until: asyncio.Event) ->
 
 
 async def _unless(until: asyncio.Event, attempt: Awaitable[T]) -> T | None:
-    """What the attempt gives; None if it was cancelled, because the event was set first."""
+    """Return the attempt's result; None if the event was set first and cancelled it."""
     trying = asyncio.ensure_future(attempt)
     stopping = asyncio.ensure_future(until.wait())
     try:

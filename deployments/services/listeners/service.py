@@ -1,4 +1,4 @@
-"""All sources of one process: they share the inbox's writer, and one address tells how they do."""
+"""Runs all sources of one process, with one inbox writer and one address for their status."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Listeners:
         engine: The state database, with its tables.
         declared: From `read_declarations`.
         notify: Called with an integration's name when something new is stored.
-        pace: How long to wait for what.
+        pace: Batch size, intervals and timeouts.
     """
 
     def __init__(
@@ -62,14 +62,14 @@ class Listeners:
 
     @property
     def statuses(self) -> list[SourceStatus]:
-        """How each source does."""
+        """The status of each source."""
         return [each.status for each in self._listeners]
 
     async def run(self, until: asyncio.Event) -> None:
-        """Listen until the event is set, then finish what was taken, within fifteen seconds.
+        """Listen until the event is set, then finish received messages within fifteen seconds.
 
-        What takes longer is left as it is: nothing of it was acknowledged, so it comes again.
-        While the database does not answer at the start, nothing is subscribed to.
+        Messages that take longer are left unacknowledged, so they are redelivered.
+        Nothing is subscribed to before the database responds.
         """
         try:
             await retry(self._writer.start, until=until)
@@ -89,9 +89,7 @@ class Listeners:
         if listening:
             _, late = await asyncio.wait(listening, timeout=self._finish_s)
             for task in late:
-                _LOG.warning(
-                    "%s does not finish in time; what it took comes again", task.get_name()
-                )
+                _LOG.warning("%s does not finish in time; its messages come again", task.get_name())
                 task.cancel()
 
     def web_app(self) -> Starlette:

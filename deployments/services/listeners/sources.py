@@ -1,4 +1,4 @@
-"""How each kind of source is declared, and how its declaration becomes the source."""
+"""Declares each kind of source, and builds the source from its declaration."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Places = Annotated[list[str], BeforeValidator(lambda one: [one] if isinstance(on
 
 
 class SchemaRegistry(BaseModel):
-    """Where schemas are kept."""
+    """The schema registry that decodes bodies."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -43,7 +43,7 @@ class SchemaRegistry(BaseModel):
     password: SecretStr | None = Field(None, description="Its password, or secret.")
 
     def decoder(self) -> Decoder:
-        """The decoder that asks this registry."""
+        """Return the decoder that uses this registry."""
         auth = None
         if self.username is not None:
             password = self.password.get_secret_value() if self.password else ""
@@ -52,39 +52,37 @@ class SchemaRegistry(BaseModel):
 
 
 class SourceDeclaration(BaseModel):
-    """What all kinds have in common: how a message is read."""
+    """The fields that all kinds share: how a message is read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    event: Places = Field(["subject"], description="Where the event's name stands.")
-    dedup: Places = Field(
-        ["source", "nothing"], description="Where an id stands that a repetition shares."
-    )
-    ordering_key: Places = Field(["source"], description="Where the thing to order by stands.")
+    event: Places = Field(["subject"], description="Where the event's name is.")
+    dedup: Places = Field(["source", "nothing"], description="Where an id is that repeats share.")
+    ordering_key: Places = Field(["source"], description="Where the key to order by is.")
     content: Literal["json", "anything"] | SchemaRegistry = Field(
-        "json", description="How bodies are written; others are dead-lettered."
+        "json", description="Format of the bodies; others are dead-lettered."
     )
     max_body_bytes: int = Field(1024 * 1024, gt=0, description="Larger messages are dead-lettered.")
-    batch: int = Field(500, ge=1, le=5000, description="Messages taken at once.")
+    batch: int = Field(500, ge=1, le=5000, description="Messages received at once.")
     feeds: str = Field("", description="The deployment that handles the messages, for people.")
 
     def decoder(self) -> Decoder:
-        """How bodies are read."""
+        """Return the decoder of the bodies."""
         if isinstance(self.content, SchemaRegistry):
             return self.content.decoder()
         return JsonDecoder() if self.content == "json" else AnyBytes()
 
     def make_source(self, name: str) -> MessageSource:
-        """The source, not yet connected.
+        """Return the source, not yet connected.
 
         Args:
-            name: As declared; by default what identifies us at the source.
+            name: As declared; by default it identifies us at the source.
         """
         raise NotImplementedError
 
 
 class SqsDeclaration(SourceDeclaration):
-    """An Amazon SQS queue, also one that SNS topics feed."""
+    """An Amazon SQS queue; SNS topics may feed it."""
 
     kind: Literal["sqs"]
     connection: SqsConnection
@@ -105,10 +103,10 @@ class KafkaDeclaration(SourceDeclaration):
 
     kind: Literal["kafka"]
     connection: KafkaConnection
-    topics: Places = Field(min_length=1, description="Names, or patterns that begin with ^.")
+    topics: Places = Field(min_length=1, description="Names, or patterns that start with ^.")
     group: str | None = Field(None, description="The group; by default the source's name.")
-    order_by: Literal["key", "partition"] = Field("key", description="What keeps its order.")
-    start: Literal["earliest", "latest"] = Field("earliest", description="Where a group begins.")
+    order_by: Literal["key", "partition"] = Field("key", description="What stays in order.")
+    start: Literal["earliest", "latest"] = Field("earliest", description="Where a group starts.")
 
     def make_source(self, name: str) -> MessageSource:
         """See `SourceDeclaration.make_source`."""
@@ -127,18 +125,20 @@ class ImapDeclaration(SourceDeclaration):
 
     kind: Literal["imap"]
     connection: ImapConnection
-    folder: str = Field("INBOX", description="Where mails are taken from.")
+    folder: str = Field("INBOX", description="Folder to read mails from.")
     senders: Places = Field(min_length=1, description="Addresses, and domains as @example.com.")
-    authserv_id: str | None = Field(None, description="Demand DMARC as this server of ours says.")
+    authserv_id: str | None = Field(
+        None, description="Require DMARC, as this server of ours reports."
+    )
     archive_folder: str | None = Field("Processed", description="For stored mails; null deletes.")
-    error_folder: str = Field("Unreadable", description="For mails that nobody can read.")
-    refused_folder: str = Field("Refused", description="For mails of others.")
-    poll_s: float = Field(60, gt=0, description="How often to ask a server without IDLE.")
+    error_folder: str = Field("Unreadable", description="For unreadable mails.")
+    refused_folder: str = Field("Refused", description="For mails from other senders.")
+    poll_s: float = Field(60, gt=0, description="Seconds between polls of the server.")
     max_body_bytes: int = Field(
         25 * 1024 * 1024, gt=0, description="Larger mails are dead-lettered."
     )
-    event: Places = Field(["text:mail"], description="Where the event's name stands.")
-    batch: int = Field(20, ge=1, le=500, description="Mails taken at once.")
+    event: Places = Field(["text:mail"], description="Where the event's name is.")
+    batch: int = Field(20, ge=1, le=500, description="Mails received at once.")
 
     def make_source(self, name: str) -> MessageSource:
         """See `SourceDeclaration.make_source`."""
@@ -163,7 +163,7 @@ class RabbitMqDeclaration(SourceDeclaration):
 
     kind: Literal["rabbitmq"]
     connection: RabbitMqConnection
-    queue: str = Field(description="The queue; it exists already.")
+    queue: str = Field(description="The queue, which must exist.")
     prefetch: int = Field(1000, ge=1, le=65_535, description="Messages sent ahead.")
 
     def make_source(self, name: str) -> MessageSource:
@@ -181,10 +181,10 @@ class NatsDeclaration(SourceDeclaration):
 
     kind: Literal["nats"]
     connection: NatsConnection
-    stream: str = Field(description="The stream; it exists already.")
+    stream: str = Field(description="The stream, which must exist.")
     subject: str | None = Field(None, description="Only messages of this subject.")
     durable: str | None = Field(None, description="The consumer; by default the source's name.")
-    ack_wait_s: float = Field(30, ge=1, description="Unacknowledged ones come again so late.")
+    ack_wait_s: float = Field(30, ge=1, description="Seconds until redelivery.")
 
     def make_source(self, name: str) -> MessageSource:
         """See `SourceDeclaration.make_source`."""
@@ -232,7 +232,7 @@ class RedisDeclaration(SourceDeclaration):
         default_factory=platform.node, description="This consumer; by default the machine's name."
     )
     body_field: str = Field("body", description="The field that holds the event.")
-    take_over_after_s: float = Field(60, gt=0, description="Take what others left so long ago.")
+    take_over_after_s: float = Field(60, gt=0, description="Take over entries this old.")
 
     def make_source(self, name: str) -> MessageSource:
         """See `SourceDeclaration.make_source`."""

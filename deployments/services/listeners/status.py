@@ -1,4 +1,4 @@
-"""How one source is doing, for people: state, rate, lag, what went wrong last."""
+"""The status of one source, for people: state, rate, lag and last error."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _RATE_WINDOW_S = 60.0
 
 @dataclass(slots=True)
 class SourceStatus:
-    """One source, as seen right now; each change is counted in the metrics as well.
+    """The current status of one source; each change is also counted in the metrics.
 
     Attributes:
         name: As declared.
-        integration: Whose inbox its messages wait in.
+        integration: The integration whose inbox its messages wait in.
         system: Where it is.
         metrics: Where changes are counted.
         state: "starting", "listening", "waiting for the inbox", "out of reach" or "stopped".
         counts: Messages by outcome, since the process started.
-        lag: Messages waiting at the source; None if it does not tell.
-        last_error: What went wrong last, with its time; None if nothing has.
+        lag: Messages waiting at the source; None if it does not report them.
+        last_error: The last error, with its time; None if there was none.
         last_message_at: When the last message was stored.
-        monotonic: Seconds that only grow.
+        monotonic: Monotonic seconds.
     """
 
     name: str
@@ -45,25 +45,25 @@ class SourceStatus:
     _recent: deque[tuple[float, int]] = field(default_factory=deque)
 
     def enter(self, state: str) -> None:
-        """It is in another state now."""
+        """Change the state."""
         if state != self.state:
             self.state = state
             is_connected = state in ("listening", "waiting for the inbox")
             self.metrics.connected.labels(self.name).set(is_connected)
 
     def note_error(self, stage: str, error: IntegrationError) -> None:
-        """Something went wrong."""
+        """Record an error."""
         self.metrics.errors.labels(self.name, stage).inc()
         self.last_error = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC {error}"
 
     def note_lag(self, lag: int | None) -> None:
-        """The source told how many messages wait."""
+        """Record how many messages wait at the source."""
         self.lag = lag
         if lag is not None:
             self.metrics.lag.labels(self.name).set(lag)
 
     def note_messages(self, counts: Counter[str]) -> None:
-        """Messages were taken and acknowledged."""
+        """Record messages that were stored and acknowledged."""
         self.counts += counts
         for outcome, count in counts.items():
             self.metrics.messages.labels(self.name, outcome).inc(count)
@@ -73,7 +73,7 @@ class SourceStatus:
         self._forget(now)
 
     def as_json(self) -> dict[str, Any]:
-        """For the page that lists the sources."""
+        """Return the status for the page that lists the sources."""
         self._forget(self.monotonic())
         return {
             "name": self.name,
