@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy import Connection, Engine, Table, create_engine, event, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, OperationalError
 from sqlalchemy.pool import NullPool
@@ -111,6 +111,33 @@ def writing(engine: Engine) -> Iterator[Connection]:
         else:
             with connection.begin():
                 yield connection
+
+
+def insert_for(connection: Connection, table: Table) -> Any:
+    """The `insert` of the connection's database, which knows what to do about conflicts."""
+    if connection.dialect.name == "sqlite":
+        from sqlalchemy.dialects.sqlite import insert
+    else:
+        from sqlalchemy.dialects.postgresql import insert  # type: ignore[assignment]
+    return insert(table)
+
+
+def insert_or_ignore(
+    connection: Connection, table: Table, values: dict[str, Any], *, key: list[str] | None = None
+) -> bool:
+    """Insert a row, unless one is there already.
+
+    Args:
+        connection: Of a writing transaction.
+        table: Which.
+        values: The row.
+        key: The columns that tell; None for any unique ones.
+
+    Returns:
+        Whether it was inserted.
+    """
+    adding = insert_for(connection, table).values(values).on_conflict_do_nothing(index_elements=key)
+    return connection.execute(adding.returning(*table.primary_key)).first() is not None
 
 
 def _engine(url: str) -> Engine:
