@@ -14,14 +14,14 @@ import hashlib
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, delete, insert, select, update
+from sqlalchemy import Connection, Engine, Row, delete, insert, select
 
-from blocks.errors import LeaseLostError
 from tasks.core.connectors.folders.protocol import RemoteFile
-from tasks.core.state.database import reading, writing
+from tasks.core.state.database import insert_or_ignore, reading, writing
+from tasks.core.state.leases import Leases, utc_now
 from tasks.core.sync.file_import.tables import BATCHES, FILES
 
 _NAMES_A_QUERY = 500
@@ -103,14 +103,22 @@ class FileLedger:
         place: str,
         owner: str,
         lease_s: float = 300,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._engine = engine
         self._importer = importer
         self._place = place
         self._owner = owner
-        self._lease = timedelta(seconds=lease_s)
         self._clock = clock
+        self._leases = Leases(
+            key=FILES.c.id,
+            lease_s=lease_s,
+            clock=clock,
+            system=place,
+            operation="import",
+            lost="the lease ran out and another run took the file over; nothing is lost, that run "
+            "goes on where this one stopped",
+        )
 
     def finished(self, files: Iterable[RemoteFile]) -> set[str]:
         """The paths of those files whose listed version was imported and moved away before."""
@@ -171,11 +179,8 @@ class FileLedger:
                     return FileUnavailable(finished=True, since_at=row.updated_at)
                 connection.execute(delete(FILES).where(FILES.c.id == row.id))
                 return self._insert(connection, file, batch_size, now)
-            if row.state in ("leased", "imported", "failing") and (
-                row.owner != self._owner and row.lease_until_at > now
-            ):
-                return FileUnavailable(finished=False, since_at=row.updated_at)
-            return self._take_over(connection, row, file, now)
+            leased = self._take_over(connection, row, file, now)
+            return leased or FileUnavailable(finished=False, since_at=row.updated_at)
 
     def sent_batches(self, lease: FileLease) -> Mapping[int, str]:
         """Ordinal to digest of the batches that went through in earlier attempts."""
@@ -190,7 +195,7 @@ class FileLedger:
             LeaseLostError: Another run took the file over.
         """
         with writing(self._engine) as connection:
-            self._update(connection, lease)
+            self._renew(connection, lease)
             connection.execute(
                 delete(BATCHES).where(BATCHES.c.file_id == lease.id, BATCHES.c.ordinal == ordinal)
             )
@@ -203,14 +208,14 @@ class FileLedger:
     def extend(self, lease: FileLease) -> None:
         """Hold the file for another lease; same errors as `record_batch`."""
         with writing(self._engine) as connection:
-            self._update(connection, lease)
+            self._renew(connection, lease)
 
     def mark_imported(
         self, lease: FileLease, *, target_path: str | None, rows_imported: int, rows_rejected: int
     ) -> FileLease:
         """All records are in; the file is about to go to `target_path` (None: stays or goes)."""
         with writing(self._engine) as connection:
-            self._update(
+            self._renew(
                 connection,
                 lease,
                 state="imported",
@@ -230,29 +235,29 @@ class FileLedger:
     def mark_failing(self, lease: FileLease, *, target_path: str, reason: str) -> FileLease:
         """The file is bad and about to go to the error folder at `target_path`."""
         with writing(self._engine) as connection:
-            self._update(connection, lease, state="failing", target_path=target_path, reason=reason)
+            self._renew(connection, lease, state="failing", target_path=target_path, reason=reason)
         return replace(lease, state="failing", target_path=target_path, reason=reason)
 
     def settle(self, lease: FileLease) -> None:
         """The file is imported and moved away: nothing is left to do."""
         with writing(self._engine) as connection:
-            self._update(connection, lease, state="settled")
+            self._complete(connection, lease, state="settled")
             connection.execute(delete(BATCHES).where(BATCHES.c.file_id == lease.id))
 
     def fail(self, lease: FileLease) -> None:
         """The file is in the error folder; it is taken up again when somebody mends it."""
         with writing(self._engine) as connection:
-            self._update(connection, lease, state="failed")
+            self._complete(connection, lease, state="failed")
 
     def release(self, lease: FileLease, *, reason: str) -> None:
         """Give the file back: the next run, or this one retried, goes on where this one stopped."""
         with writing(self._engine) as connection:
-            self._update(connection, lease, state="released", reason=reason)
+            self._complete(connection, lease, state="released", reason=reason)
 
     def forget(self, lease: FileLease) -> None:
         """The file is not what was listed (gone, or still being written): as if never seen."""
         with writing(self._engine) as connection:
-            self._update(connection, lease)
+            self._renew(connection, lease)
             connection.execute(delete(FILES).where(FILES.c.id == lease.id))
 
     def _identity(self, path: str, version: str) -> str:
@@ -260,10 +265,7 @@ class FileLedger:
         return hashlib.sha256(parts.encode("utf-8", "surrogateescape")).hexdigest()
 
     def _find(self, connection: Connection, path: str, version: str) -> Row[Any] | None:
-        query = select(FILES).where(FILES.c.identity == self._identity(path, version))
-        if connection.dialect.name != "sqlite":
-            query = query.with_for_update()
-        return connection.execute(query).one_or_none()
+        return self._leases.find(connection, FILES.c.identity == self._identity(path, version))
 
     def _insert(
         self, connection: Connection, file: RemoteFile, batch_size: int, now: datetime
@@ -277,24 +279,14 @@ class FileLedger:
             "version": file.version,
             "size": file.size,
             "state": "leased",
-            "owner": self._owner,
-            "token": 1,
-            "lease_until_at": now + self._lease,
             "crashes": 0,
             "batch_size": batch_size,
             "rows_imported": 0,
             "rows_rejected": 0,
             "first_seen_at": now,
             "updated_at": now,
-        }
-        if connection.dialect.name == "sqlite":  # holds the only write lock
-            connection.execute(insert(FILES).values(values))
-        else:
-            from sqlalchemy.dialects.postgresql import insert as upsert
-
-            connection.execute(
-                upsert(FILES).values(values).on_conflict_do_nothing(index_elements=["identity"])
-            )
+        } | self._leases.columns(self._owner)
+        insert_or_ignore(connection, FILES, values, key=["identity"])
         row = self._find(connection, file.path, file.version)
         if row is None or row.id != values["id"]:  # another poller was faster by a moment
             return FileUnavailable(finished=False, since_at=now)
@@ -302,40 +294,31 @@ class FileLedger:
 
     def _take_over(
         self, connection: Connection, row: Row[Any], file: RemoteFile, now: datetime
-    ) -> FileLease:
-        back_to_work = row.state in ("released", "failed") or file.version != row.version
-        changed = {
-            "identity": self._identity(file.path, file.version),
-            "version": file.version,
-            "size": file.size,
-            "state": "leased" if back_to_work else row.state,
-            "owner": self._owner,
-            "token": row.token + 1,
-            "lease_until_at": now + self._lease,
+    ) -> FileLease | None:
+        given_back = row.state in ("released", "failed")
+        back_to_work = given_back or file.version != row.version
+        leased = self._leases.acquire(
+            connection,
+            row,
+            owner=self._owner,
+            is_free=given_back,
+            identity=self._identity(file.path, file.version),
+            version=file.version,
+            size=file.size,
+            state="leased" if back_to_work else row.state,
             # whoever stops in an orderly way leaves another state behind
-            "crashes": row.crashes + 1 if row.state == "leased" else 0,
-            "updated_at": now,
-        }
-        connection.execute(update(FILES).where(FILES.c.id == row.id).values(changed))
-        leased = self._find(connection, file.path, file.version)
-        assert leased is not None, "was updated in this transaction"  # noqa: S101
-        return _lease(leased)
-
-    def _update(self, connection: Connection, lease: FileLease, **values: Any) -> None:
-        now = self._clock()
-        done = connection.execute(
-            update(FILES)
-            .where(FILES.c.id == lease.id, FILES.c.token == lease.token)
-            .values(updated_at=now, lease_until_at=now + self._lease, **values)
+            crashes=row.crashes + 1 if row.state == "leased" else 0,
+            updated_at=now,
         )
-        if done.rowcount == 0:
-            raise LeaseLostError(
-                "the lease ran out and another run took the file over; nothing is lost, that run "
-                "goes on where this one stopped",
-                system=self._place,
-                operation="import",
-                record=lease.path,
-            )
+        return None if leased is None else _lease(leased)
+
+    def _renew(self, connection: Connection, lease: FileLease, **values: Any) -> None:
+        values["updated_at"] = self._clock()
+        self._leases.renew(connection, lease.id, lease.token, record=lease.path, **values)
+
+    def _complete(self, connection: Connection, lease: FileLease, **values: Any) -> None:
+        values["updated_at"] = self._clock()
+        self._leases.complete(connection, lease.id, lease.token, record=lease.path, **values)
 
 
 def batch_key(lease: FileLease, ordinal: int, digest: str) -> str:
