@@ -17,13 +17,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Row, delete, func, or_, select, update
+from sqlalchemy import Connection, Engine, delete, func, select, update
 
-from blocks.errors import LeaseLostError, MisconfiguredError, UpstreamBusyError
+from blocks.errors import MisconfiguredError, UpstreamBusyError
 from tasks.core.state.database import reading, writing
+from tasks.core.state.leases import Leases, utc_now
 from tasks.core.sync.api_import.cursor_tables import CURSORS, REJECTS, TAKEN, WINDOWS
 
 _SYSTEM = "state database"
@@ -97,11 +98,19 @@ class Cursors:
         engine: Engine,
         *,
         lease_s: float = 300,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self.engine = engine
         self.clock = clock
-        self._lease = timedelta(seconds=lease_s)
+        self._leases = Leases(
+            key=CURSORS.c.stream,
+            lease_s=lease_s,
+            clock=clock,
+            system=_SYSTEM,
+            operation="import",
+            lost="the lease ran out and another run took the stream over, or its cursor was "
+            "set by hand; nothing is lost, the next run goes on",
+        )
 
     def lease(self, stream: str, *, owner: str) -> StreamLease | StreamBusy:
         """Take a stream, or learn who has it; a stream begins by being taken.
@@ -112,30 +121,11 @@ class Cursors:
         """
         now = self.clock()
         with writing(self.engine) as connection:
-            connection.execute(
-                insert_for(connection)(CURSORS)
-                .values(stream=stream, token=0, updated_at=now)
-                .on_conflict_do_nothing(index_elements=["stream"])
-            )
-            free = or_(
-                CURSORS.c.lease_until_at.is_(None),
-                CURSORS.c.lease_until_at <= now,
-                CURSORS.c.owner == owner,
-            )
-            taken = connection.execute(
-                update(CURSORS)
-                .where(CURSORS.c.stream == stream, free)
-                .values(
-                    owner=owner,
-                    token=CURSORS.c.token + 1,
-                    lease_until_at=now + self._lease,
-                    updated_at=now,
-                )
-            )
-            row = connection.execute(select(CURSORS).where(CURSORS.c.stream == stream)).one()
-        if taken.rowcount:
-            return StreamLease(stream, row.value, row.token)
-        return StreamBusy(stream, row.owner or "", row.lease_until_at or now)
+            row = self._leases.find_or_insert(connection, {"stream": stream, "updated_at": now})
+            leased = self._leases.acquire(connection, row, owner=owner, updated_at=now)
+        if leased is None:
+            return StreamBusy(stream, row.owner, row.lease_until_at)
+        return StreamLease(stream, leased.value, leased.token)
 
     def advance(self, lease: StreamLease, value: str) -> StreamLease:
         """Move the cursor, after the sink has committed what is before it; extends the lease.
@@ -154,10 +144,13 @@ class Cursors:
     def release(self, lease: StreamLease) -> None:
         """Let others have it; nothing happens if another run has it already."""
         with writing(self.engine) as connection:
-            connection.execute(
-                update(CURSORS)
-                .where(CURSORS.c.stream == lease.stream, CURSORS.c.token == lease.token)
-                .values(owner=None, lease_until_at=None, updated_at=self.clock())
+            self._leases.release(
+                connection,
+                lease.stream,
+                lease.token,
+                owner=None,
+                lease_until_at=None,
+                updated_at=self.clock(),
             )
 
     def set(self, stream: str, value: str | None, *, dry_run: bool = False) -> str | None:
@@ -180,7 +173,7 @@ class Cursors:
         """
         now = self.clock()
         with writing(self.engine) as connection:
-            row = _locked(connection, stream)
+            row = self._leases.find(connection, CURSORS.c.stream == stream)
             if row is None:
                 known = connection.execute(select(CURSORS.c.stream).order_by(CURSORS.c.stream))
                 names = ", ".join(known.scalars()) or "none yet"
@@ -190,7 +183,7 @@ class Cursors:
                     operation="set cursor",
                     record=stream,
                 )
-            if row.lease_until_at is not None and row.lease_until_at > now:
+            if self._leases.is_leased(row):
                 raise UpstreamBusyError(
                     f"run {row.owner} is at it; wait until it has ended, or cancel it",
                     system=_SYSTEM,
@@ -211,7 +204,6 @@ class Cursors:
 
     def streams(self) -> list[StreamState]:
         """All streams, by name."""
-        now = self.clock()
         with reading(self.engine) as connection:
             taken = _counts(connection, TAKEN.c.stream)
             rejected = _counts(connection, REJECTS.c.stream)
@@ -224,7 +216,7 @@ class Cursors:
                 row.stream,
                 row.value,
                 row.advanced_at,
-                row.owner if row.lease_until_at is not None and row.lease_until_at > now else None,
+                row.owner if self._leases.is_leased(row) else None,
                 tuple(window.name for window in windows if window.stream == row.stream),
                 sum(window.pages for window in windows if window.stream == row.stream),
                 taken.get(row.stream, 0),
@@ -244,40 +236,10 @@ class Cursors:
         Raises:
             LeaseLostError: Another run took the stream over.
         """
-        now = self.clock()
         with writing(self.engine) as connection:
-            done = connection.execute(
-                update(CURSORS)
-                .where(CURSORS.c.stream == lease.stream, CURSORS.c.token == lease.token)
-                .values(lease_until_at=now + self._lease, updated_at=now, **values)
-            )
-            if done.rowcount == 0:
-                raise LeaseLostError(
-                    "the lease ran out and another run took the stream over, or its cursor was "
-                    "set by hand; nothing is lost, the next run goes on",
-                    system=_SYSTEM,
-                    operation="import",
-                    record=lease.stream,
-                )
+            values["updated_at"] = self.clock()
+            self._leases.renew(connection, lease.stream, lease.token, **values)
             yield connection
-
-
-def insert_for(connection: Connection) -> Any:
-    """The `insert` of the connection's database, which knows what to do about conflicts."""
-    if connection.dialect.name == "sqlite":
-        from sqlalchemy.dialects.sqlite import insert as sqlite_insert
-
-        return sqlite_insert
-    from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-
-    return postgresql_insert
-
-
-def _locked(connection: Connection, stream: str) -> Row[Any] | None:
-    query = select(CURSORS).where(CURSORS.c.stream == stream)
-    if connection.dialect.name != "sqlite":
-        query = query.with_for_update()
-    return connection.execute(query).one_or_none()
 
 
 def _set(connection: Connection, stream: str, value: str | None, now: datetime) -> None:

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
-from tasks.core.state.database import reading
+from tasks.core.state.database import insert_for, reading
 from tasks.core.sync.api_import.cursor_tables import REJECTS, TAKEN, WINDOWS
-from tasks.core.sync.api_import.cursors import Cursors, StreamLease, insert_for
+from tasks.core.sync.api_import.cursors import Cursors, StreamLease
 
 _REJECTS_KEPT = timedelta(days=30)
 _NAMES_A_QUERY = 500
@@ -386,7 +386,7 @@ def _update(connection: Connection, window: Window, **values: Any) -> None:
 def _remember(connection: Connection, stream: str, taken: Iterable[TakenRecord]) -> None:
     rows = {record.id: {"stream": stream, **_columns(record)} for record in taken}
     if rows:
-        statement = insert_for(connection)(TAKEN)
+        statement = insert_for(connection, TAKEN)
         connection.execute(
             statement.on_conflict_do_update(
                 index_elements=["stream", "record_id"],
