@@ -13,13 +13,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Engine, Row, select, update
+from sqlalchemy import Engine, Row, select
 
-from blocks.errors import LeaseLostError
 from tasks.core.state.database import reading, writing
+from tasks.core.state.leases import Leases, utc_now
 from tasks.core.sync.report_export.tables import REPORT_DELIVERIES
 
 
@@ -109,12 +109,19 @@ class DeliveryLedger:
         *,
         owner: str,
         lease_s: float = 3600,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._engine = engine
         self._owner = owner
-        self._lease = timedelta(seconds=lease_s)
         self._clock = clock
+        self._leases = Leases(
+            key=REPORT_DELIVERIES.c.identity,
+            lease_s=lease_s,
+            clock=clock,
+            system="report deliveries",
+            operation="record",
+            lost="the lease ran out and another run took the delivery over; that run goes on",
+        )
 
     def lease(
         self, report: str, period: str, destination: str, *, replace: bool = False
@@ -131,31 +138,39 @@ class DeliveryLedger:
         identity = _identity(report, period, destination)
         now = self._clock()
         with writing(self._engine) as connection:
-            self._insert(connection, identity, report, period, destination, now)
-            row = _find(connection, identity)
+            row = self._leases.find_or_insert(
+                connection,
+                {
+                    "identity": identity,
+                    "report": report,
+                    "period": period,
+                    "destination": destination,
+                    "state": "released",
+                    "revision": 1,
+                    "owner": self._owner,
+                    "attempts": 0,
+                    "uncertain": False,
+                    "first_tried_at": now,
+                    "updated_at": now,
+                },
+            )
             if row.state == "delivered" and not (replace and row.owner != self._owner):
                 return AlreadyDelivered(_receipt(row), row.revision, row.updated_at)
-            if row.state == "leased" and row.owner != self._owner and row.lease_until_at > now:
-                return DeliveryBusy(row.lease_until_at)
             replacing = row.state == "delivered"
-            values = {
-                "state": "leased",
-                "revision": row.revision + 1 if replacing else row.revision,
-                "owner": self._owner,
-                "token": row.token + 1,
-                "lease_until_at": now + self._lease,
-                "attempts": 1 if replacing else row.attempts + 1,
+            leased = self._leases.acquire(
+                connection,
+                row,
+                owner=self._owner,
+                is_free=row.state != "leased",
+                state="leased",
+                revision=row.revision + 1 if replacing else row.revision,
+                attempts=1 if replacing else row.attempts + 1,
                 # whoever stops in an orderly way leaves another state behind
-                "uncertain": not replacing
+                uncertain=not replacing
                 and (row.uncertain or (row.state == "leased" and row.attempts > 0)),
-                "updated_at": now,
-            }
-            connection.execute(
-                update(REPORT_DELIVERIES)
-                .where(REPORT_DELIVERIES.c.identity == identity)
-                .values(values)
+                updated_at=now,
             )
-            return _lease(_find(connection, identity))
+        return DeliveryBusy(row.lease_until_at) if leased is None else _lease(leased)
 
     def settle(self, lease: DeliveryLease, receipt: Receipt) -> None:
         """It arrived.
@@ -163,7 +178,7 @@ class DeliveryLedger:
         Raises:
             LeaseLostError: Another run took the delivery over.
         """
-        self._update(lease, state="delivered", uncertain=False, reason=None, **receipt._asdict())
+        self._complete(lease, state="delivered", uncertain=False, reason=None, **receipt._asdict())
 
     def release(self, lease: DeliveryLease, *, reason: str, uncertain: bool = False) -> None:
         """It failed: give it back for the next attempt.
@@ -176,7 +191,9 @@ class DeliveryLedger:
         Raises:
             LeaseLostError: Another run took the delivery over.
         """
-        self._update(lease, state="released", reason=reason, uncertain=lease.uncertain or uncertain)
+        self._complete(
+            lease, state="released", reason=reason, uncertain=lease.uncertain or uncertain
+        )
 
     def delivered(self, report: str, period: str) -> dict[str, Receipt]:
         """What arrived of one report and period, by destination."""
@@ -188,64 +205,16 @@ class DeliveryLedger:
         with reading(self._engine) as connection:
             return {row.destination: _receipt(row) for row in connection.execute(query)}
 
-    def _insert(
-        self,
-        connection: Connection,
-        identity: str,
-        report: str,
-        period: str,
-        destination: str,
-        now: datetime,
-    ) -> None:
-        values = {
-            "identity": identity,
-            "report": report,
-            "period": period,
-            "destination": destination,
-            "state": "released",
-            "revision": 1,
-            "owner": self._owner,
-            "token": 0,
-            "lease_until_at": now,
-            "attempts": 0,
-            "uncertain": False,
-            "first_tried_at": now,
-            "updated_at": now,
-        }
-        if connection.dialect.name == "sqlite":
-            from sqlalchemy.dialects.sqlite import insert as upsert
-        else:
-            from sqlalchemy.dialects.postgresql import insert as upsert  # type: ignore[assignment]
-        connection.execute(upsert(REPORT_DELIVERIES).values(values).on_conflict_do_nothing())
-
-    def _update(self, lease: DeliveryLease, **values: Any) -> None:
+    def _complete(self, lease: DeliveryLease, **values: Any) -> None:
+        values["updated_at"] = self._clock()
         with writing(self._engine) as connection:
-            done = connection.execute(
-                update(REPORT_DELIVERIES)
-                .where(
-                    REPORT_DELIVERIES.c.identity == lease.identity,
-                    REPORT_DELIVERIES.c.token == lease.token,
-                )
-                .values(updated_at=self._clock(), **values)
-            )
-        if done.rowcount == 0:
-            raise LeaseLostError(
-                "the lease ran out and another run took the delivery over; that run goes on",
-                system="report deliveries",
-                operation="record",
-                record=lease.destination,
+            self._leases.complete(
+                connection, lease.identity, lease.token, record=lease.destination, **values
             )
 
 
 def _identity(report: str, period: str, destination: str) -> str:
     return hashlib.sha256(f"{report}\0{period}\0{destination}".encode()).hexdigest()
-
-
-def _find(connection: Connection, identity: str) -> Row[Any]:
-    query = select(REPORT_DELIVERIES).where(REPORT_DELIVERIES.c.identity == identity)
-    if connection.dialect.name != "sqlite":
-        query = query.with_for_update()
-    return connection.execute(query).one()
 
 
 def _lease(row: Row[Any]) -> DeliveryLease:
