@@ -15,18 +15,19 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import orjson
 from pydantic import TypeAdapter
 from sqlalchemy import Connection, Engine, Row, Update, delete, insert, select, update
 
-from blocks.errors import LeaseLostError, UpstreamBusyError
+from blocks.errors import UpstreamBusyError
 from tasks.core.registry.activation.registrar import DesiredRegistration
 from tasks.core.registry.activation.tables import ACTIVATIONS, REGISTRATIONS
 from tasks.core.registry.registrations import AnyRegistration
 from tasks.core.state.database import reading, writing
+from tasks.core.state.leases import Leases, utc_now
 
 _DECLARATION: TypeAdapter[AnyRegistration] = TypeAdapter(AnyRegistration)
 
@@ -105,13 +106,20 @@ class ActivationLedger:
         *,
         run_id: str,
         lease_s: float = 600,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._engine = engine
         self._run_id = run_id
         self._owner = f"{_host()}/{os.getpid()}/{run_id}"
-        self._lease = timedelta(seconds=lease_s)
         self._clock = clock
+        self._leases = Leases(
+            key=ACTIVATIONS.c.integration,
+            lease_s=lease_s,
+            clock=clock,
+            system="activation",
+            operation="record",
+            lost="another activation took over; leave it to that one",
+        )
 
     def begin(
         self, integration: str, *, is_active: bool | None = None, public_url: str | None = None
@@ -128,25 +136,39 @@ class ActivationLedger:
         """
         now = self._clock()
         with writing(self._engine) as connection:
-            self._insert(connection, integration, now)
-            row = _find(connection, integration)
-            if row.lease_until_at > now and not self._may_take_from(row.owner):
-                wait_s = (row.lease_until_at - now).total_seconds()
-                raise UpstreamBusyError(
-                    "another activation of this integration is at work, or its machine died "
-                    f"less than {self._lease.total_seconds():.0f} s ago; try again later",
-                    system="activation",
-                    operation="begin",
-                    record=integration,
-                    retry_after_s=wait_s,
-                )
-            values: dict[str, Any] = {"owner": self._owner, "lease_until_at": now + self._lease}
+            row = self._leases.find_or_insert(
+                connection,
+                {
+                    "integration": integration,
+                    "is_active": False,
+                    "is_switched_on": False,
+                    "public_url": "",
+                    "owner": self._owner,
+                    "changed_at": now,
+                },
+            )
+            values: dict[str, Any] = {}
             if is_active is not None:
                 values |= {"is_active": is_active, "changed_at": now}
             if public_url is not None:
                 values["public_url"] = public_url
-            connection.execute(_of(integration).values(values))
-            return _state(_find(connection, integration))
+            leased = self._leases.acquire(
+                connection,
+                row,
+                owner=self._owner,
+                is_free=self._may_take_from(row.owner),
+                **values,
+            )
+        if leased is None:
+            raise UpstreamBusyError(
+                "another activation of this integration is at work, or its machine died "
+                f"less than {self._leases.lease_s:.0f} s ago; try again later",
+                system="activation",
+                operation="begin",
+                record=integration,
+                retry_after_s=(row.lease_until_at - now).total_seconds(),
+            )
+        return _state(leased)
 
     def record_switched(self, integration: str, *, on: bool) -> None:
         """Record whether its deployments were switched on or off.
@@ -154,17 +176,13 @@ class ActivationLedger:
         Raises:
             LeaseLostError: Another activation took over.
         """
-        with self._working(integration, self._clock()) as connection:
-            connection.execute(_of(integration).values(is_switched_on=on))
+        with self._working(integration, is_switched_on=on):
+            pass
 
     def end(self, integration: str) -> None:
         """Release the lease of the integration."""
         with writing(self._engine) as connection:
-            connection.execute(
-                _of(integration)
-                .where(ACTIVATIONS.c.owner == self._owner)
-                .values(lease_until_at=self._clock())
-            )
+            self._leases.release(connection, integration, self._owner)
 
     def states(self) -> list[ActivationState]:
         """Return every integration that was ever activated, by name."""
@@ -197,7 +215,7 @@ class ActivationLedger:
             LeaseLostError: Another activation took over.
         """
         now = self._clock()
-        with self._working(desired.integration, now) as connection:
+        with self._working(desired.integration) as connection:
             row = connection.execute(
                 select(REGISTRATIONS).where(
                     REGISTRATIONS.c.integration == desired.integration,
@@ -247,7 +265,7 @@ class ActivationLedger:
             LeaseLostError: Another activation took over.
         """
         now = self._clock()
-        with self._working(entry.integration, now) as connection:
+        with self._working(entry.integration) as connection:
             connection.execute(
                 _entry_of(entry.id).values(
                     state="registered",
@@ -266,7 +284,7 @@ class ActivationLedger:
             LeaseLostError: Another activation took over.
         """
         now = self._clock()
-        with self._working(entry.integration, now) as connection:
+        with self._working(entry.integration) as connection:
             connection.execute(_entry_of(entry.id).values(problem=problem, updated_at=now))
 
     def forget(self, entry: RegistrationEntry) -> None:
@@ -275,45 +293,18 @@ class ActivationLedger:
         Raises:
             LeaseLostError: Another activation took over.
         """
-        with self._working(entry.integration, self._clock()) as connection:
+        with self._working(entry.integration) as connection:
             connection.execute(delete(REGISTRATIONS).where(REGISTRATIONS.c.id == entry.id))
 
     def _may_take_from(self, owner: str) -> bool:
         host, process, run_id = owner.split("/", 2)
         return run_id == self._run_id or (host == _host() and not _lives(int(process)))
 
-    def _insert(self, connection: Connection, integration: str, now: datetime) -> None:
-        if connection.dialect.name == "sqlite":
-            from sqlalchemy.dialects.sqlite import insert as upsert
-        else:
-            from sqlalchemy.dialects.postgresql import insert as upsert  # type: ignore[assignment]
-        values = {
-            "integration": integration,
-            "is_active": False,
-            "is_switched_on": False,
-            "public_url": "",
-            "owner": self._owner,
-            "lease_until_at": now,
-            "changed_at": now,
-        }
-        connection.execute(upsert(ACTIVATIONS).values(values).on_conflict_do_nothing())
-
     @contextmanager
-    def _working(self, integration: str, now: datetime) -> Iterator[Connection]:
+    def _working(self, integration: str, **values: Any) -> Iterator[Connection]:
         """Open a transaction in which the lease is ours and is renewed."""
         with writing(self._engine) as connection:
-            held = connection.execute(
-                _of(integration)
-                .where(ACTIVATIONS.c.owner == self._owner)
-                .values(lease_until_at=now + self._lease)
-            )
-            if held.rowcount == 0:
-                raise LeaseLostError(
-                    "another activation took over; leave it to that one",
-                    system="activation",
-                    operation="record",
-                    record=integration,
-                )
+            self._leases.renew(connection, integration, self._owner, **values)
             yield connection
 
 
@@ -331,19 +322,8 @@ def _lives(process: int) -> bool:
     return True
 
 
-def _of(integration: str) -> Update:
-    return update(ACTIVATIONS).where(ACTIVATIONS.c.integration == integration)
-
-
 def _entry_of(id_: str) -> Update:
     return update(REGISTRATIONS).where(REGISTRATIONS.c.id == id_)
-
-
-def _find(connection: Connection, integration: str) -> Row[Any]:
-    query = select(ACTIVATIONS).where(ACTIVATIONS.c.integration == integration)
-    if connection.dialect.name != "sqlite":
-        query = query.with_for_update()
-    return connection.execute(query).one()
 
 
 def _state(row: Row[Any]) -> ActivationState:
