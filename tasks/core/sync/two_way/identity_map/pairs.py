@@ -17,12 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Engine
 
 from tasks.core.state.database import reading, writing
+from tasks.core.state.leases import utc_now
 from tasks.core.sync.two_way.identity_map.rows import Pair, PairRows
 from tasks.core.sync.two_way.identity_map.sides import Side
 
@@ -44,10 +45,10 @@ class IdentityMap:
         kind: str,
         *,
         lease_s: float = 60,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._engine = engine
-        self._rows = PairRows(kind, lease=timedelta(seconds=lease_s), clock=clock)
+        self._rows = PairRows(kind, lease_s=lease_s, clock=clock)
 
     def find(self, side: Side, record_id: str) -> Pair | None:
         """The pair of a record, by any id it ever had, without holding it."""
@@ -212,7 +213,7 @@ class LeasedPair:
             is_deleted: As in `store`.
         """
         with self._changing() as connection:
-            self._rows.check(connection, other.id, other.token)
+            self._rows.renew(connection, other.id, other.token)
             self._rows.absorb(connection, self.pair, other.pair)
             self._keep(connection, left, right, state, is_deleted)
 
@@ -233,7 +234,7 @@ class LeasedPair:
     @contextmanager
     def _changing(self) -> Iterator[Connection]:
         with writing(self._engine) as connection:
-            self._rows.check(connection, self.id, self.token)
+            self._rows.renew(connection, self.id, self.token)
             yield connection
             self._rows.update(connection, self.id)
             self.pair = self._rows.read(connection, [self.id])[0]

@@ -6,17 +6,18 @@ import json
 import uuid
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, delete, select, update
 
-from blocks.errors import LeaseLostError, TransientError, UpstreamBusyError
+from blocks.errors import TransientError, UpstreamBusyError
+from tasks.core.state.database import insert_or_ignore
+from tasks.core.state.leases import Leases
 from tasks.core.sync.two_way.identity_map.sides import SIDES, Side
 from tasks.core.sync.two_way.identity_map.tables import IDS, PAIRS
 
 _SYSTEM = "identity map"
-_FREE = datetime.fromtimestamp(0, UTC)
 
 
 class PairedOtherwiseError(TransientError):
@@ -57,14 +58,21 @@ class PairRows:
 
     Args:
         kind: As in `IdentityMap`.
-        lease: How long a hold lasts.
+        lease_s: How long a pair is leased.
         clock: Gives aware UTC instants.
     """
 
-    def __init__(self, kind: str, *, lease: timedelta, clock: Callable[[], datetime]) -> None:
+    def __init__(self, kind: str, *, lease_s: float, clock: Callable[[], datetime]) -> None:
         self._kind = kind
-        self._lease = lease
         self._clock = clock
+        self._leases = Leases(
+            key=PAIRS.c.id,
+            lease_s=lease_s,
+            clock=clock,
+            system=_SYSTEM,
+            operation="keep pair",
+            lost="the lease ran out and another run took the pair; that run goes on",
+        )
 
     def find(
         self, connection: Connection, side: Side, record_ids: Collection[str]
@@ -132,43 +140,32 @@ class PairRows:
 
     def take_pair(self, connection: Connection, pair_id: str) -> tuple[Pair, int] | None:
         """Hold a pair; None if there is no such pair."""
-        query = select(PAIRS).where(PAIRS.c.id == pair_id, PAIRS.c.kind == self._kind)
-        row = connection.execute(query.with_for_update()).one_or_none()
+        row = self._leases.find(connection, PAIRS.c.id == pair_id, PAIRS.c.kind == self._kind)
         if row is None:
             return None
-        now = self._clock()
-        if row.lease_until_at > now:
+        leased = self._leases.acquire(connection, row)
+        if leased is None:
             raise PairBusyError(
                 "another run is at this pair of records just now; it is tried again",
                 system=_SYSTEM,
                 operation="hold pair",
                 record=pair_id,
             )
-        token = row.token + 1
-        leasing = {"token": token, "lease_until_at": now + self._lease}
-        connection.execute(update(PAIRS).where(PAIRS.c.id == pair_id).values(leasing))
-        return self.read(connection, [pair_id])[0], token
+        return self.read(connection, [pair_id])[0], leased.token
 
     def release(self, connection: Connection, pair_id: str, token: int) -> None:
         """End the hold; forget the pair if nothing was ever kept of it."""
-        mine = (PAIRS.c.id == pair_id) & (PAIRS.c.token == token)
-        connection.execute(delete(PAIRS).where(mine, PAIRS.c.updated_at.is_(None)))
-        connection.execute(update(PAIRS).where(mine).values(lease_until_at=_FREE))
+        if self._leases.release(connection, pair_id, token):
+            new = (PAIRS.c.id == pair_id) & PAIRS.c.updated_at.is_(None)
+            connection.execute(delete(PAIRS).where(new))
 
-    def check(self, connection: Connection, pair_id: str, token: int) -> None:
-        """Make sure, for the rest of the transaction, that the pair is held with this token.
+    def renew(self, connection: Connection, pair_id: str, token: int) -> None:
+        """Extend the lease, and keep others from the pair for the rest of the transaction.
 
         Raises:
             LeaseLostError: Another process took it.
         """
-        mine = (PAIRS.c.id == pair_id) & (PAIRS.c.token == token)
-        if connection.execute(select(PAIRS.c.id).where(mine).with_for_update()).first() is None:
-            raise LeaseLostError(
-                "the lease ran out and another run took the pair; that run goes on",
-                system=_SYSTEM,
-                operation="keep pair",
-                record=pair_id,
-            )
+        self._leases.renew(connection, pair_id, token)
 
     def update(
         self,
@@ -178,9 +175,9 @@ class PairRows:
         state: dict[str, Any] | None = None,
         is_deleted: bool | None = None,
     ) -> None:
-        """Keep what is given, and extend the lease."""
+        """Keep what is given, as its holder."""
         now = self._clock()
-        values: dict[str, Any] = {"updated_at": now, "lease_until_at": now + self._lease}
+        values: dict[str, Any] = {"updated_at": now}
         if state is not None:
             values["state"] = json.dumps(state, sort_keys=True)
         if is_deleted is not None:
@@ -233,10 +230,8 @@ class PairRows:
             "id": pair_id,
             "kind": self._kind,
             "state": "{}",
-            "token": 1,
-            "lease_until_at": now + self._lease,
             "created_at": now,
-        }
+        } | self._leases.columns(None)
         connection.execute(PAIRS.insert().values(values))
         if not self._insert_id(connection, side, record_id, pair_id):
             connection.execute(delete(PAIRS).where(PAIRS.c.id == pair_id))
@@ -251,10 +246,6 @@ class PairRows:
         return found
 
     def _insert_id(self, connection: Connection, side: Side, record_id: str, pair_id: str) -> bool:
-        if connection.dialect.name == "sqlite":
-            from sqlalchemy.dialects.sqlite import insert
-        else:
-            from sqlalchemy.dialects.postgresql import insert  # type: ignore[assignment]
         values = {
             "kind": self._kind,
             "side": side,
@@ -262,6 +253,4 @@ class PairRows:
             "pair_id": pair_id,
             "is_former": False,
         }
-        key = ["kind", "side", "record_id"]
-        adding = insert(IDS).values(values).on_conflict_do_nothing(index_elements=key)
-        return connection.execute(adding.returning(IDS.c.pair_id)).first() is not None
+        return insert_or_ignore(connection, IDS, values, key=["kind", "side", "record_id"])
