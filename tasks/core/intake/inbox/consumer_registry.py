@@ -15,9 +15,9 @@ from sqlalchemy import Engine, delete, func, insert, select, update
 from tasks.core.intake.inbox.ordering import take_turns
 from tasks.core.intake.inbox.rows import LeaseOwner
 from tasks.core.intake.inbox.storage_errors import storage_errors
-from tasks.core.intake.inbox.store import utc_now
 from tasks.core.intake.inbox.tables import CONSUMERS, DELIVERIES
 from tasks.core.state.database import reading, writing
+from tasks.core.state.leases import utc_now
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,9 @@ from tasks.core.intake.inbox.ordering import take_turns
 from tasks.core.intake.inbox.reply_tables import AWAITED_REQUESTS, REMEMBERED_S
 from tasks.core.intake.inbox.rows import reopen, with_content
 from tasks.core.intake.inbox.storage_errors import storage_errors
-from tasks.core.intake.inbox.store import utc_now
 from tasks.core.intake.inbox.tables import DELIVERIES, PAYLOADS, REQUESTS
 from tasks.core.state.database import reading, writing
+from tasks.core.state.leases import utc_now
 
 STATUSES = ("queued", "received", "leased", "failed", "dead_letter", "done", "ignored", "cancelled")
 UNEVENTFUL = ("done", "ignored", "cancelled")

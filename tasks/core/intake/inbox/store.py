@@ -11,7 +11,7 @@ outcome is refused. `queued` is a delivery that waits for an earlier one of its 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, Select, bindparam, select, update
@@ -25,6 +25,7 @@ from tasks.core.intake.inbox.settlement import Settlement
 from tasks.core.intake.inbox.storage_errors import storage_errors
 from tasks.core.intake.inbox.tables import DELIVERIES
 from tasks.core.state.database import reading, writing
+from tasks.core.state.leases import utc_now
 
 _COLUMNS = DELIVERIES.c
 
@@ -47,11 +48,6 @@ class LeasesLostError(PermanentError):
     ) -> None:
         super().__init__(message, system=system, operation=operation, record=record)
         self.ids = ids
-
-
-def utc_now() -> datetime:
-    """The present, aware."""
-    return datetime.now(UTC)
 
 
 class Inbox:

@@ -16,9 +16,9 @@ from tasks.core.intake.inbox.reply import Reply
 from tasks.core.intake.inbox.reply_tables import AWAITED_REQUESTS, REMEMBERED_S
 from tasks.core.intake.inbox.request_ending import send_back
 from tasks.core.intake.inbox.storage_errors import storage_errors
-from tasks.core.intake.inbox.store import utc_now
 from tasks.core.intake.inbox.tables import DELIVERIES
 from tasks.core.state.database import reading, writing
+from tasks.core.state.leases import utc_now
 
 _COLUMNS = AWAITED_REQUESTS.c
 _UNENDED = {"queued": "waiting", "received": "waiting", "leased": "running", "failed": "waiting"}
