@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import UTC, datetime, timedelta
 from threading import Barrier
 from typing import Any
@@ -205,6 +205,18 @@ def test_of_many_takers_at_once_one_gets_it(jobs, is_there):
         leased = [row for row in pool.map(take, takers) if row is not None]
     assert [row.token for row in leased] == [1 + is_there]
     assert jobs.row().owner == leased[0].owner
+
+
+def test_a_row_that_is_being_taken_is_waited_for(jobs):
+    """Who comes between another's look and its lease finds the row leased."""
+    jobs.release(jobs.acquire("before").token)
+    with ThreadPoolExecutor(1) as pool:
+        with writing(jobs.engine) as connection:
+            row = jobs.leases.find(connection, JOBS.c.name == "a")
+            second = pool.submit(jobs.acquire, "second")
+            wait([second], timeout=1)  # as long as it would need if nothing kept it
+            first = jobs.leases.acquire(connection, row, owner="first")
+        assert (first.token, second.result()) == (2, None)
 
 
 def test_inserting_says_whether_the_row_is_new(engine, clock):
