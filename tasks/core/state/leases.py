@@ -76,12 +76,9 @@ class Leases:
 
     def columns(self, owner: str | None, *, token: int = 1) -> dict[str, Any]:
         """The lease columns of a row that is leased from now on."""
-        values = {"lease_until_at": self.clock() + timedelta(seconds=self.lease_s)}
-        return values | {
-            name: value
-            for name, value in (("owner", owner), ("token", token))
-            if name in self.table.c
-        }
+        until_at = self.clock() + timedelta(seconds=self.lease_s)
+        values = {"owner": owner, "token": token, "lease_until_at": until_at}
+        return {name: value for name, value in values.items() if name in self.table.c}
 
     def acquire(
         self,
@@ -123,7 +120,7 @@ class Leases:
         record: str | None = None,
         **values: Any,
     ) -> None:
-        """Extend the lease, and write for its owner.
+        """Extend the lease, and write what its owner has done; a state among it may end it.
 
         Args:
             connection: Of a writing transaction.
@@ -137,20 +134,9 @@ class Leases:
         """
         until_at = self.clock() + timedelta(seconds=self.lease_s)
         if not self._update(connection, key, proof, {"lease_until_at": until_at} | values):
-            raise self._lost(record or key)
-
-    def complete(
-        self,
-        connection: Connection,
-        key: str,
-        proof: int | str,
-        *,
-        record: str | None = None,
-        **values: Any,
-    ) -> None:
-        """As `renew`, but end the lease."""
-        if not self.release(connection, key, proof, **values):
-            raise self._lost(record or key)
+            raise LeaseLostError(
+                self.lost, system=self.system, operation=self.operation, record=record or key
+            )
 
     def release(self, connection: Connection, key: str, proof: int | str, **values: Any) -> bool:
         """End the lease; False, and nothing is written, if somebody else has leased it since."""
@@ -163,8 +149,3 @@ class Leases:
         proven = (columns.token if "token" in columns else columns.owner) == proof
         statement = update(self.table).where(self.key == key, proven).values(values)
         return connection.execute(statement).rowcount > 0
-
-    def _lost(self, record: str) -> LeaseLostError:
-        return LeaseLostError(
-            self.lost, system=self.system, operation=self.operation, record=record
-        )

@@ -241,18 +241,18 @@ class FileLedger:
     def settle(self, lease: FileLease) -> None:
         """The file is imported and moved away: nothing is left to do."""
         with writing(self._engine) as connection:
-            self._complete(connection, lease, state="settled")
+            self._renew(connection, lease, state="settled")
             connection.execute(delete(BATCHES).where(BATCHES.c.file_id == lease.id))
 
     def fail(self, lease: FileLease) -> None:
         """The file is in the error folder; it is taken up again when somebody mends it."""
         with writing(self._engine) as connection:
-            self._complete(connection, lease, state="failed")
+            self._renew(connection, lease, state="failed")
 
     def release(self, lease: FileLease, *, reason: str) -> None:
         """Give the file back: the next run, or this one retried, goes on where this one stopped."""
         with writing(self._engine) as connection:
-            self._complete(connection, lease, state="released", reason=reason)
+            self._renew(connection, lease, state="released", reason=reason)
 
     def forget(self, lease: FileLease) -> None:
         """The file is not what was listed (gone, or still being written): as if never seen."""
@@ -315,10 +315,6 @@ class FileLedger:
     def _renew(self, connection: Connection, lease: FileLease, **values: Any) -> None:
         values["updated_at"] = self._clock()
         self._leases.renew(connection, lease.id, lease.token, record=lease.path, **values)
-
-    def _complete(self, connection: Connection, lease: FileLease, **values: Any) -> None:
-        values["updated_at"] = self._clock()
-        self._leases.complete(connection, lease.id, lease.token, record=lease.path, **values)
 
 
 def batch_key(lease: FileLease, ordinal: int, digest: str) -> str:

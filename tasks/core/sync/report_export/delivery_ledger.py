@@ -178,7 +178,7 @@ class DeliveryLedger:
         Raises:
             LeaseLostError: Another run took the delivery over.
         """
-        self._complete(lease, state="delivered", uncertain=False, reason=None, **receipt._asdict())
+        self._update(lease, state="delivered", uncertain=False, reason=None, **receipt._asdict())
 
     def release(self, lease: DeliveryLease, *, reason: str, uncertain: bool = False) -> None:
         """It failed: give it back for the next attempt.
@@ -191,9 +191,7 @@ class DeliveryLedger:
         Raises:
             LeaseLostError: Another run took the delivery over.
         """
-        self._complete(
-            lease, state="released", reason=reason, uncertain=lease.uncertain or uncertain
-        )
+        self._update(lease, state="released", reason=reason, uncertain=lease.uncertain or uncertain)
 
     def delivered(self, report: str, period: str) -> dict[str, Receipt]:
         """What arrived of one report and period, by destination."""
@@ -205,10 +203,10 @@ class DeliveryLedger:
         with reading(self._engine) as connection:
             return {row.destination: _receipt(row) for row in connection.execute(query)}
 
-    def _complete(self, lease: DeliveryLease, **values: Any) -> None:
+    def _update(self, lease: DeliveryLease, **values: Any) -> None:
         values["updated_at"] = self._clock()
         with writing(self._engine) as connection:
-            self._leases.complete(
+            self._leases.renew(
                 connection, lease.identity, lease.token, record=lease.destination, **values
             )
 

@@ -71,10 +71,6 @@ class Store:
         with writing(self.engine) as connection:
             self.leases.renew(connection, "a", proof, **values)
 
-    def complete(self, proof: int | str, **values: Any) -> None:
-        with writing(self.engine) as connection:
-            self.leases.complete(connection, "a", proof, record="job a", **values)
-
     def release(self, proof: int | str) -> bool:
         with writing(self.engine) as connection:
             return self.leases.release(connection, "a", proof)
@@ -151,15 +147,14 @@ def test_a_lease_that_ran_out_still_writes_while_nobody_took_it(jobs, clock):
     assert jobs.row().done_by == "first"
 
 
-@pytest.mark.parametrize("write", ["renew", "complete"])
-def test_a_late_holder_changes_nothing_and_is_told(jobs, clock, write):
+def test_a_late_holder_changes_nothing_and_is_told(jobs, clock):
     """The token of a lease that was taken over writes nothing any more."""
     late = jobs.acquire("late")
     clock.now += timedelta(seconds=LEASE_S)
     jobs.acquire("second")
     before = jobs.row()
     with pytest.raises(LeaseLostError, match="another took it over"):
-        getattr(jobs, write)(late.token, done_by="late")
+        jobs.renew(late.token, done_by="late")
     assert not jobs.release(late.token)
     assert jobs.row() == before
 
@@ -172,10 +167,9 @@ def test_the_token_of_an_earlier_attempt_is_late_too(jobs):
         jobs.renew(earlier.token)
 
 
-@pytest.mark.parametrize("end", ["complete", "release"])
-def test_what_is_completed_or_released_is_free_at_once(jobs, end):
+def test_what_is_released_is_free_at_once(jobs):
     """The next one need not wait for the lease to run out."""
-    getattr(jobs, end)(jobs.acquire("first").token)
+    assert jobs.release(jobs.acquire("first").token)
     assert jobs.acquire("second").token == 2
 
 
@@ -230,7 +224,7 @@ def test_inserting_says_whether_the_row_is_new(engine, clock):
 
 OWNERS = st.sampled_from(["red", "green", "blue"])
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["acquire", "renew", "complete", "release"]), OWNERS)
+    st.tuples(st.sampled_from(["acquire", "renew", "release"]), OWNERS)
     | st.tuples(st.just("wait"), st.integers(1, LEASE_S)),
     max_size=25,
 )
@@ -264,10 +258,10 @@ def test_only_the_latest_lease_writes_whatever_happens(tmp_path, steps):
             if step == "release":
                 assert jobs.release(tokens[who]) == is_latest
             elif is_latest:
-                getattr(jobs, step)(tokens[who], done_by=who)
+                jobs.renew(tokens[who], done_by=who)
             else:
                 with pytest.raises(LeaseLostError):
-                    getattr(jobs, step)(tokens[who], done_by=who)
+                    jobs.renew(tokens[who], done_by=who)
                 assert jobs.row().token == latest
             if is_latest:
                 is_renewed = step == "renew"
