@@ -5,18 +5,15 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections import deque
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
 from prefect import State, task
-from prefect.artifacts import acreate_table_artifact
 from prefect.blocks.core import Block
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import TaskRun
 from prefect.runtime import flow_run
-from pydantic import BaseModel
 from sqlalchemy import Engine
 
 from blocks.errors import IntegrationError, TransientError
@@ -24,19 +21,25 @@ from blocks.http_api import HttpApi
 from tasks.api import open_api
 from tasks.core.connectors.folders.protocol import RemoteFile, RemoteFolder
 from tasks.core.formats.records.formats import FileFormat
-from tasks.core.formats.records.validation import RecordValidator
 from tasks.core.state.database import open_database
 from tasks.core.sync.batches.http_sink import HttpSink
 from tasks.core.sync.file_import.after_import import AfterImport
 from tasks.core.sync.file_import.importing import import_file, settle_duplicate
-from tasks.core.sync.file_import.job import FileImportJob, FileImportResult
+from tasks.core.sync.file_import.job import FileImportJob, FileImportResult, FilesResult
 from tasks.core.sync.file_import.ledger import FileLedger
-from tasks.core.sync.file_import.selection import FileSelection, WaitingFile, find_ready_files
-from tasks.core.sync.file_import.work_list import WorkItem, plan_work
+from tasks.core.sync.file_import.selection import (
+    FileSelection,
+    WaitingFile,
+    WorkItem,
+    find_ready_files,
+    plan_work,
+)
 from tasks.core.threads import in_thread
 from tasks.folders import open_folder
-from tasks.outcomes import counted, failed
+from tasks.import_results import ended, show_table
+from tasks.outcomes import failed
 from tasks.progress import work_in_thread
+from tasks.record_import import RecordImport
 
 __all__ = [
     "AfterImport",
@@ -44,40 +47,32 @@ __all__ = [
     "FileImport",
     "FileSelection",
     "FilesFound",
+    "ended",
     "import_files",
     "import_one_file",
     "list_ready_files",
-    "show_outcomes",
-    "summarize",
+    "show_files",
 ]
 
 
 _COLLECT_AFTER = (10_000, 20, 20)
 
 
-@dataclass(frozen=True, slots=True)
-class FileImport:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileImport(RecordImport):
     """Everything that describes one import: from where, as what, to where, and how.
 
     Attributes:
         place: A folder block.
         folder: The folder in it.
-        application: Takes the records, as `POST <resource>/batch`.
-        resource: What the records are there, e.g. "inventory".
-        model: What a record must be.
-        columns: The file's column names to the model's field names.
+        file_format: How files are read; None: by their names.
+        batch_size: Records sent at once.
         file_retries: How often a file that was interrupted is tried again within a run.
     """
 
     place: Block
     folder: str
-    application: HttpApi
-    resource: str
-    model: type[BaseModel]
     file_format: FileFormat | None = None
-    columns: dict[str, str] = field(default_factory=dict)
-    decimal_comma: bool = False
-    empty_texts: tuple[str, ...] = ("",)
     selection: FileSelection = field(default_factory=FileSelection)
     after_import: AfterImport = field(default_factory=AfterImport)
     batch_size: int = 500
@@ -113,14 +108,14 @@ async def list_ready_files(what: FileImport) -> FilesFound:
     return await in_thread(_find_files, what, engine)
 
 
-async def import_files(what: FileImport, found: FilesFound) -> list[FileImportResult]:
+async def import_files(what: FileImport, found: FilesFound) -> FilesResult:
     """Import each file as a task run of its own, some at once.
 
     When the application or the place cannot be reached, the files not yet begun are left for the
     next run.
 
     Returns:
-        One outcome a file, in the order in which they ended.
+        What became of all, and of each in the order in which they ended.
     """
     # A batch is thousands of live objects, none of them in a cycle: collecting as often as Python
     # does by default takes as long as the whole rest of the import. A flow run is a process.
@@ -143,7 +138,7 @@ async def import_files(what: FileImport, found: FilesFound) -> list[FileImportRe
     connections = [_Connection(what, engine) for _ in range(max(1, what.files_at_once))]
     outcomes += [await _settle(connections[0], duplicate) for duplicate in found.duplicates]
     await asyncio.gather(*(work_off(connection) for connection in connections))
-    return outcomes
+    return FilesResult.of(outcomes)
 
 
 @task(task_run_name="import {item.name}", cache_policy=NO_CACHE, persist_result=False)
@@ -169,50 +164,25 @@ async def import_one_file(
     return outcome
 
 
-async def show_outcomes(
-    source: str, found: FilesFound, outcomes: Sequence[FileImportResult]
-) -> None:
+async def show_files(source: str, found: FilesFound, imported: FilesResult) -> None:
     """Put a table of all files, and one of all rejected rows, into the Prefect UI."""
     key = f"file-import-{source.partition('/')[2]}"
-    rows = [_outcome_row(outcome) for outcome in outcomes]
+    rows = [_file_row(file) for file in imported.files]
     rows += [{"File": w.file.path, "Result": "waiting", "Why": w.reason} for w in found.waiting]
-    if rows:
-        await acreate_table_artifact(
-            table=rows, key=key, description=f"Files of {source} and what became of them"
-        )
+    await show_table(key, f"Files of {source} and what became of them", rows)
     rejects = [
         {
-            "File": outcome.path,
-            "Page": reject.page or "",
+            "File": reject.id,
+            "Page": reject.page,
             "Line": reject.line,
-            "Column": reject.column,
+            "Column": reject.field,
             "Why": reject.reason,
-            "All rejects": outcome.rejects_at,
+            "All rejects": file.rejects_at,
         }
-        for outcome in outcomes
-        for reject in outcome.rejects
+        for file in imported.files
+        for reject in file.rejects
     ]
-    if rejects:
-        await acreate_table_artifact(
-            table=rejects, key=f"{key}-rejects", description=f"Rows of {source} not imported"
-        )
-
-
-def summarize(outcomes: Sequence[FileImportResult]) -> tuple[bool, str]:
-    """Whether the run is good, and what it did in one sentence."""
-    if not outcomes:
-        return True, "no files"
-    imported = [o for o in outcomes if o.result == "imported"]
-    rows = sum(o.rows_imported for o in imported)
-    rejected = sum(o.rows_rejected for o in imported)
-    done = f"{len(imported)} of {len(outcomes)} files imported, {counted(rows, 'row')}"
-    if rejected:
-        done += f", {counted(rejected, 'row')} rejected"
-    bad = [o for o in outcomes if o.result in ("failed", "interrupted")]
-    told = "; ".join(f"{o.path}: {o.reason}" for o in bad[:5])
-    if len(bad) > 5:
-        told += f"; and {len(bad) - 5} more"
-    return not bad, f"{done}; {told}" if bad else done
+    await show_table(f"{key}-rejects", f"Rows of {source} not imported", rejects)
 
 
 async def _settle(connection: _Connection, duplicate: RemoteFile) -> FileImportResult:
@@ -220,7 +190,7 @@ async def _settle(connection: _Connection, duplicate: RemoteFile) -> FileImportR
         job = await connection.job()
     except IntegrationError as exc:
         path = duplicate.path
-        return FileImportResult(path, "interrupted", path, reason=str(exc), error=exc)
+        return FileImportResult.at(path, "interrupted", path, str(exc), exc)
     return await in_thread(settle_duplicate, job, duplicate)
 
 
@@ -237,7 +207,7 @@ async def _import_in_task_run(connection: _Connection, item: WorkItem) -> FileIm
         return result
     path = (item.original or item.file).path
     reason = f"unexpected {type(result).__name__}; the log of its task run has the traceback"
-    return FileImportResult(path, "failed", path, reason=reason)
+    return FileImportResult.at(path, "failed", path, reason)
 
 
 def _may_pass(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
@@ -254,9 +224,8 @@ def _stops_the_others(outcome: FileImportResult, application: HttpApi) -> bool:
 
 def _not_tried(item: WorkItem, interrupted: FileImportResult) -> FileImportResult:
     path = (item.original or item.file).path
-    return FileImportResult(
-        path, "left", path, reason=f"not tried, since {interrupted.path} could not go on"
-    )
+    reason = f"not tried, since {interrupted.path} could not go on"
+    return FileImportResult.at(path, "left", path, reason)
 
 
 def _find_files(what: FileImport, engine: Engine) -> FilesFound:
@@ -285,18 +254,19 @@ def _run_id() -> str:
     return str(flow_run.id or "by hand")
 
 
-def _outcome_row(outcome: FileImportResult) -> dict[str, Any]:
+def _file_row(file: FileImportResult) -> dict[str, Any]:
+    counts = file.counts
     return {
-        "File": outcome.path,
-        "Result": outcome.result,
-        "Rows imported": outcome.rows_imported,
-        "Created": outcome.sent.created,
-        "Updated": outcome.sent.updated,
-        "Unchanged": outcome.sent.unchanged,
-        "Rows rejected": outcome.rows_rejected,
-        "Why": outcome.reason or "",
-        "Now at": outcome.now_at or "",
-        "Rejects at": outcome.rejects_at or "",
+        "File": file.path,
+        "Result": file.result,
+        "Rows imported": counts.records,
+        "Created": counts.created,
+        "Updated": counts.updated,
+        "Unchanged": counts.unchanged,
+        "Rows rejected": counts.rejected,
+        "Why": file.reason,
+        "Now at": file.now_at,
+        "Rejects at": file.rejects_at,
     }
 
 
@@ -332,12 +302,7 @@ class _Connection:
             ledger=_ledger(what, self._engine, folder),
             sink=HttpSink(api, what.resource),
             model=what.model,
-            validator=RecordValidator(
-                what.model,
-                columns=what.columns,
-                decimal_comma=what.decimal_comma,
-                empty_texts=what.empty_texts,
-            ),
+            validator=what.validator(),
             after_import=what.after_import,
             run_id=_run_id(),
             file_format=what.file_format,

@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from prefect import State
-from prefect.states import Completed, Failed
+from prefect.states import Failed
 
 
 def failed(message: str, *, data: Any = None) -> State[Any]:
@@ -17,17 +17,6 @@ def failed(message: str, *, data: Any = None) -> State[Any]:
         data: What `await state.aresult(raise_on_failure=False)` gives to the caller.
     """
     return Failed(message=message, data=data)
-
-
-def ended_as(state: State[Any]) -> State[Any]:
-    """The state to return from a flow that ends as its one task did, with the same message."""
-    message = state.message or ""
-    return Completed(message=message) if state.is_completed() else failed(message)
-
-
-def counted(count: int, noun: str) -> str:
-    """A number of things as an operator reads it, e.g. "1 row" or "1,200 rows"."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 class _WithoutEmptyTraceback(logging.Filter):

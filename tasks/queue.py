@@ -5,14 +5,12 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 from prefect import State, runtime, task
 from prefect.blocks.core import Block
 from prefect.cache_policies import NO_CACHE
-from prefect.states import Completed
 from pydantic import BaseModel, ConfigDict, Field
 
 from blocks.errors import IntegrationError
@@ -32,14 +30,25 @@ from tasks.core.intake.inbox.writer import InboxWriter
 from tasks.core.intake.messages.reading import MessageReader, MessageReading
 from tasks.core.intake.messages.replayed_messages import ReplayedMessages
 from tasks.core.state.database import open_database
-from tasks.core.sync.record_import.importing import ImportItem, ItemReject, RecordImporter
+from tasks.core.sync.batches.result import ImportResult
+from tasks.core.sync.record_import.importing import ImportItem, RecordImporter
 from tasks.core.sync.record_import.queue_messages import DeadLetter, Sink, take_waiting
 from tasks.core.threads import in_thread
-from tasks.outcomes import counted, ended_as, failed
+from tasks.import_results import ended, run_import, show_rejects
+from tasks.outcomes import failed
 from tasks.record_import import RecordImport
-from tasks.rejects import show_rejects
 
-_MAX_REJECTS = 100
+__all__ = [
+    "QUEUE_BLOCKS",
+    "FileMessages",
+    "QueueImport",
+    "ended",
+    "import_messages",
+    "import_messages_of_queue",
+    "open_queue",
+    "show_bad_messages",
+]
+
 _LEASE_S = 60  # extended every ten while the application works
 
 QUEUE_BLOCKS = (SqsQueueBlock, RabbitMqBroker, RedisServer)
@@ -84,35 +93,20 @@ class QueueImport(RecordImport):
         source: From `open_queue`.
         file: Messages hold whole files.
         limit: Messages a run at most.
+        batch_size: Messages taken, and records sent, at once.
     """
 
     integration: str
     source: MessageSource
     file: FileMessages | None = None
     limit: int = 1000
-
-
-@dataclass(slots=True)
-class MessagesImported:
-    """What became of the messages of a run.
-
-    Attributes:
-        messages: How many went in wholly.
-        records: How many the application took; files hold many.
-        dead-lettered: How many did not, or not wholly; they are in the inbox.
-        rejects: The first hundred records that were not taken.
-    """
-
-    messages: int = 0
-    records: int = 0
-    dead_lettered: int = 0
-    rejects: list[ItemReject] = field(default_factory=list)
+    batch_size: int = 100
 
 
 async def import_messages(
     what: QueueImport, *, retries: int = 0, retry_delay_s: float = 10
-) -> State[Any]:
-    """Import what waits in a queue, acknowledge it when it is in, and show what is bad.
+) -> ImportResult:
+    """Import what waits in a queue, and acknowledge it when it is in.
 
     A message that is no such record, that the application refuses, or of whose file something
     is not taken, is kept in the inbox as dead-lettered, where it is seen and can be looked at; the
@@ -124,20 +118,10 @@ async def import_messages(
         retries: How often the rest is tried again while the queue or the application is out of
             reach.
         retry_delay_s: Seconds before that.
-
-    Returns:
-        The state for the flow to return.
     """
-    importing = import_messages_of_queue.with_options(
-        retries=retries, retry_delay_seconds=retry_delay_s
+    return await run_import(
+        import_messages_of_queue, what, ImportResult, retries=retries, retry_delay_s=retry_delay_s
     )
-    state: State[Any] = await importing(what, return_state=True)  # type: ignore[misc]
-    imported = await state.aresult(raise_on_failure=False)
-    if isinstance(imported, MessagesImported):
-        key = f"{what.integration.replace('_', '-')}-rejects"
-        description = f"Messages of {what.source.system} not imported"
-        await show_rejects(key, description, imported.rejects)
-    return ended_as(state)
 
 
 @task(
@@ -145,44 +129,36 @@ async def import_messages(
     cache_policy=NO_CACHE,
     retry_condition_fn=is_transient,
 )
-async def import_messages_of_queue(what: QueueImport) -> State[MessagesImported]:
+async def import_messages_of_queue(what: QueueImport) -> State[ImportResult]:
     """The work of `import_messages` as a task run."""
     try:
-        imported, told = await _import_messages(what)
+        imported = await _import_messages(what)
     except IntegrationError as error:
         return failed(str(error), data=error)
-    if imported.dead_lettered:
-        return failed(told, data=imported)
-    return Completed(message=told, data=imported)
+    return ended(imported, data=imported)
 
 
-async def _import_messages(what: QueueImport) -> tuple[MessagesImported, str]:
-    imported = MessagesImported()
+async def show_bad_messages(what: QueueImport, imported: ImportResult) -> None:
+    """Put a table of the records that were not taken into the Prefect UI, if any were not."""
+    description = f"Messages of {what.source.system} not imported"
+    await show_rejects(f"{what.integration}-rejects", description, imported.rejects)
+
+
+async def _import_messages(what: QueueImport) -> ImportResult:
+    imported = ImportResult(
+        unit="message", bad_word="dead-lettered", holds_files=what.file is not None
+    )
     async with _inbox(what) as (replayed, dead_letter):
         with open_api(what.application) as api:
-            importer = what.importer(api, system=what.source.system, file=what.file)
+            importer = what.importer(
+                api, system=what.source.system, file=what.file, batch_size=what.batch_size
+            )
             sink = _sink(what, importer, imported)
-            again = await take_waiting(
-                replayed, sink, replayed.dead_letter, limit=what.limit, batch=what.batch_size
-            )
-            taken = await take_waiting(
-                what.source,
-                sink,
-                dead_letter,
-                limit=what.limit - again.imported - again.dead_lettered,
-                batch=what.batch_size,
-            )
-    imported.messages = again.imported + taken.imported
-    imported.dead_lettered = again.dead_lettered + taken.dead_lettered
-    reasons = [*(again.reasons or ()), *(taken.reasons or ())]
-    told = f"{counted(imported.messages, 'message')} imported"
-    told += f", {counted(imported.records, 'record')}" if what.file else ""
-    told += (
-        f", {imported.dead_lettered} dead-lettered: {'; '.join(reasons[:5])}"
-        if imported.dead_lettered
-        else ""
-    )
-    return imported, told if taken.is_empty else f"{told}; that is the limit for one run"
+            for source, keep in ((replayed, replayed.dead_letter), (what.source, dead_letter)):
+                await take_waiting(
+                    source, sink, keep, limit=what.limit, batch=what.batch_size, result=imported
+                )
+    return imported
 
 
 @asynccontextmanager
@@ -213,12 +189,11 @@ async def _inbox(what: QueueImport) -> AsyncIterator[tuple[ReplayedMessages, Dea
         await in_thread(inbox.close)
 
 
-def _sink(what: QueueImport, importer: RecordImporter, imported: MessagesImported) -> Sink:
+def _sink(what: QueueImport, importer: RecordImporter, imported: ImportResult) -> Sink:
     async def sink(messages: Sequence[Message]) -> Mapping[int, str]:
         entries = [_entry(message, what.file) for message in messages]
         taken = await in_thread(importer.take, entries)
-        imported.records += taken.records
-        imported.rejects += taken.rejects[: _MAX_REJECTS - len(imported.rejects)]
+        imported.add_records(taken)
         return taken.bad
 
     return sink

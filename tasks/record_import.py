@@ -11,9 +11,11 @@ from pydantic import BaseModel
 from blocks.http_api import HttpApi
 from tasks.core.connectors.http.client import ApiClient
 from tasks.core.formats.records.formats import FileFormat
+from tasks.core.formats.records.validation import RecordValidator
 from tasks.core.sync.batches.application_records import MODELS, Order, RecordType
 from tasks.core.sync.batches.http_sink import HttpSink
-from tasks.core.sync.record_import.importing import BatchResult, ImportItem, RecordImporter
+from tasks.core.sync.batches.result import BatchResult
+from tasks.core.sync.record_import.importing import ImportItem, RecordImporter
 
 __all__ = [
     "MODELS",
@@ -46,7 +48,6 @@ class RecordImport:
         columns: The source's names to the model's field names, where they differ.
         decimal_comma: Numbers in texts are written as 1.234,50.
         empty_texts: What the source writes for no value.
-        batch_size: Entries taken, and records sent, at once.
     """
 
     application: HttpApi
@@ -55,15 +56,26 @@ class RecordImport:
     columns: Mapping[str, str] = field(default_factory=dict)
     decimal_comma: bool = False
     empty_texts: tuple[str, ...] = ("",)
-    batch_size: int
 
-    def importer(self, api: ApiClient, *, system: str, file: HoldsFiles | None) -> RecordImporter:
-        """What checks the records and sends them.
+    def validator(self) -> RecordValidator[BaseModel]:
+        """What checks the records of files and of lists."""
+        return RecordValidator(
+            self.model,
+            columns=self.columns,
+            decimal_comma=self.decimal_comma,
+            empty_texts=self.empty_texts,
+        )
+
+    def importer(
+        self, api: ApiClient, *, system: str, file: HoldsFiles | None, batch_size: int
+    ) -> RecordImporter:
+        """What checks the records of rows and messages, and sends them.
 
         Args:
             api: The application's client.
             system: Where the records come from, for errors.
             file: Rows or messages hold whole files.
+            batch_size: Records sent at once.
         """
         return RecordImporter(
             HttpSink(api, self.resource),
@@ -74,5 +86,5 @@ class RecordImport:
             empty_texts=self.empty_texts,
             holds_files=file is not None,
             file_format=file.file_format if file else None,
-            batch_size=self.batch_size,
+            batch_size=batch_size,
         )

@@ -9,7 +9,6 @@ from typing import Any
 from prefect import State, task
 from prefect.cache_policies import NO_CACHE
 from prefect.runtime import flow_run
-from prefect.states import Completed
 
 from blocks.errors import IntegrationError
 from blocks.sql_database import SqlDatabase
@@ -19,24 +18,27 @@ from tasks.core.connectors.sql.report_table import ReportTable
 from tasks.core.connectors.sql.row_queue import RowQueue, RowQueueSettings
 from tasks.core.state.database import open_database
 from tasks.core.sync.api_import.cursors import Cursors, StreamBusy
+from tasks.core.sync.api_import.job import reason_of
+from tasks.core.sync.batches.result import ImportResult
 from tasks.core.sync.record_import.table_rows import (
     FileColumn,
-    RowsImported,
     import_changed_rows,
     import_waiting_rows,
 )
 from tasks.core.threads import in_thread
-from tasks.outcomes import counted, ended_as, failed
+from tasks.import_results import ended, run_import, show_rejects
+from tasks.outcomes import failed
 from tasks.record_import import RecordImport
-from tasks.rejects import show_rejects
 
 __all__ = [
     "ChangedRowsSettings",
     "FileColumn",
     "RowQueueSettings",
     "TableImport",
+    "ended",
     "import_rows",
     "import_rows_of_table",
+    "show_bad_rows",
     "write_report_table",
 ]
 
@@ -53,6 +55,7 @@ class TableImport(RecordImport):
         database: Where the rows are.
         rows: Which are taken: those that wait, or those that changed.
         file: The column that holds whole files, if one does.
+        batch_size: Rows taken, and records sent, at once.
         max_rows: Rows a run at most.
     """
 
@@ -60,13 +63,14 @@ class TableImport(RecordImport):
     database: SqlDatabase
     rows: RowQueueSettings | ChangedRowsSettings
     file: FileColumn | None = None
+    batch_size: int = 500
     max_rows: int = 50_000
 
 
 async def import_rows(
     what: TableImport, *, retries: int = 0, retry_delay_s: float = 10
-) -> State[Any]:
-    """Import the rows that wait, or that changed since the last run, and show which are bad.
+) -> ImportResult:
+    """Import the rows that wait, or that changed since the last run.
 
     What the application took is marked, deleted, or behind the cursor; with an error in between,
     the batch is taken once more. Bad rows are told, and fail the run; the others go in.
@@ -76,20 +80,10 @@ async def import_rows(
         retries: How often the rest is tried again while the database or the application is out of
             reach.
         retry_delay_s: Seconds before that.
-
-    Returns:
-        The state for the flow to return.
     """
-    importing = import_rows_of_table.with_options(
-        retries=retries, retry_delay_seconds=retry_delay_s
+    return await run_import(
+        import_rows_of_table, what, ImportResult, retries=retries, retry_delay_s=retry_delay_s
     )
-    state: State[Any] = await importing(what, return_state=True)  # type: ignore[misc]
-    imported = await state.aresult(raise_on_failure=False)
-    if isinstance(imported, RowsImported):
-        await show_rejects(
-            f"{what.name}-rejects", f"Rows of {what.name} not imported", imported.rejects
-        )
-    return ended_as(state)
 
 
 @task(
@@ -97,25 +91,19 @@ async def import_rows(
     cache_policy=NO_CACHE,
     retry_condition_fn=is_transient,
 )
-async def import_rows_of_table(what: TableImport) -> State[RowsImported]:
+async def import_rows_of_table(what: TableImport) -> State[ImportResult]:
     """The work of `import_rows` as a task run."""
     try:
         imported = await in_thread(_import_rows, what)
     except IntegrationError as error:
         return failed(str(error), data=error)
-    if isinstance(imported, StreamBusy):
-        message = f"run {imported.owner} is at it; it takes what is there"
-        return Completed(message=message, data=RowsImported())
-    told = f"{counted(imported.rows, 'row')} imported"
-    if what.file is not None:
-        told += f", {counted(imported.records, 'record')}"
-    if not imported.is_all:
-        told += "; that is the limit for one run"
-    if not imported.bad:
-        return Completed(message=told, data=imported)
-    more = imported.bad - len(imported.reasons)
-    named = "; ".join(imported.reasons) + (f"; and {more} more" if more > 0 else "")
-    return failed(f"{told}, {imported.bad} bad: {named}", data=imported)
+    return ended(imported, data=imported)
+
+
+async def show_bad_rows(what: TableImport, imported: ImportResult) -> None:
+    """Put a table of the records that were not taken into the Prefect UI, if any were not."""
+    description = f"Rows of {what.name} not imported"
+    await show_rejects(f"{what.name}-rejects", description, imported.rejects)
 
 
 @task(task_run_name="write {table}", cache_policy=NO_CACHE)
@@ -147,7 +135,7 @@ async def write_report_table(
     return await in_thread(report.replace, rows, where=replace_where)
 
 
-def _import_rows(what: TableImport) -> RowsImported | StreamBusy:
+def _import_rows(what: TableImport) -> ImportResult:
     system = what.database.system
     engine = what.database.get_client()
     rows_at_once = min(what.batch_size, _FILES_AT_ONCE) if what.file else what.batch_size
@@ -157,7 +145,7 @@ def _import_rows(what: TableImport) -> RowsImported | StreamBusy:
         "max_rows": what.max_rows,
     }
     with open_api(what.application) as api:
-        importer = what.importer(api, system=system, file=what.file)
+        importer = what.importer(api, system=system, file=what.file, batch_size=what.batch_size)
         if isinstance(what.rows, RowQueueSettings):
             queue = RowQueue(engine, what.rows, system=system)
             return import_waiting_rows(queue, importer, key=what.rows.key, **limits)
@@ -165,7 +153,7 @@ def _import_rows(what: TableImport) -> RowsImported | StreamBusy:
         cursors = Cursors(open_database())
         lease = cursors.lease(what.name, owner=str(flow_run.id or "by hand"))
         if isinstance(lease, StreamBusy):
-            return lease
+            return ImportResult(result="busy", reason=reason_of(lease))
         try:
             return import_changed_rows(
                 reader,

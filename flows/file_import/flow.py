@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from prefect import State
-from prefect.states import Completed
 
 from blocks.http_api import HttpApi
 from tasks.connections import load_connection
@@ -14,14 +13,13 @@ from tasks.file_import import (
     FileFormat,
     FileImport,
     FileSelection,
+    ended,
     import_files,
     list_ready_files,
-    show_outcomes,
-    summarize,
+    show_files,
 )
 from tasks.folders import FOLDER_BLOCKS
 from tasks.integration_flow import flow, run_name
-from tasks.outcomes import failed
 from tasks.record_import import MODELS, RecordType
 
 
@@ -67,25 +65,28 @@ async def file_import(
         file_retry_delay_s: Seconds before that.
     """
     what = FileImport(
+        # the files to fetch
         place=await load_connection(source, *FOLDER_BLOCKS),
         folder=folder,
-        application=await load_connection(application, HttpApi),
-        resource=record_type,
-        model=MODELS[record_type],
+        selection=selection,
         file_format=file_format,
+        # the records they become
+        model=MODELS[record_type],
         columns=columns or {},
         decimal_comma=decimal_comma,
         empty_texts=empty_texts,
-        selection=selection,
-        after_import=after_import,
-        batch_size=batch_size,
         all_or_nothing=all_or_nothing,
+        # the application that takes them
+        application=await load_connection(application, HttpApi),
+        resource=record_type,
+        batch_size=batch_size,
+        # what happens to the files then, and when they are tried again
+        after_import=after_import,
         files_at_once=files_at_once,
         file_retries=file_retries,
         file_retry_delay_s=file_retry_delay_s,
     )
     found = await list_ready_files(what)
-    outcomes = await import_files(what, found)
-    await show_outcomes(source, found, outcomes)
-    good, message = summarize(outcomes)
-    return Completed(message=message) if good else failed(message)
+    imported = await import_files(what, found)
+    await show_files(source, found, imported)
+    return ended(imported)

@@ -9,7 +9,15 @@ from prefect import State
 from blocks.http_api import HttpApi
 from tasks.connections import load_connection
 from tasks.integration_flow import flow, run_name
-from tasks.queue import QUEUE_BLOCKS, FileMessages, QueueImport, import_messages, open_queue
+from tasks.queue import (
+    QUEUE_BLOCKS,
+    FileMessages,
+    QueueImport,
+    ended,
+    import_messages,
+    open_queue,
+    show_bad_messages,
+)
 from tasks.record_import import MODELS, RecordType
 
 
@@ -52,18 +60,23 @@ async def queue_import(
         retries: How often the rest is tried again when something is out of reach.
         retry_delay_s: Seconds before that.
     """
-    block = await load_connection(queue, *QUEUE_BLOCKS)
+    broker = await load_connection(queue, *QUEUE_BLOCKS)
     what = QueueImport(
+        # the messages to fetch
         integration="queue_import",
-        source=open_queue(block, name=name, group=group),
-        application=await load_connection(application, HttpApi),
-        resource=record_type,
+        source=open_queue(broker, name=name, group=group),
+        file=file,
+        limit=limit,
+        # the records they become
         model=MODELS[record_type],
         columns=columns or {},
         decimal_comma=decimal_comma,
         empty_texts=empty_texts,
-        file=file,
-        limit=limit,
+        # the application that takes them
+        application=await load_connection(application, HttpApi),
+        resource=record_type,
         batch_size=batch_size,
     )
-    return await import_messages(what, retries=retries, retry_delay_s=retry_delay_s)
+    imported = await import_messages(what, retries=retries, retry_delay_s=retry_delay_s)
+    await show_bad_messages(what, imported)
+    return ended(imported)

@@ -70,18 +70,19 @@ def _import_mail(api: ApiClient, delivery: Delivery) -> Outcome:
     )
     if taken.bad:
         return dead_letter(_told(taken))
-    return done(f"{taken.records} orders of {len(mail.attachments)} files")
+    return done(f"{taken.counts.records} orders of {len(mail.attachments)} files")
 
 
 def _told(taken: BatchResult) -> str:
     reasons = []
     for reject in taken.rejects[:_MAX_REASONS]:
         line = f" line {reject.line}" if reject.line else ""
-        column = f" {reject.column}" if reject.column else ""
-        reasons.append(f"{reject.entry}{line}{column}: {reject.reason}")
-    more = taken.rejected - len(reasons)
+        column = f" {reject.field}" if reject.field else ""
+        reasons.append(f"{reject.id}{line}{column}: {reject.reason}")
+    counts = taken.counts
+    more = counts.rejected - len(reasons)
     also = f"; and {more} more" if more else ""
-    return f"{taken.records} orders imported, {taken.rejected} not: {'; '.join(reasons)}{also}"
+    return f"{counts.records} orders imported, {counts.rejected} not: {'; '.join(reasons)}{also}"
 
 
 def _unwrapped(delivery: Delivery) -> Any:

@@ -12,7 +12,15 @@ from blocks.sql_database import SqlDatabase
 from tasks.connections import load_connection
 from tasks.integration_flow import flow, run_name
 from tasks.record_import import MODELS, RecordType
-from tasks.sql import ChangedRowsSettings, FileColumn, RowQueueSettings, TableImport, import_rows
+from tasks.sql import (
+    ChangedRowsSettings,
+    FileColumn,
+    RowQueueSettings,
+    TableImport,
+    ended,
+    import_rows,
+    show_bad_rows,
+)
 
 Rows = Annotated[RowQueueSettings | ChangedRowsSettings, Field(discriminator="take")]
 
@@ -56,17 +64,22 @@ async def table_import(
         retry_delay_s: Seconds before that.
     """
     what = TableImport(
+        # the rows to fetch
         name=name,
         database=await load_connection(database, SqlDatabase),
         rows=rows,
-        application=await load_connection(application, HttpApi),
-        resource=record_type,
+        file=file,
+        max_rows=max_rows,
+        # the records they become
         model=MODELS[record_type],
         columns=columns or {},
         decimal_comma=decimal_comma,
         empty_texts=empty_texts,
-        file=file,
+        # the application that takes them
+        application=await load_connection(application, HttpApi),
+        resource=record_type,
         batch_size=batch_size,
-        max_rows=max_rows,
     )
-    return await import_rows(what, retries=retries, retry_delay_s=retry_delay_s)
+    imported = await import_rows(what, retries=retries, retry_delay_s=retry_delay_s)
+    await show_bad_rows(what, imported)
+    return ended(imported)

@@ -8,15 +8,13 @@ moves when everything has arrived.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import orjson
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel
 
 from blocks.errors import (
     BadPayloadError,
@@ -27,22 +25,21 @@ from blocks.errors import (
 from tasks.core.formats.records.record import Record, Reject
 from tasks.core.formats.records.validation import Valid
 from tasks.core.sync.api_import.cursors import StreamBusy, StreamLease
-from tasks.core.sync.api_import.job import ApiImportJob, ApiImportResult
+from tasks.core.sync.api_import.job import ApiImportJob, ApiImportResult, reason_of
 from tasks.core.sync.api_import.pages import Step, walk
 from tasks.core.sync.api_import.windows import (
     Arrival,
     Batch,
-    Counts,
     PageTaken,
-    RejectedRecord,
     TakenRecord,
     Window,
     Windows,
 )
-from tasks.core.sync.batches.sink import Refused, Sent, send_without_refused
+from tasks.core.sync.batches.result import REJECTS_SHOWN, RejectedRecord, Result
+from tasks.core.sync.batches.sender import digest_of
+from tasks.core.sync.batches.sink import Refused
 from tasks.core.threads import check_cancelled
 
-REJECTS_SHOWN = 100
 # The answers of APIs that no longer know a position: cursors are often good for a day or so.
 _POSITION_GONE = (400, 404, 410, 422)
 # So many bad records and no good one in a page are not the records' fault.
@@ -68,8 +65,7 @@ def import_changes(
     """
     lease = job.cursors.lease(job.stream, owner=job.owner)
     if isinstance(lease, StreamBusy):
-        reason = f"run {lease.owner} is at it, until {lease.until_at:%H:%M:%S} UTC at the latest"
-        return ApiImportResult(job.stream, "busy", reason=reason)
+        return ApiImportResult(stream=job.stream, result="busy", reason=reason_of(lease))
     try:
         # SQLite writes its log back whenever the last connection closes: one stays open.
         with job.cursors.engine.connect():
@@ -88,7 +84,7 @@ class _Attempt:
         self._lease = lease
         self._progress = progress
         self._windows = Windows(job.cursors)
-        self._serializer: TypeAdapter[list[Any]] = TypeAdapter(list[job.model])  # type: ignore[name-defined]
+        self._sender = job.sender()
         self._overlap = timedelta(seconds=job.listing.overlap_s)
         self._cursor_at = _instant(lease)
         self._window = self._open()
@@ -297,7 +293,11 @@ class _Attempt:
             if isinstance(item, Valid):
                 good.append((record.id, item.item))
             else:
-                bad.append(RejectedRecord(record.id, record.changed_at, item.column, item.reason))
+                bad.append(
+                    RejectedRecord(
+                        record.id, item.column, item.reason, changed_at=record.changed_at
+                    )
+                )
         return good, bad
 
     def _reshaped(
@@ -318,9 +318,8 @@ class _Attempt:
     def _batch(self, good: list[tuple[str, BaseModel]]) -> Batch | None:
         if not good:
             return None
-        records = self._serializer.dump_json([item for _, item in good])
-        digest = hashlib.sha256(records).hexdigest()
-        key = _batch_key(f"{self._window.id}-{self._window.pages}", digest)
+        records = self._sender.encode([item for _, item in good])
+        key = _batch_key(f"{self._window.id}-{self._window.pages}", digest_of(records))
         return Batch(key, records, tuple(id_ for id_, _ in good))
 
     def _send_batch_in_hand(self) -> None:
@@ -340,25 +339,18 @@ class _Attempt:
         rejects: list[RejectedRecord] = []
         prefix = batch.key.rpartition("-")[0]
 
-        def records_of(left: Sequence[int]) -> bytes:
-            if len(left) == len(batch.ids):
-                return batch.records
-            records = orjson.loads(batch.records)
-            return orjson.dumps([records[index] for index in left])
-
         def refuse(refused: Refused) -> None:
             for index, (field, reason) in refused.items():
-                rejects.append(RejectedRecord(batch.ids[index], None, field, reason))
+                rejects.append(RejectedRecord(batch.ids[index], field, reason))
             self._job.cursors.extend(self._lease)
 
-        sent, count = send_without_refused(
-            self._job.sink,
-            len(batch.ids),
-            records_of=records_of,
+        counts = self._sender.send(
+            batch.records,
+            count=len(batch.ids),
             key_of=lambda digest: _batch_key(prefix, digest),
             refuse=refuse,
         )
-        return Arrival(_counted(sent, count, len(rejects)), tuple(rejects))
+        return Arrival(counts, tuple(rejects))
 
     def _settle(self) -> None:
         """Note what has arrived, so that the next attempt does not send it again."""
@@ -404,33 +396,23 @@ class _Attempt:
         fraction = (window.newest_at - window.since_at) / (until_at - window.since_at)
         self._progress(min(max(fraction, 0.0), 0.99))
 
-    def _outcome(self, result: Any, reason: str | None) -> ApiImportResult:
+    def _outcome(self, result: Result, reason: str | None) -> ApiImportResult:
         window = self._window
         return ApiImportResult(
-            self._job.stream,
-            result,
+            stream=self._job.stream,
+            result=result,
             pages=window.pages,
             counts=window.counts,
             since_at=window.since_at,
             cursor=self._lease.value,
             is_resumed=window.is_resumed,
-            rejects=tuple(self._windows.rejects(window, limit=REJECTS_SHOWN)),
+            rejects=self._windows.rejects(window, limit=REJECTS_SHOWN),
             reason=reason,
         )
 
 
 def _batch_key(prefix: str, digest: str) -> str:
     return f"{prefix}-{digest[:16]}"
-
-
-def _counted(sent: Sent, count: int, rejected: int) -> Counts:
-    return Counts(
-        records=count,
-        rejected=rejected,
-        created=sent.created,
-        updated=sent.updated,
-        unchanged=sent.unchanged,
-    )
 
 
 def _written(at: datetime) -> str:

@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
-
-from pydantic import BaseModel
+from typing import Any
 
 from tasks.core.connectors.http.client import ApiClient
-from tasks.core.formats.records.validation import RecordValidator
-from tasks.core.sync.api_import.cursors import Cursors
+from tasks.core.sync.api_import.cursors import Cursors, StreamBusy
 from tasks.core.sync.api_import.source import IncrementalList, Range
-from tasks.core.sync.api_import.windows import Counts, RejectedRecord
-from tasks.core.sync.batches.sink import RecordSink
+from tasks.core.sync.batches.result import ImportResult, counted
+from tasks.core.sync.batches.sender import ImportJob
 
 
-@dataclass(frozen=True, slots=True)
-class ApiImportJob:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiImportJob(ImportJob):
     """One import: from where, as what, to where.
 
     Attributes:
         stream: Names the cursor.
         owner: The run; see `Cursors.lease`.
         listing: The list and how it is read.
-        model: What a record must be; its JSON form is what the application gets.
-        validator: Checks records against `model`.
         reshape: Makes a flat record of the source's, where columns of the validator do not do.
         start_at: Where the first import begins; None for everything there is.
         backfill: Import this range instead of what is new; the cursor stays.
@@ -37,37 +32,39 @@ class ApiImportJob:
     cursors: Cursors
     source: ApiClient
     listing: IncrementalList
-    sink: RecordSink
-    model: type[BaseModel]
-    validator: RecordValidator[BaseModel]
     reshape: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
     start_at: datetime | None = None
     backfill: Range | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ApiImportResult:
-    """What became of an import.
+@dataclass(slots=True, kw_only=True)
+class ApiImportResult(ImportResult):
+    """What became of an import from an API.
 
     Attributes:
         stream: Of which stream.
-        result: "done"; "unfinished": more waits for the next run; "busy": another run is at it;
-            "failed".
         pages: Read, in earlier attempts too.
-        counts: What became of the records.
         since_at: Where the window began; None for the beginning of everything.
         cursor: Where the cursor is now.
         is_resumed: It went on where an earlier attempt had stopped.
-        rejects: The first hundred.
-        reason: Why it is not done.
     """
 
     stream: str
-    result: Literal["done", "unfinished", "busy", "failed"]
     pages: int = 0
-    counts: Counts = field(default_factory=Counts)
     since_at: datetime | None = None
     cursor: str | None = None
     is_resumed: bool = False
-    rejects: tuple[RejectedRecord, ...] = ()
-    reason: str | None = None
+
+    def _done(self) -> str:
+        if not self.counts.records and not self.counts.rejected:
+            return "nothing new"
+        return f"{counted(self.counts.records, 'record')} in {counted(self.pages, 'page')}"
+
+    def _faults(self) -> str:
+        rejected = f", {self.counts.rejected:,} rejected" if self.counts.rejected else ""
+        return rejected + ("; an earlier attempt had begun it" if self.is_resumed else "")
+
+
+def reason_of(busy: StreamBusy) -> str:
+    """Why a stream is not imported now, in words."""
+    return f"run {busy.owner} is at it, until {busy.until_at:%H:%M:%S} UTC at the latest"

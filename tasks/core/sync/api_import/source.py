@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt
 
 from tasks.core.connectors.http.pagination import BodyCursor, CountedStyle, Pagination
 from tasks.core.connectors.http.response_fields import optional_field
-from tasks.core.sync.api_import.windows import RejectedRecord, TakenRecord
+from tasks.core.sync.api_import.windows import TakenRecord
+from tasks.core.sync.batches.result import RejectedRecord
 from tasks.core.ui_labels import ui_label
 
 InstantFormat = Literal["rfc3339", "epoch_s", "epoch_ms"]
@@ -119,16 +120,16 @@ class IncrementalList(BaseModel):
     def identify(self, record: Any) -> TakenRecord | RejectedRecord:
         """What a record is known by, or why it cannot be imported."""
         if not isinstance(record, Mapping):
-            return RejectedRecord("", None, "", "is not an object")
+            return RejectedRecord("", "", "is not an object")
         identity = optional_field(record, self.id_path)
         if isinstance(identity, bool) or not isinstance(identity, str | int) or identity == "":
-            return RejectedRecord("", None, self.id_path, "is missing")
+            return RejectedRecord("", self.id_path, "is missing")
         name = _short(str(identity))
         try:
             changed_at = self._instant(optional_field(record, self.changed_at_path))
         except (ValueError, TypeError, OverflowError):
             reason = f"is no instant ({self.instants}), so that it is not known when it changed"
-            return RejectedRecord(name, None, self.changed_at_path, reason)
+            return RejectedRecord(name, self.changed_at_path, reason)
         content = orjson.dumps(record, option=orjson.OPT_SORT_KEYS)
         return TakenRecord(name, hashlib.blake2b(content, digest_size=16).hexdigest(), changed_at)
 

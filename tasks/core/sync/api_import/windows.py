@@ -21,6 +21,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, update
 from tasks.core.state.database import insert_for, reading
 from tasks.core.sync.api_import.cursor_tables import REJECTS, TAKEN, WINDOWS
 from tasks.core.sync.api_import.cursors import Cursors, StreamLease
+from tasks.core.sync.batches.result import Counts, RejectedRecord
 
 _REJECTS_KEPT = timedelta(days=30)
 _NAMES_A_QUERY = 500
@@ -40,22 +41,6 @@ class TakenRecord(NamedTuple):
     changed_at: datetime
 
 
-class RejectedRecord(NamedTuple):
-    """Why a record was not imported.
-
-    Attributes:
-        id: Its identity at the source, "" if it has none.
-        changed_at: As the source says, if it does.
-        field: The field at fault, "" for the record as a whole.
-        reason: Without its values.
-    """
-
-    id: str
-    changed_at: datetime | None
-    field: str
-    reason: str
-
-
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Records on their way to the application.
@@ -69,35 +54,6 @@ class Batch:
     key: str
     records: bytes = field(repr=False)
     ids: tuple[str, ...] = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """What became of records.
-
-    Attributes:
-        records: Arrived.
-        known: Read again and left out.
-        rejected: Not imported.
-        created: As the application says of those that arrived; `updated` and `unchanged` too.
-    """
-
-    records: int = 0
-    known: int = 0
-    rejected: int = 0
-    created: int = 0
-    updated: int = 0
-    unchanged: int = 0
-
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(
-            self.records + other.records,
-            self.known + other.known,
-            self.rejected + other.rejected,
-            self.created + other.created,
-            self.updated + other.updated,
-            self.unchanged + other.unchanged,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -433,7 +389,7 @@ def _note_rejects(
 
 
 def _reject(row: Row[Any]) -> RejectedRecord:
-    return RejectedRecord(row.record_id, row.changed_at, row.field, row.reason)
+    return RejectedRecord(row.record_id, row.field, row.reason, changed_at=row.changed_at)
 
 
 def _window(row: Row[Any]) -> Window:

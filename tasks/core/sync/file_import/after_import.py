@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import re
@@ -12,15 +11,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Literal, Self
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from blocks.errors import MisconfiguredError, PermanentError
 from tasks.core.connectors.folders.paths import simplify
 from tasks.core.connectors.folders.protocol import RemoteFolder
-from tasks.core.formats.records.record import Reject
 
 Collision = Literal["number", "overwrite", "fail"]
 _FILLED = {
@@ -127,58 +124,6 @@ def write_error_note(folder: RemoteFolder, path: str, note: Mapping[str, Any]) -
     """Put `<path>.err.json` in place: what went wrong, where, and how to mend it."""
     text = json.dumps(note, indent=2, ensure_ascii=False).encode()
     folder.put(f"{path}.err.json", io.BytesIO(text), size=len(text), overwrite=True)
-
-
-class RejectFile:
-    """Collects the rejected rows of one file on disk, so that memory stays flat.
-
-    The result is a CSV: line, page, column, reason, then the row as it was read, so that it can
-    be mended and dropped again.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self.count = 0
-        self._directory = directory
-        self._binary: BinaryIO | None = None
-        self._text: io.TextIOWrapper | None = None
-        self._header: list[str] = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._text is not None:
-            self._text.close()
-
-    def add(self, reject: Reject) -> None:
-        """Append one row."""
-        if self._text is None:
-            self._binary = tempfile.TemporaryFile(dir=self._directory)  # noqa: SIM115
-            self._text = io.TextIOWrapper(self._binary, encoding="utf-8-sig", newline="")
-            self._header = list(reject.values)
-            csv.writer(self._text).writerow(["line", "page", "column", "reason", *self._header])
-        values = [reject.values.get(name, "") for name in self._header]
-        csv.writer(self._text).writerow(
-            [reject.line, reject.page or "", reject.column, reject.reason, *values]
-        )
-        self.count += 1
-
-    def store(self, folder: RemoteFolder, path: str) -> str | None:
-        """Put `<path>.rejects.csv` in place if there is anything to tell; returns its path."""
-        if self._text is None or self._binary is None:
-            return None
-        self._text.flush()
-        size = self._binary.tell()
-        self._binary.seek(0)
-        target = f"{path}.rejects.csv"
-        folder.put(target, self._binary, size=size, overwrite=True)
-        self._binary.seek(0, io.SEEK_END)
-        return target
 
 
 @contextmanager

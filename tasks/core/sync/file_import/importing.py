@@ -8,14 +8,13 @@ only has its move finished.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel
 
 from blocks.errors import (
     BadPayloadError,
@@ -28,9 +27,11 @@ from tasks.core.connectors.folders.protocol import FileChangedError, RemoteFile
 from tasks.core.formats.records.reading import detect_format, read_records
 from tasks.core.formats.records.record import Reject
 from tasks.core.formats.records.validation import Valid
-from tasks.core.sync.batches.sink import Refused, send_without_refused
+from tasks.core.sync.batches.rejects_file import RejectFile
+from tasks.core.sync.batches.result import Counts
+from tasks.core.sync.batches.sender import BatchSender, digest_of
+from tasks.core.sync.batches.sink import Refused
 from tasks.core.sync.file_import.after_import import (
-    RejectFile,
     archive_path,
     free_path,
     working_directory,
@@ -38,7 +39,6 @@ from tasks.core.sync.file_import.after_import import (
 from tasks.core.sync.file_import.job import FileImportJob, FileImportResult
 from tasks.core.sync.file_import.ledger import FileUnavailable, batch_key
 from tasks.core.sync.file_import.work import (
-    Tally,
     Work,
     finish_putting_away,
     finish_quarantine,
@@ -86,19 +86,18 @@ def import_file(
     )
     if isinstance(leased, FileUnavailable):
         return _unavailable(picked_up.path, file.path, leased)
-    work = Work(job, leased, file.path, progress)
+    result = FileImportResult(path=picked_up.path, now_at=file.path)
+    work = Work(job, leased, file.path, progress, result)
     try:
         return _advance(work, replace(file, version=leased.version))
     except LeaseLostError as exc:
-        return FileImportResult(picked_up.path, "left", file.path, reason=exc.message)
+        return FileImportResult.at(picked_up.path, "left", file.path, exc.message)
     except asyncio.CancelledError:
         job.ledger.release(work.lease, reason="the run was cancelled")
         raise
     except IntegrationError as exc:
         job.ledger.release(work.lease, reason=str(exc))
-        return FileImportResult(
-            picked_up.path, "interrupted", file.path, reason=str(exc), error=exc
-        )
+        return FileImportResult.at(picked_up.path, "interrupted", file.path, str(exc), exc)
     except Exception as exc:
         job.ledger.release(work.lease, reason=type(exc).__name__)
         raise
@@ -112,7 +111,7 @@ def settle_duplicate(job: FileImportJob, file: RemoteFile) -> FileImportResult:
     """
     reason = "imported before in this version; nothing was sent"
     if job.after_import.on_success == "keep" or job.after_import.on_duplicate == "keep":
-        return FileImportResult(file.path, "duplicate", file.path, reason=reason)
+        return FileImportResult.at(file.path, "duplicate", file.path, reason)
     try:
         target = None
         if job.after_import.on_success == "move":
@@ -121,22 +120,20 @@ def settle_duplicate(job: FileImportJob, file: RemoteFile) -> FileImportResult:
         was_there = take_away(job, file.path, file.version, target=target)
     except IntegrationError as exc:
         reason = f"imported before, and cannot be moved away: {exc}"
-        return FileImportResult(file.path, "interrupted", file.path, reason=reason, error=exc)
+        return FileImportResult.at(file.path, "interrupted", file.path, reason, exc)
     if not was_there:
-        return FileImportResult(
-            file.path, "left", file.path, reason="it changed since it was listed"
-        )
-    return FileImportResult(file.path, "duplicate", target, reason=reason)
+        return FileImportResult.at(file.path, "left", file.path, "it changed since it was listed")
+    return FileImportResult.at(file.path, "duplicate", target, reason)
 
 
 def _unavailable(path: str, now_at: str, unavailable: FileUnavailable) -> FileImportResult:
     if unavailable.finished:
-        return FileImportResult(path, "duplicate", now_at, reason="it was imported meanwhile")
-    return FileImportResult(
+        return FileImportResult.at(path, "duplicate", now_at, "it was imported meanwhile")
+    return FileImportResult.at(
         path,
         "left",
         now_at,
-        reason=f"another run has had it since {unavailable.since_at:%H:%M:%S} UTC",
+        f"another run has had it since {unavailable.since_at:%H:%M:%S} UTC",
     )
 
 
@@ -172,31 +169,26 @@ def _advance(work: Work, file: RemoteFile) -> FileImportResult:
             local = _download(work, file, directory)
         except FileChangedError as exc:  # vanished, or still being written
             job.ledger.forget(lease)
-            return FileImportResult(lease.path, "left", None, reason=exc.message)
-        with RejectFile(directory) as rejected:
-            return _import_local(work, local, Tally(rejected))
+            return FileImportResult.at(lease.path, "left", None, exc.message)
+        with RejectFile(directory) as work.rejects:
+            return _import_local(work, local)
 
 
-def _import_local(work: Work, local: Path, tally: Tally) -> FileImportResult:
-    job, lease = work.job, work.lease
+def _import_local(work: Work, local: Path) -> FileImportResult:
     try:
-        if job.all_or_nothing:
-            _check_all(work, local, tally)
-        _send_all(work, local, tally)
-        if not tally.imported and tally.rejected.count:
-            raise BadPayloadError(
-                f"every one of its {tally.rejected.count} rows was rejected, the first in "
-                f"{where(tally.shown[0])}",
-                system=job.folder.system,
-                operation="import",
-                record=lease.path,
-                line=tally.shown[0].line,
+        if work.job.all_or_nothing:
+            _check_all(work, local)
+        _send_all(work, local)
+        counts = work.result.counts
+        if not counts.records and counts.rejected:
+            raise _bad_rows(
+                work, f"every one of its {counts.rejected} rows was rejected, {_first(work)}"
             )
     except MisconfiguredError:
         raise
     except PermanentError as exc:
-        return quarantine(work, exc, tally)
-    return put_file_away(work, tally)
+        return quarantine(work, exc)
+    return put_file_away(work)
 
 
 def _download(work: Work, file: RemoteFile, directory: Path) -> Path:
@@ -236,94 +228,94 @@ def _validated(work: Work, local: Path) -> Iterator[Valid[BaseModel] | Reject]:
         records.close()
 
 
-def _check_all(work: Work, local: Path, tally: Tally) -> None:
+def _check_all(work: Work, local: Path) -> None:
     for item in _validated(work, local):
         if isinstance(item, Reject):
-            tally.reject(item)
-    if tally.rejected.count:
-        raise BadPayloadError(
-            f"{tally.rejected.count} rows are bad, the first in {where(tally.shown[0])}; nothing "
+            work.reject(item)
+    if work.result.counts.rejected:
+        raise _bad_rows(
+            work,
+            f"{work.result.counts.rejected} rows are bad, {_first(work)}; nothing "
             "was imported, since this import takes all rows or none (all_or_nothing)",
-            system=work.job.folder.system,
-            operation="import",
-            record=work.lease.path,
-            line=tally.shown[0].line,
         )
 
 
-def _send_all(work: Work, local: Path, tally: Tally) -> None:
-    serializer: TypeAdapter[list[Any]] = TypeAdapter(list[work.job.model])  # type: ignore[name-defined]
+def _send_all(work: Work, local: Path) -> None:
+    sender = work.job.sender()
     done_before = work.job.ledger.sent_batches(work.lease)
+    ordinals = count()
     batch: list[Valid[BaseModel]] = []
-    ordinal = 0
     for item in _validated(work, local):
         if isinstance(item, Reject):
-            tally.reject(item)
+            work.reject(item)
             continue
         batch.append(item)
         if len(batch) == work.lease.batch_size:
-            _send_batch(work, serializer, ordinal, batch, done_before.get(ordinal), tally)
+            _send_batch(work, sender, next(ordinals), batch, done_before)
             batch = []
-            ordinal += 1
     if batch:
-        _send_batch(work, serializer, ordinal, batch, done_before.get(ordinal), tally)
+        _send_batch(work, sender, next(ordinals), batch, done_before)
 
 
 def _send_batch(
     work: Work,
-    serializer: TypeAdapter[list[Any]],
+    sender: BatchSender,
     ordinal: int,
     batch: list[Valid[BaseModel]],
-    sent_digest: str | None,
-    tally: Tally,
+    done_before: Mapping[int, str],
 ) -> None:
     work.heartbeat()
-    records = serializer.dump_json([valid.item for valid in batch])
-    digest = hashlib.sha256(records).hexdigest()
-    if digest == sent_digest:
-        tally.imported += len(batch)
+    records = sender.encode([valid.item for valid in batch])
+    digest = digest_of(records)
+    if digest == done_before.get(ordinal):
+        work.result.counts += Counts(records=len(batch))
         return
-    rejected_before = tally.rejected.count
-
-    def records_of(left: Sequence[int]) -> bytes:
-        if len(left) == len(batch):
-            return records
-        return serializer.dump_json([batch[index].item for index in left])
 
     def refuse(refused: Refused) -> None:
         for index, (field, reason) in refused.items():
             valid = batch[index]
             values = valid.item.model_dump(mode="json")
-            tally.reject(Reject(valid.line, field, reason, values, valid.page))
+            work.reject(Reject(valid.line, field, reason, values, valid.page))
         if work.job.all_or_nothing:
-            raise _refused_whole(work, tally)
+            raise _refused_whole(work)
         work.heartbeat()
 
-    sent, count = send_without_refused(
-        work.job.sink,
-        len(batch),
-        records_of=records_of,
+    sent = sender.send(
+        records,
+        count=len(batch),
         key_of=lambda digest: batch_key(work.lease, ordinal, digest),
         refuse=refuse,
     )
-    tally.sent += sent
-    tally.imported += count
+    # rejects are counted where they are noted
+    work.result.counts += replace(sent, rejected=0)
     # Else not remembered as sent: a resumed import asks again, to know these rejects again.
-    if tally.rejected.count == rejected_before:
+    if not sent.rejected:
         work.job.ledger.record_batch(work.lease, ordinal, digest, len(batch))
         work.extended_s = time.monotonic()
 
 
-def _refused_whole(work: Work, tally: Tally) -> BadPayloadError:
+def _refused_whole(work: Work) -> BadPayloadError:
+    counts = work.result.counts
+    return _bad_rows(
+        work,
+        f"the application refuses {counts.rejected} rows, {_first(work)}; no more is imported, "
+        "since this import takes all rows or none (all_or_nothing); "
+        f"the {counts.records:,} rows of the batches before are in",
+    )
+
+
+def _bad_rows(work: Work, message: str) -> BadPayloadError:
     return BadPayloadError(
-        f"the application refuses {tally.rejected.count} rows, the first in "
-        f"{where(tally.shown[0])}; no more is imported, since this import takes all rows or none "
-        f"(all_or_nothing); the {tally.imported:,} rows of the batches before are in",
+        message,
         system=work.job.folder.system,
         operation="import",
         record=work.lease.path,
-        line=tally.shown[0].line,
+        line=work.result.rejects[0].line,
     )
+
+
+def _first(work: Work) -> str:
+    return f"the first in {where(work.result.rejects[0])}"
 
 
 def _count_lines(local: Path) -> int:

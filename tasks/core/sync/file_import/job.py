@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Literal
-
-from pydantic import BaseModel
 
 from blocks.errors import IntegrationError
 from tasks.core.connectors.folders.protocol import RemoteFolder
 from tasks.core.formats.records.formats import FileFormat
-from tasks.core.formats.records.record import Reject
-from tasks.core.formats.records.validation import RecordValidator
-from tasks.core.sync.batches.sink import RecordSink, Sent
+from tasks.core.sync.batches.result import ImportResult, Result, counted
+from tasks.core.sync.batches.sender import ImportJob
 from tasks.core.sync.file_import.after_import import AfterImport
 from tasks.core.sync.file_import.ledger import FileLedger
 
-Result = Literal["imported", "failed", "interrupted", "left", "duplicate"]
 
-
-@dataclass(frozen=True, slots=True)
-class FileImportJob:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileImportJob(ImportJob):
     """What is the same for all files of a run.
 
     Attributes:
-        model: What a record must be; its JSON form is what the application gets.
-        validator: Checks records against `model`.
         file_format: None: by the file's name.
         batch_size: Records a request.
         all_or_nothing: Refuse the whole file for one bad row.
@@ -40,9 +32,6 @@ class FileImportJob:
 
     folder: RemoteFolder
     ledger: FileLedger
-    sink: RecordSink
-    model: type[BaseModel]
-    validator: RecordValidator[BaseModel]
     after_import: AfterImport
     run_id: str
     file_format: FileFormat | None = None
@@ -55,28 +44,62 @@ class FileImportJob:
     clock: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
 
 
-@dataclass(frozen=True, slots=True)
-class FileImportResult:
+@dataclass(slots=True, kw_only=True)
+class FileImportResult(ImportResult):
     """What became of one file.
 
     Attributes:
         path: Where it was found.
-        result: "imported"; "failed": bad, in the error folder; "interrupted": goes on in the next
-            run or on retry; "left": not ready or not ours; "duplicate": was imported before.
         now_at: Where it is now, or None if it is gone.
-        rejects: The first hundred rejected rows, without their values.
         rejects_at: The file with all rejected rows.
-        reason: Why it is not imported.
-        error: What interrupted it.
     """
 
     path: str
-    result: Result
     now_at: str | None = None
-    rows_imported: int = 0
-    rows_rejected: int = 0
-    sent: Sent = field(default_factory=Sent)
-    rejects: tuple[Reject, ...] = ()
     rejects_at: str | None = None
-    reason: str | None = None
-    error: IntegrationError | None = None
+
+    @classmethod
+    def at(
+        cls,
+        path: str,
+        result: Result,
+        now_at: str | None,
+        reason: str | None = None,
+        error: IntegrationError | None = None,
+    ) -> FileImportResult:
+        """The result of a file of which no record was taken this time."""
+        return cls(path=path, result=result, now_at=now_at, reason=reason, error=error)
+
+
+@dataclass(slots=True, kw_only=True)
+class FilesResult(ImportResult):
+    """What became of the files of a run.
+
+    Attributes:
+        files: One result each, in the order in which they ended.
+    """
+
+    files: list[FileImportResult]
+
+    @classmethod
+    def of(cls, files: Sequence[FileImportResult]) -> FilesResult:
+        """Count the files and their rows."""
+        whole = cls(files=list(files), unit="file", result="done")
+        imported = sum(each.result == "imported" for each in files)
+        bad = [f"{each.path}: {each.reason}" for each in files if not each.is_good]
+        whole.add_units(imported + len(bad), bad)
+        for each in files:
+            if each.result == "imported":
+                whole.counts += each.counts
+        return whole
+
+    def _done(self) -> str:
+        if not self.files:
+            return "no files"
+        rows = counted(self.counts.records, "row")
+        return f"{self.imported} of {len(self.files)} files imported, {rows}"
+
+    def _faults(self) -> str:
+        rejected = self.counts.rejected
+        rows = f", {counted(rejected, 'row')} rejected" if rejected else ""
+        return rows + (f"; {self._named_reasons()}" if self.bad else "")

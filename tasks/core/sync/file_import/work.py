@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 
 from blocks.errors import IntegrationError
 from tasks.core.formats.records.record import Reject
-from tasks.core.sync.batches.sink import Sent
+from tasks.core.sync.batches.rejects_file import RejectFile
+from tasks.core.sync.batches.result import Counts, RejectedRecord, Result, keep_rejects
 from tasks.core.sync.file_import.after_import import (
-    RejectFile,
     archive_path,
     error_path,
     free_path,
@@ -21,17 +21,22 @@ from tasks.core.sync.file_import.ledger import FileLease
 from tasks.core.sync.file_import.selection import done_file_of
 from tasks.core.threads import check_cancelled
 
-REJECTS_SHOWN = 100
-
 
 @dataclass(slots=True)
 class Work:
-    """One attempt at one file."""
+    """One attempt at one file.
+
+    Attributes:
+        result: What became of it so far.
+        rejects: Its rejected rows, while it is read.
+    """
 
     job: FileImportJob
     lease: FileLease
     source_path: str
     progress: Callable[[float], None]
+    result: FileImportResult
+    rejects: RejectFile | None = None
     extended_s: float = field(default_factory=time.monotonic)
 
     def heartbeat(self) -> None:
@@ -41,24 +46,31 @@ class Work:
             self.job.ledger.extend(self.lease)
             self.extended_s = time.monotonic()
 
-
-@dataclass(slots=True)
-class Tally:
-    """What was counted while the records went by."""
-
-    rejected: RejectFile
-    imported: int = 0
-    sent: Sent = field(default_factory=Sent)
-    shown: list[Reject] = field(default_factory=list)
-
     def reject(self, reject: Reject) -> None:
-        """Count a rejected row and keep it for the reject file."""
-        self.rejected.add(reject)
-        if len(self.shown) < REJECTS_SHOWN:
-            self.shown.append(reject._replace(values={}))
+        """Keep a rejected row, to be shown and for the reject file."""
+        self.result.counts += Counts(rejected=1)
+        if self.rejects is not None:
+            self.rejects.add(reject)
+        shown = RejectedRecord(
+            self.lease.path, reject.column, reject.reason, reject.line, reject.page
+        )
+        keep_rejects(self.result.rejects, [shown])
+
+    def ended(
+        self, result: Result, now_at: str | None, reason: str | None = None
+    ) -> FileImportResult:
+        """The result of the attempt."""
+        self.result.result, self.result.now_at, self.result.reason = result, now_at, reason
+        return self.result
+
+    def store_rejects(self, path: str) -> str | None:
+        """Put the reject file beside where the file goes."""
+        if self.rejects is not None:
+            self.result.rejects_at = self.rejects.store(self.job.folder, path)
+        return self.result.rejects_at
 
 
-def put_file_away(work: Work, tally: Tally) -> FileImportResult:
+def put_file_away(work: Work) -> FileImportResult:
     """Everything was sent: store the rejects, decide where the file goes, and move it there."""
     job, lease, options = work.job, work.lease, work.job.after_import
     now = job.clock()
@@ -66,17 +78,14 @@ def put_file_away(work: Work, tally: Tally) -> FileImportResult:
     if options.on_success == "move":
         wanted = archive_path(options, lease.path, at=now, run_id=job.run_id)
         target = free_path(job.folder, wanted, options.on_collision)
-    rejects_at = tally.rejected.store(
-        job.folder, target or error_path(options, lease.path, at=now, run_id=job.run_id)
-    )
+    work.store_rejects(target or error_path(options, lease.path, at=now, run_id=job.run_id))
     work.lease = job.ledger.mark_imported(
         lease,
         target_path=target,
-        rows_imported=tally.imported,
-        rows_rejected=tally.rejected.count,
+        rows_imported=work.result.counts.records,
+        rows_rejected=work.result.counts.rejected,
     )
-    outcome = finish_putting_away(work)
-    return replace(outcome, sent=tally.sent, rejects=tuple(tally.shown), rejects_at=rejects_at)
+    return finish_putting_away(work)
 
 
 def finish_putting_away(work: Work) -> FileImportResult:
@@ -92,23 +101,19 @@ def finish_putting_away(work: Work) -> FileImportResult:
         job.folder.delete(f"{work.source_path}.err.json")
         job.folder.delete(f"{work.source_path}.rejects.csv")
     job.ledger.settle(lease)
-    return FileImportResult(
-        lease.path,
-        "imported",
-        target,
-        rows_imported=lease.rows_imported,
-        rows_rejected=lease.rows_rejected,
+    work.result.counts = replace(
+        work.result.counts, records=lease.rows_imported, rejected=lease.rows_rejected
     )
+    return work.ended("imported", target)
 
 
-def quarantine(work: Work, error: IntegrationError, tally: Tally | None = None) -> FileImportResult:
+def quarantine(work: Work, error: IntegrationError) -> FileImportResult:
     """Put a bad file into the error folder, with the reason beside it."""
     job, lease, options = work.job, work.lease, work.job.after_import
     target = work.source_path
     if work.source_path == lease.path:  # else it is in the error folder already
         wanted = error_path(options, lease.path, at=job.clock(), run_id=job.run_id)
         target = free_path(job.folder, wanted, "number")
-    rejects_at = tally.rejected.store(job.folder, target) if tally else None
     note = {
         "file": lease.path,
         "place": job.folder.system,
@@ -117,23 +122,13 @@ def quarantine(work: Work, error: IntegrationError, tally: Tally | None = None) 
         "what": error.message,
         "operation": error.operation,
         "line": getattr(error, "line", None),
-        "rejected_rows": rejects_at,
+        "rejected_rows": work.store_rejects(target),
         "how_to_mend": "Mend the file here and press Retry on the run; or drop the mended file "
         f"as {lease.path!r} again, and the next run takes it.",
     }
     write_error_note(job.folder, target, note)
     work.lease = job.ledger.mark_failing(lease, target_path=target, reason=error.message)
-    outcome = finish_quarantine(work, error.message)
-    if tally is None:
-        return outcome
-    return replace(
-        outcome,
-        sent=tally.sent,
-        rows_imported=tally.imported,
-        rows_rejected=tally.rejected.count,
-        rejects=tuple(tally.shown),
-        rejects_at=rejects_at,
-    )
+    return finish_quarantine(work, error.message)
 
 
 def finish_quarantine(work: Work, reason: str) -> FileImportResult:
@@ -141,7 +136,7 @@ def finish_quarantine(work: Work, reason: str) -> FileImportResult:
     target = work.lease.target_path or work.source_path
     take_away(work.job, work.source_path, work.lease.version, target=target)
     work.job.ledger.fail(work.lease)
-    return FileImportResult(work.lease.path, "failed", target, reason=reason)
+    return work.ended("failed", target, reason)
 
 
 def take_away(job: FileImportJob, path: str, version: str, *, target: str | None) -> bool:
@@ -169,8 +164,8 @@ def take_away(job: FileImportJob, path: str, version: str, *, target: str | None
     return True
 
 
-def where(reject: Reject) -> str:
+def where(reject: RejectedRecord) -> str:
     """Place and reason of a rejected row, in words."""
     place = f"line {reject.line}" if reject.page is None else f"page {reject.page}"
-    column = f", column {reject.column!r}" if reject.column else ""
+    column = f", column {reject.field!r}" if reject.field else ""
     return f"{place}{column}: {reject.reason}"

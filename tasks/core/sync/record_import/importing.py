@@ -9,22 +9,22 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import orjson
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel
 
 from blocks.errors import BadPayloadError
 from tasks.core.formats.records.formats import FileFormat
 from tasks.core.formats.records.reading import detect_format, read_records
 from tasks.core.formats.records.record import Record, Reject
 from tasks.core.formats.records.validation import RecordValidator, Valid
-from tasks.core.sync.batches.sink import RecordSink, Refused, Sent, send_without_refused
+from tasks.core.sync.batches.result import REJECTS_SHOWN, BatchResult, Counts, RejectedRecord
+from tasks.core.sync.batches.sender import BatchSender
+from tasks.core.sync.batches.sink import RecordSink, Refused
 
-_MAX_REJECTS = 100
 _MAX_NAMED = 3
 _NO_VALUES: Mapping[str, Any] = {}
 
@@ -46,42 +46,6 @@ class ImportItem(NamedTuple):
     identity: str
     content: Mapping[str, Any] | bytes
     file_name: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ItemReject:
-    """Why one record of an entry was not taken.
-
-    Attributes:
-        entry: The entry's name.
-        line: Within a file; 0 otherwise.
-        column: As the source names it; "" when the whole record is meant.
-        reason: What is wrong, without the value.
-    """
-
-    entry: str
-    line: int
-    column: str
-    reason: str
-
-
-@dataclass(slots=True)
-class BatchResult:
-    """What became of entries.
-
-    Attributes:
-        records: How many the application took.
-        sent: What it did with them.
-        bad: By position, what is wrong with an entry.
-        rejected: How many records were not taken; a file that cannot be read counts as one.
-        rejects: The first hundred of them.
-    """
-
-    records: int = 0
-    rejected: int = 0
-    sent: Sent = field(default_factory=Sent)
-    bad: dict[int, str] = field(default_factory=dict)
-    rejects: list[ItemReject] = field(default_factory=list)
 
 
 class RecordImporter:
@@ -112,12 +76,11 @@ class RecordImporter:
         file_format: FileFormat | None = None,
         batch_size: int = 500,
     ) -> None:
-        self._sink = sink
+        self._sender = BatchSender(sink, model)
         self._system = system
         self._validator: RecordValidator[BaseModel] = RecordValidator(
             model, columns=columns, decimal_comma=decimal_comma, empty_texts=empty_texts
         )
-        self._serializer: TypeAdapter[list[Any]] = TypeAdapter(list[model])  # type: ignore[valid-type]
         self._holds_files = holds_files
         self._file_format = file_format
         self._batch_size = batch_size
@@ -150,20 +113,20 @@ class RecordImporter:
 
     def _take_file(self, taken: BatchResult, position: int, entry: ImportItem) -> None:
         rejects: list[Reject] = []
-        rejected, before = 0, taken.records
+        rejected, before = 0, taken.counts.records
         try:
             for number, batch in enumerate(_batches(self._items_of(entry), self._batch_size)):
                 found = self._send(taken, [f"{number}", entry.identity], batch)
                 rejected += len(found)
-                rejects += found[: _MAX_REJECTS - len(rejects)]
+                rejects += found[: REJECTS_SHOWN - len(rejects)]
         except BadPayloadError as exc:
-            taken.bad[position] = _told(taken.records - before, [exc.message])
-            taken.rejected += 1
+            taken.bad[position] = _told(taken.counts.records - before, [exc.message])
+            taken.counts += Counts(rejected=1)
             _note(taken, entry.name, Reject(exc.line or 0, "", exc.message, _NO_VALUES))
             return
         if rejected:
             reasons = [f"line {each.line} {each.column}: {each.reason}" for each in rejects]
-            taken.bad[position] = _told(taken.records - before, reasons, rejected)
+            taken.bad[position] = _told(taken.counts.records - before, reasons, rejected)
         for reject in rejects:
             _note(taken, entry.name, reject)
 
@@ -187,24 +150,17 @@ class RecordImporter:
         rejects = [item for item in batch if isinstance(item, Reject)]
         valid = [item for item in batch if isinstance(item, Valid)]
 
-        def records_of(left: Sequence[int]) -> bytes:
-            return self._serializer.dump_json([valid[index].item for index in left])
-
         def refuse(refused: Refused) -> None:
             for index, (column, reason) in refused.items():
                 item = valid[index]
                 rejects.append(Reject(item.line, column, reason, _NO_VALUES, item.page))
 
-        sent, count = send_without_refused(
-            self._sink,
-            len(valid),
-            records_of=records_of,
+        taken.counts += Counts(rejected=len(rejects)) + self._sender.send(
+            self._sender.encode([each.item for each in valid]),
+            count=len(valid),
             key_of=lambda digest: _idempotency_key(identities, digest),
             refuse=refuse,
         )
-        taken.sent += sent
-        taken.records += count
-        taken.rejected += len(rejects)
         return rejects
 
 
@@ -236,9 +192,8 @@ def _idempotency_key(identities: Iterable[str], records_digest: str) -> str:
     return digest.hexdigest()[:40]
 
 
-def _note(taken: BatchResult, entry: str, reject: Reject) -> None:
-    if len(taken.rejects) < _MAX_REJECTS:
-        taken.rejects.append(ItemReject(entry, reject.line, reject.column, reject.reason))
+def _note(taken: BatchResult, name: str, reject: Reject) -> None:
+    taken.reject(RejectedRecord(name, reject.column, reject.reason, reject.line, reject.page))
 
 
 def _told(imported: int, reasons: Sequence[str], count: int = 1) -> str:

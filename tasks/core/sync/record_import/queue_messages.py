@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from blocks.errors import IntegrationError
 from tasks.core.connectors.messages.message import ANSWER_TIMEOUT_S, Message, MessageSource
+from tasks.core.sync.batches.result import ImportResult
 from tasks.core.threads import raise_if_cancelled
 
 Sink: TypeAlias = Callable[[Sequence[Message]], Awaitable[Mapping[int, str]]]
@@ -17,23 +17,6 @@ Sink: TypeAlias = Callable[[Sequence[Message]], Awaitable[Mapping[int, str]]]
 
 DeadLetter: TypeAlias = Callable[[Message, str], Awaitable[None]]
 """Keeps a bad message with the reason, durably."""
-
-
-@dataclass(slots=True)
-class QueueResult:
-    """What became of the messages.
-
-    Attributes:
-        imported: Messages that the sink took.
-        dead-lettered: Bad messages, which are kept elsewhere.
-        reasons: Of the first of those.
-        is_empty: Nothing waits any more, as far as the queue tells.
-    """
-
-    imported: int = 0
-    dead_lettered: int = 0
-    reasons: list[str] | None = None
-    is_empty: bool = False
 
 
 async def take_waiting(
@@ -45,7 +28,8 @@ async def take_waiting(
     batch: int = 100,
     wait_s: float = 1.0,
     hold_every_s: float = 10.0,
-) -> QueueResult:
+    result: ImportResult | None = None,
+) -> ImportResult:
     """Import what waits.
 
     Whatever the sink took and was not acknowledged comes again: it must take a message twice
@@ -60,19 +44,21 @@ async def take_waiting(
         batch: Messages a call of the sink.
         wait_s: How long the queue must be silent to count as empty.
         hold_every_s: While the sink works, the queue is told so often that it does.
+        result: What was imported from elsewhere, which counts towards the limit.
 
     Raises:
         IntegrationError: Of the source or the sink; what was imported before stays imported.
     """
-    taken = QueueResult(reasons=[])
+    taken = result or ImportResult(unit="message", bad_word="dead-lettered")
+    taken.result = "unfinished"
     try:
         await source.open()
-        while taken.imported + taken.dead_lettered < limit:
+        while taken.units < limit:
             raise_if_cancelled()
-            wanted = min(batch, limit - taken.imported - taken.dead_lettered)
+            wanted = min(batch, limit - taken.units)
             messages = await source.receive(wanted, wait_s=wait_s)
             if not messages:
-                taken.is_empty = True
+                taken.result = "done"
                 break
             await _import(source, messages, sink, dead_letter, taken, hold_every_s)
     finally:
@@ -85,7 +71,7 @@ async def _import(
     messages: Sequence[Message],
     sink: Sink,
     dead_letter: DeadLetter,
-    taken: QueueResult,
+    taken: ImportResult,
     hold_every_s: float,
 ) -> None:
     try:
@@ -98,10 +84,7 @@ async def _import(
                 await source.give_back(messages)
         raise
     await source.acknowledge(messages)
-    taken.imported += len(messages) - len(bad)
-    taken.dead_lettered += len(bad)
-    if taken.reasons is not None and len(taken.reasons) < 5:
-        taken.reasons += list(bad.values())[: 5 - len(taken.reasons)]
+    taken.add_units(len(messages), list(bad.values()))
 
 
 async def _while_holding(

@@ -6,8 +6,7 @@ What changed is read page by page behind a cursor, which moves on when a page is
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -18,16 +17,8 @@ from tasks.core.connectors.sql.changed_rows import ChangedRows, farther, stopped
 from tasks.core.connectors.sql.row_queue import RowQueue
 from tasks.core.formats.records.formats import FileFormat
 from tasks.core.sync.api_import.cursors import Cursors, StreamLease
-from tasks.core.sync.batches.sink import Sent
-from tasks.core.sync.record_import.importing import (
-    BatchResult,
-    ImportItem,
-    ItemReject,
-    RecordImporter,
-)
-
-_NAMED = 5
-_MAX_REJECTS = 100
+from tasks.core.sync.batches.result import BatchResult, ImportResult
+from tasks.core.sync.record_import.importing import ImportItem, RecordImporter
 
 
 class FileColumn(BaseModel):
@@ -40,39 +31,6 @@ class FileColumn(BaseModel):
     file_format: FileFormat | None = Field(None, description="How to read them; empty: by name.")
 
 
-@dataclass(slots=True)
-class RowsImported:
-    """What became of the rows of a run.
-
-    Attributes:
-        rows: How many went in wholly.
-        records: How many the application took; files hold many.
-        bad: How many did not go in, or not wholly.
-        reasons: Of the first of those.
-        rejects: The first hundred records that were not taken.
-        is_all: Nothing is left for another run.
-    """
-
-    rows: int = 0
-    records: int = 0
-    sent: Sent = field(default_factory=Sent)
-    bad: int = 0
-    reasons: list[str] = field(default_factory=list)
-    rejects: list[ItemReject] = field(default_factory=list)
-    is_all: bool = False
-
-    def add(self, entries: Sequence[ImportItem], taken: BatchResult) -> None:
-        """Count what became of these."""
-        self.rows += len(entries) - len(taken.bad)
-        self.records += taken.records
-        self.sent += taken.sent
-        self.bad += len(taken.bad)
-        for position, reason in taken.bad.items():
-            if len(self.reasons) < _NAMED:
-                self.reasons.append(f"row {entries[position].name}: {reason}")
-        self.rejects += taken.rejects[: _MAX_REJECTS - len(self.rejects)]
-
-
 def import_waiting_rows(
     queue: RowQueue,
     importer: RecordImporter,
@@ -81,8 +39,7 @@ def import_waiting_rows(
     file: FileColumn | None = None,
     rows_at_once: int = 500,
     max_rows: int = 50_000,
-    note: Callable[[RowsImported], None] = lambda _imported: None,
-) -> RowsImported:
+) -> ImportResult:
     """Import the rows that wait; bad ones are marked with the reason, and the others go on.
 
     Args:
@@ -92,26 +49,24 @@ def import_waiting_rows(
         file: The column that holds files, if one does.
         rows_at_once: Rows locked while they are imported.
         max_rows: Rows at most.
-        note: Told how it stands after each batch.
 
     Raises:
         MisconfiguredError: A row is bad, and the table has no column to mark it.
         IntegrationError: Of the database or the application: the rows of the batch wait as
             before.
     """
-    imported = RowsImported()
-    while imported.rows + imported.bad < max_rows:
-        limit = min(rows_at_once, max_rows - imported.rows - imported.bad)
+    imported = _no_rows_yet(file)
+    while imported.units < max_rows:
+        limit = min(rows_at_once, max_rows - imported.units)
         with queue.lock(limit) as locked:
             if locked.rows:
                 entries = [_entry(row, row[key], "", file) for row in locked.rows]
                 taken = importer.take(entries)
                 for position, reason in taken.bad.items():
                     locked.fail(locked.rows[position], reason)
-                imported.add(entries, taken)
-        note(imported)
+                _count(imported, entries, taken)
         if len(locked.rows) < limit:
-            imported.is_all = True
+            imported.result = "done"
             break
     return imported
 
@@ -127,8 +82,7 @@ def import_changed_rows(
     file: FileColumn | None = None,
     rows_at_once: int = 500,
     max_rows: int = 50_000,
-    note: Callable[[RowsImported], None] = lambda _imported: None,
-) -> RowsImported:
+) -> ImportResult:
     """Import the rows behind the cursor, which moves on after each page.
 
     A bad row does not hold the others up: it is told, and comes again when it is mended, since
@@ -144,30 +98,38 @@ def import_changed_rows(
         file: The column that holds files, if one does.
         rows_at_once: Rows a page.
         max_rows: Rows at most; what is left comes in the next run.
-        note: Told how it stands after each page.
 
     Raises:
         LeaseLostError: Another run has taken the stream over.
         IntegrationError: Of the database or the application: the next run begins with the page
             that was under way.
     """
-    imported = RowsImported()
+    imported = _no_rows_yet(file)
     page = reader.first_page(lease.value, limit=min(rows_at_once, max_rows))
     while page.rows:
         entries = [_entry(row, row[key], str(row[version]), file) for row in page.rows]
-        imported.add(entries, importer.take(entries))
+        _count(imported, entries, importer.take(entries))
         assert page.cursor is not None, "a page with rows has one"  # noqa: S101
-        left = max_rows - imported.rows - imported.bad
+        left = max_rows - imported.units
         reached = farther(lease.value, page.cursor) if left > 0 else stopped_at(page.cursor)
         lease = cursors.advance(lease, reached)
-        note(imported)
         if left <= 0:
             return imported
         page = reader.next_page(page.cursor, limit=min(rows_at_once, left))
     if page.cursor is not None and lease.value == stopped_at(page.cursor):
         cursors.advance(lease, page.cursor)  # the last run had stopped just at the end
-    imported.is_all = True
+    imported.result = "done"
     return imported
+
+
+def _no_rows_yet(file: FileColumn | None) -> ImportResult:
+    return ImportResult(unit="row", holds_files=file is not None)
+
+
+def _count(imported: ImportResult, entries: Sequence[ImportItem], taken: BatchResult) -> None:
+    reasons = [f"row {entries[at].name}: {reason}" for at, reason in taken.bad.items()]
+    imported.add_units(len(entries), reasons)
+    imported.add_records(taken)
 
 
 def _entry(row: Mapping[str, Any], key: Any, version: str, file: FileColumn | None) -> ImportItem:

@@ -90,7 +90,7 @@ async def test_only_what_was_replayed_of_this_queue_is_taken(dead_lettered):
     await dead_lettered.dead_letter(message("b"))
     sink, source = Taking(), dead_lettered.source()
     taken = await take_waiting(source, sink, source.dead_letter, limit=10)
-    assert (taken.imported, sink.bodies, taken.is_empty) == (1, ["a"], True)
+    assert (taken.imported, sink.bodies, taken.is_all) == (1, ["a"], True)
     assert dead_lettered.statuses() == ["done", "received", "dead_letter"]
 
 
@@ -100,7 +100,7 @@ async def test_what_is_still_bad_is_dead_lettered_again(dead_lettered):
     dead_lettered.replay()
     sink, source = Taking(b="still bad"), dead_lettered.source()
     taken = await take_waiting(source, sink, source.dead_letter, limit=10)
-    assert (taken.imported, taken.dead_lettered, taken.reasons) == (1, 1, ["still bad"])
+    assert (taken.imported, taken.bad, taken.reasons) == (1, 1, ["still bad"])
     assert [each.reason for each in dead_lettered.operations.select(DeliveryFilter())][
         1
     ] == "still bad"

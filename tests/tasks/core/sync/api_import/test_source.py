@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from tasks.core.sync.api_import.source import IncrementalList
-from tasks.core.sync.api_import.windows import RejectedRecord
+from tasks.core.sync.batches.result import RejectedRecord
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

@@ -26,8 +26,7 @@ from tasks.core.sync.file_import.after_import import AfterImport
 from tasks.core.sync.file_import.importing import import_file
 from tasks.core.sync.file_import.job import FileImportJob
 from tasks.core.sync.file_import.ledger import FileLedger
-from tasks.core.sync.file_import.selection import FileSelection, find_ready_files
-from tasks.core.sync.file_import.work_list import plan_work
+from tasks.core.sync.file_import.selection import FileSelection, find_ready_files, plan_work
 
 GOOD = "sku,quantity\n" + "".join(f"s{n},{n}\n" for n in range(7)) + "bad,minus\n"
 BAD = "something else\n1\n"

@@ -12,9 +12,9 @@ import pytest
 
 from blocks.errors import PermanentError
 from tasks.core.formats.records.record import Reject
+from tasks.core.sync.batches.rejects_file import RejectFile
 from tasks.core.sync.file_import.after_import import (
     AfterImport,
-    RejectFile,
     archive_path,
     error_path,
     free_path,

@@ -198,7 +198,7 @@ def test_all_or_nothing_takes_no_more_when_the_application_refuses_a_row(new_job
     drop(place, "1", "2", "3", "4", "5")
     job = new_job(application, all_or_nothing=True, batch_size=2)
     outcome = import_file(job, stock(job))
-    assert (outcome.result, outcome.rows_rejected) == ("failed", 1)
+    assert (outcome.result, outcome.counts.rejected) == ("failed", 1)
     assert application.skus == ["1", "2"]
     assert outcome.reason is not None
     assert "the application refuses 1 rows, the first in line 4" in outcome.reason
@@ -212,7 +212,7 @@ def test_an_application_that_names_one_bad_row_at_a_time_takes_the_good_ones(new
     drop(place, "1", "2", "3", "4", "5")
     job = new_job(application)
     outcome = import_file(job, stock(job))
-    assert (outcome.result, outcome.rows_rejected) == ("imported", 2)
+    assert (outcome.result, outcome.counts.rejected) == ("imported", 2)
     assert application.skus == ["1", "3", "5"]
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from tasks.core.connectors.folders.protocol import RemoteFile
 from tasks.core.sync.file_import.ledger import Unfinished
-from tasks.core.sync.file_import.work_list import WorkItem, plan_work
+from tasks.core.sync.file_import.selection import WorkItem, plan_work
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 ORIGINAL = RemoteFile("incoming/a.csv", 1, AT, "v1")

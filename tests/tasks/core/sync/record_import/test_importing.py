@@ -73,9 +73,9 @@ def test_good_entries_go_in_and_bad_ones_are_told_by_position(shelf):
     assert [skus for _, skus in shelf.calls] == [["a"], ["c", "d"], ["e"]]
     assert list(taken.bad) == [1]
     assert taken.bad[1].startswith("quantity: ")
-    assert (taken.records, taken.sent.created) == (4, 4)
+    assert (taken.counts.records, taken.counts.created) == (4, 4)
     [reject] = taken.rejects
-    assert (reject.entry, reject.column) == ("row 1", "quantity")
+    assert (reject.id, reject.field) == ("row 1", "quantity")
 
 
 def test_what_only_the_application_refuses_is_taken_out_and_the_rest_sent(shelf):
@@ -91,7 +91,7 @@ def test_an_application_that_names_one_bad_record_at_a_time_is_asked_until_it_ta
     shelf.refuses, shelf.names_at_most = {"b", "d"}, 1
     taken = importer(shelf).take(rows(("a", 1), ("b", 2), ("c", 3), ("d", 4)))
     assert [skus for _, skus in shelf.calls] == [["a", "c"]]
-    assert (sorted(taken.bad), taken.records) == ([1, 3], 2)
+    assert (sorted(taken.bad), taken.counts.records) == ([1, 3], 2)
 
 
 def test_a_refusal_that_names_none_is_an_error(shelf):
@@ -147,7 +147,7 @@ def test_files_in_entries_go_through_the_readers(shelf):
     assert [skus for _, skus in shelf.calls] == [["a", "b"], ["c"], ["e"]]
     assert taken.bad[1].startswith("1 records imported, 1 not: line 1 quantity: ")
     assert "the name tells no format" in taken.bad[2]
-    assert [(each.entry, each.line) for each in taken.rejects] == [("2 b.jsonl", 1), ("3 c.exe", 0)]
+    assert [(each.id, each.line) for each in taken.rejects] == [("2 b.jsonl", 1), ("3 c.exe", 0)]
 
 
 def test_a_file_that_breaks_off_says_how_far_it_came(shelf):

@@ -94,7 +94,7 @@ def test_waiting_rows_are_marked_behind_the_application(shop, shelf):
     fill(shop, [("a", 1), ("b", -2), ("c", 3), ("d", 4), ("e", 5)])
     imported = import_waiting_rows(waiting(shop), importer(shelf), key="id", rows_at_once=2)
     assert shelf.stock == {"a": 1, "c": 3, "d": 4, "e": 5}
-    assert (imported.rows, imported.bad, imported.is_all) == (4, 1, True)
+    assert (imported.imported, imported.bad, imported.is_all) == (4, 1, True)
     assert [status for (status,) in shop.rows("status")] == ["done", "failed", *["done"] * 3]
     [(reason,)] = [row for row in shop.rows("reason") if row[0]]
     assert reason.startswith("quantity: ")
@@ -130,7 +130,7 @@ def test_a_limit_ends_a_run(shop, shelf):
     imported = import_waiting_rows(
         waiting(shop), importer(shelf), key="id", rows_at_once=2, max_rows=3
     )
-    assert (imported.rows, imported.is_all) == (3, False)
+    assert (imported.imported, imported.is_all) == (3, False)
 
 
 def test_files_in_a_binary_column_go_through_the_readers(shop, shelf):
@@ -158,7 +158,7 @@ def test_files_in_a_binary_column_go_through_the_readers(shop, shelf):
     queue = waiting(shop, columns=["name", "content"])
     imported = import_waiting_rows(queue, reads, key="id", file=file)
     assert shelf.stock == {"Größe": 1, "b": 2, "c": 3}
-    assert (imported.rows, imported.records, imported.bad) == (1, 3, 1)
+    assert (imported.imported, imported.counts.records, imported.bad) == (1, 3, 1)
     [(_, _), (status, reason)] = shop.rows("status, reason")
     assert (status, reason.partition(":")[0]) == ("failed", "1 records imported, 1 not")
 
@@ -211,11 +211,11 @@ def cursor(cursors):
 def test_changed_rows_come_once_and_again_when_they_change(shop, shelf, cursors, changed):
     """Each run reads behind the cursor that the last one left."""
     fill(shop, [("a", 1, 10), ("b", 2, 10), ("c", 3, 10)], columns="sku, quantity, version")
-    assert changed().rows == 3
+    assert changed().imported == 3
     assert cursor(cursors) == "int:10|int:3"
-    assert changed().rows == 0
+    assert changed().imported == 0
     shop.run("UPDATE {table} SET quantity = 9, version = 11 WHERE sku = 'a'")
-    assert changed().rows == 1
+    assert changed().imported == 1
     assert shelf.stock == {"a": 9, "b": 2, "c": 3}
 
 
@@ -226,7 +226,7 @@ def test_the_cursor_stays_behind_what_the_application_has(shop, shelf, cursors, 
     with pytest.raises(UnreachableError):
         changed()
     assert cursor(cursors) == "int:1|int:2"
-    assert changed().rows == 3
+    assert changed().imported == 3
     assert set(shelf.stock) == set("abcde")
 
 
@@ -234,10 +234,10 @@ def test_a_bad_row_is_told_and_comes_again_when_it_is_mended(shop, shelf, cursor
     """It does not hold the others up, and its mending is a change."""
     fill(shop, [("a", 1, 1), ("b", -1, 2), ("c", 1, 3)], columns="sku, quantity, version")
     imported = changed()
-    assert (imported.rows, imported.bad) == (2, 1)
+    assert (imported.imported, imported.bad) == (2, 1)
     assert imported.reasons[0].startswith("row 2: quantity: ")
     shop.run("UPDATE {table} SET quantity = 5, version = 4 WHERE sku = 'b'")
-    assert changed().rows == 1
+    assert changed().imported == 1
     assert shelf.stock["b"] == 5
 
 
@@ -271,8 +271,8 @@ def test_a_limit_just_at_the_end_does_not_put_the_overlap_off_for_ever(shop, she
     """The run that finds nothing behind it makes the next one read again."""
     fill(shop, [("a", 1, 1000), ("b", 1, 1000)], columns="sku, quantity, version")
     assert not changed(overlap=10, max_rows=2).is_all
-    assert changed(overlap=10, max_rows=2).rows == 0
-    assert changed(overlap=10, max_rows=9).rows == 2
+    assert changed(overlap=10, max_rows=2).imported == 0
+    assert changed(overlap=10, max_rows=9).imported == 2
 
 
 def test_reading_again_does_not_move_the_cursor_back(shop, shelf, cursors, changed):
@@ -313,10 +313,12 @@ def test_the_rows_of_a_killed_process_wait_again(shop, shelf, eventually_free):
     )
     assert process.stdout.readline() == "3\n"
     held = import_waiting_rows(waiting(shop), importer(shelf), key="id")
-    assert (held.rows, set(shelf.stock)) == (2, {"d", "e"})
+    assert (held.imported, set(shelf.stock)) == (2, {"d", "e"})
     process.kill()
     process.communicate()
-    eventually_free(lambda: import_waiting_rows(waiting(shop), importer(shelf), key="id").rows == 3)
+    eventually_free(
+        lambda: import_waiting_rows(waiting(shop), importer(shelf), key="id").imported == 3
+    )
     assert set(shelf.stock) == set("abcde")
     assert shop.rows("DISTINCT status", order="1") == [("done",)]
 
