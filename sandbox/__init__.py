@@ -1,1 +1,1 @@
-"""Stand-ins of outside systems, the demo, and samples; nothing that is shipped imports it."""
+"""Stand-ins of outside systems, the demo, and samples; production code never imports it."""

@@ -1,6 +1,6 @@
 """Runs all stand-ins in one process: `python -m sandbox --data DIR`.
 
-Writes `DIR/blocks.yaml`, the block documents by which flows reach them, when all of them answer.
+Writes `DIR/blocks.yaml`, the block documents for flows, once all of them respond.
 Then partners drop files, at once and every few minutes.
 """
 
@@ -37,7 +37,7 @@ _GOOD_EVENTS = ("inventory_update", "push", "issues", "pull_request", "order-pla
 _BAD_EVENT = "inventory_update_unknown_item"  # is dead-lettered, to be looked at in the UI
 _BAD_EVERY = 3  # times
 _STOCK = {"widgets": 1_000, "gadgets": 100_000}  # what the events are about
-# which block leads to the place where a partner drops
+# the block of the place where each partner drops files
 _PLACES = {
     "sftp": "sftp-server/warehouse",
     "s3": "s3-bucket-of-files/marketplace",
@@ -110,7 +110,7 @@ def _start(running: ExitStack, arguments: argparse.Namespace, data: Path) -> San
 
 
 def _document(block: Block) -> dict[str, Any]:
-    """The fields of a block as a file for `deployments.register_blocks` has them."""
+    """Return a block's fields in the form for `deployments.register_blocks`."""
     fields = block.model_dump(
         mode="json", context={"include_secrets": True}, exclude={"block_type_slug"}
     )

@@ -1,4 +1,4 @@
-"""The gateway in a process of its own on a free port, for tests and measurements."""
+"""Runs the gateway in its own process on a free port, for tests and measurements."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class RunningGateway:
-    """A gateway that answers.
+    """A running gateway.
 
     Attributes:
-        process: Kill it, stop it.
+        process: Its process.
         url: Where it listens.
     """
 
@@ -35,8 +35,8 @@ def running_gateway(
     Args:
         declarations: The file or folder with its endpoints.
         logs: Where `access.log` and `said.log` go.
-        database_url: Of the state database.
-        environment: Secrets and whatever else it needs; without PREFECT_API_URL it notifies nobody.
+        database_url: URL of the state database.
+        environment: Secrets and other settings; without PREFECT_API_URL it notifies nobody.
     """
     said = logs / "said.log"
     complete = {

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let the Dropbox SDK ask for the time as it does, which Python 3.12 began to warn of."""
+    """Ignore the Dropbox SDK's use of `utcnow`, which is deprecated since Python 3.12."""
     config.addinivalue_line(
         "filterwarnings", r"ignore:datetime\.datetime\.utcnow:DeprecationWarning:dropbox"
     )
@@ -50,7 +50,7 @@ def own_app(own_app_host: OwnAppHost, tmp_path: Path) -> Iterator[RunningOwnApp]
 
 @pytest.fixture
 def scripted_api() -> Iterator[ScriptedApi]:
-    """A partner's HTTP API that answers exactly as the test tells it."""
+    """A partner's HTTP API that responds exactly as the test scripts it."""
     from sandbox.systems import scripted_api
 
     with scripted_api.start() as running:
@@ -197,7 +197,7 @@ def crm(crm_of_session: CrmSandbox) -> CrmSandbox:
 
 @pytest.fixture
 def fault_proxy() -> Iterator[Callable[[int], FaultProxy]]:
-    """Starts a proxy before a port of the loopback: slow, cutting or refusing when told to."""
+    """Starts a proxy in front of a local port that can be slow, break or refuse connections."""
     from sandbox.systems import fault_proxy
 
     with ExitStack() as running:

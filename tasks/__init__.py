@@ -1,1 +1,1 @@
-"""Reusable Prefect tasks, one module a system."""
+"""Reusable Prefect tasks, one module per system."""

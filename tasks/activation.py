@@ -70,7 +70,7 @@ __all__ = [
 
 
 ACTIVATION_TAG = "activation"
-"""Of the deployments that activate and deactivate; they are never switched off."""
+"""Tag of the deployments that activate and deactivate; they are never switched off."""
 
 _LOOK_AGAIN_S = 5.0
 _GIVE_UP_AFTER_S = 900.0
@@ -78,12 +78,12 @@ _GIVE_UP_AFTER_S = 900.0
 
 @dataclass(frozen=True, slots=True)
 class ActiveWork:
-    """What an activation works with while it has the integration to itself.
+    """What an activation works with while it holds the integration's lease.
 
     Attributes:
-        ledger: What is registered.
+        ledger: The ledger of registrations.
         registering: Registers and removes.
-        state: What the integration shall be.
+        state: The integration's desired state.
     """
 
     ledger: ActivationLedger
@@ -99,20 +99,20 @@ async def working_on(
     is_active: bool | None = None,
     public_url: str | None = None,
 ) -> AsyncIterator[ActiveWork]:
-    """Have an integration to oneself; waits for another activation to end.
+    """Lease an integration, waiting for another activation to end.
 
     Args:
         integration: Its name.
-        desired: What shall be registered.
-        is_active: What it shall be from now on; None leaves it.
-        public_url: Where third parties reach the gateway from now on; None leaves it.
+        desired: The desired registrations.
+        is_active: Its new state; None leaves it unchanged.
+        public_url: The gateway's new URL for third parties; None leaves it unchanged.
 
     Raises:
-        IntegrationError: A block is missing that becoming active needs, another activation never
-            ends, or a key for secrets is none.
+        IntegrationError: A block needed for activation is missing, another activation does not
+            end, or a key for secrets is invalid.
     """
     if is_active:
-        await _require_blocks(desired)  # what is written down as active is looked after every day
+        await _require_blocks(desired)  # active integrations are checked every day
     engine = await in_thread(open_database)
     try:
         ledger = ActivationLedger(engine, run_id=str(runtime.flow_run.id))
@@ -132,15 +132,15 @@ async def working_on(
 async def register_all(
     work: ActiveWork, integration: str, desired: Sequence[DesiredRegistration]
 ) -> list[Registered]:
-    """Register what is wanted and remove what we registered and is not; one failing stops no other.
+    """Register what is desired and remove our other registrations; continue after failures.
 
     Args:
         work: From `working_on`.
         integration: Its name.
-        desired: All that shall be registered.
+        desired: All desired registrations.
 
     Returns:
-        One for each registration; those that failed say why.
+        One result per registration, with the reason if it failed.
     """
     done = []
     for each in desired:
@@ -165,7 +165,7 @@ async def register_all(
     persist_result=False,
 )
 async def ensure_registration(work: ActiveWork, desired: DesiredRegistration) -> Registered:
-    """Let one registration be as wanted.
+    """Bring one registration to its desired state.
 
     Raises:
         IntegrationError: As in `Registering.ensure`.
@@ -211,7 +211,7 @@ async def show_registrations(integration: str, done: Sequence[Registered]) -> No
 
 
 class RegisteredNames:
-    """Tells by the third party's id which registration of an integration an event comes from.
+    """Finds the registration that an event comes from by the third party's id.
 
     Args:
         integration: Its name.
@@ -222,12 +222,12 @@ class RegisteredNames:
         self._names: dict[str, str] = {}
 
     def name_of(self, remote_id: str, *, record: str) -> str:
-        """The registration's name; reads the ledger again if it is unknown so far.
+        """Return the registration's name; read the ledger again if it is unknown.
 
         Args:
-            remote_id: As the third party says it; of Salesforce's ids the first 15 characters
+            remote_id: The third party's id; of Salesforce's ids only the first 15 characters
                 count.
-            record: What asks, for errors.
+            record: The record concerned, for errors.
 
         Raises:
             TransientError: Nothing is registered with that id, or not yet.
@@ -257,7 +257,7 @@ class RegisteredNames:
 
 
 async def known_states() -> list[ActivationState]:
-    """Every integration that was ever activated."""
+    """Return every integration that was ever activated."""
 
     def read() -> list[ActivationState]:
         engine = open_database()
@@ -270,7 +270,7 @@ async def known_states() -> list[ActivationState]:
 
 
 async def switch(work: ActiveWork, integration: str, *, on: bool) -> list[str]:
-    """Switch an integration's deployments, and remember it.
+    """Switch an integration's deployments on or off, and record it.
 
     Args:
         work: From `working_on`.
@@ -287,11 +287,11 @@ async def switch(work: ActiveWork, integration: str, *, on: bool) -> list[str]:
 
 @task(task_run_name="switch {integration}", cache_policy=NO_CACHE, persist_result=False)
 async def switch_deployments(integration: str, *, on: bool) -> list[str]:
-    """Let an integration's schedules, and every automation that runs it, start runs, or not.
+    """Switch an integration's schedules, and every automation that runs it, on or off.
 
     Args:
         integration: Its name; its deployments have it as their tag, with dashes.
-        on: Which of the two.
+        on: Whether to switch them on.
 
     Returns:
         Names of the deployments.
@@ -304,7 +304,7 @@ async def switch_deployments(integration: str, *, on: bool) -> list[str]:
 
 
 async def is_deployed(integration: str) -> bool:
-    """Whether the server has a deployment of an integration that can be switched.
+    """Return whether the server has a deployment of an integration that can be switched.
 
     Args:
         integration: As for `switch_deployments`.
@@ -362,7 +362,7 @@ async def _require_blocks(desired: Iterable[DesiredRegistration]) -> None:
 async def _load_apis(
     registrations: Iterable[AnyRegistration],
 ) -> dict[str, HttpApi | IntegrationError]:
-    """The blocks, or why there is none: a missing one must not keep the others from being used."""
+    """Return the blocks, or the error for each missing one, so that the others can be used."""
     apis: dict[str, HttpApi | IntegrationError] = {}
     for slug in sorted({each.connection for each in registrations}):
         try:

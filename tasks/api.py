@@ -1,4 +1,4 @@
-"""Tasks that talk to HTTP APIs: one call, one page, all records, one batch."""
+"""Tasks that call HTTP APIs: one call, one page, all records, one batch."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ DEFAULT_MAX_RECORDS = 100_000
 
 
 def is_transient(_task: Any, _task_run: TaskRun, state: State[Any]) -> bool:
-    """Retry condition of tasks: only what may pass by itself is tried again."""
+    """Retry condition of tasks: retry only transient failures."""
     return isinstance(state.data, TransientError)
 
 
@@ -72,7 +72,7 @@ async def call_api(
     json: Any = None,
     idempotency_key: str | None = None,
 ) -> Any:
-    """Make one call and return its answer's JSON, None if it is empty.
+    """Make one call and return the response's JSON, None if it is empty.
 
     Args:
         api: Where, as whom and with which retries.
@@ -105,15 +105,15 @@ async def fetch_page(
     position: Position = None,
     params: Mapping[str, Any] | None = None,
 ) -> Page:
-    """Fetch one page; `next_position` of its result leads to the next one.
+    """Fetch one page; `next_position` of its result is the position of the next.
 
-    A flow that keeps results resumes at the page that failed.
+    A flow that persists results resumes at the page that failed.
 
     Args:
         api: As in `call_api`.
         path: As in `call_api`.
         pagination: How the list is paged.
-        position: `next_position` of the page before; None for the first page.
+        position: `next_position` of the previous page; None for the first page.
         params: Query of every page.
 
     Raises:
@@ -176,7 +176,7 @@ async def send_batch(
     idempotency_key: str,
     envelope: str = "records",
 ) -> Any:
-    """Hand over one batch of records; sending it again has no second effect.
+    """Send one batch of records; sending it again has no second effect.
 
     Args:
         api: As in `call_api`.
@@ -186,7 +186,7 @@ async def send_batch(
         envelope: The field that holds the records.
 
     Returns:
-        The answer's JSON.
+        The response's JSON.
 
     Raises:
         IntegrationError: As in `tasks.core.connectors.http.batches.send_batch`.
@@ -203,9 +203,9 @@ async def send_batch(
 
 @contextmanager
 def open_api(api: HttpApi) -> Iterator[ApiClient]:
-    """A client for an API with everything its block says: tokens, retries, limits, budget.
+    """Open a client for an API with its block's settings: tokens, retries, limits, budget.
 
-    Inside a run its retries are logged to the run.
+    Inside a run, retries are logged to the run.
     """
     with api.get_client() as http:
         yield ApiClient(
@@ -228,7 +228,7 @@ def open_api(api: HttpApi) -> Iterator[ApiClient]:
 
 @asynccontextmanager
 async def open_connection(block: str) -> AsyncIterator[ApiClient]:
-    """A client for the API of a block, e.g. "http-api/own-app"; see `open_api`."""
+    """Open a client for the API of a block, e.g. "http-api/own-app"; see `open_api`."""
     with open_api(await load_connection(block, HttpApi)) as api:
         yield api
 
@@ -237,11 +237,11 @@ async def open_connection(block: str) -> AsyncIterator[ApiClient]:
 async def open_api_for_deliveries(
     block: str, *, timeout_s: float | None = None
 ) -> AsyncIterator[ApiClient]:
-    """A client that attempts each call once: retries are the delivery's, so that they are seen.
+    """Open a client that attempts each call once: the delivery retries instead, visibly.
 
     Args:
-        block: Of the API, e.g. "http-api/own-app".
-        timeout_s: The longest that a call may take, where somebody waits; None for the block's.
+        block: The API's block, e.g. "http-api/own-app".
+        timeout_s: Most seconds for a call, if a caller waits; None for the block's limit.
     """
     api = await load_connection(block, HttpApi)
     changes: dict[str, Any] = {"max_attempts": 1}
@@ -262,7 +262,7 @@ def _run_log() -> logging.Logger | logging.LoggerAdapter[Any]:
         return logging.getLogger(__name__)
 
 
-# A token outlives the call that fetched it: one serves all calls of this process.
+# Tokens are shared by all calls of this process.
 _grants: dict[str, OAuth2] = {}
 _grants_lock = threading.Lock()
 
@@ -292,13 +292,13 @@ def _new_oauth(api: HttpApi, grant: OAuth2Grant) -> OAuth2:
 
 
 def _identity(grant: OAuth2Grant) -> str:
-    """All that makes a grant this one, with its secrets: never to be shown."""
+    """Return everything that identifies a grant, including its secrets: never show it."""
     values = [v.get_secret_value() if isinstance(v, SecretStr) else v for _, v in grant]
     return repr(values)
 
 
 def _keep_refresh_token(api: HttpApi, token: str) -> None:
-    """Save a rotated refresh token in the block document, since the old one may be dead."""
+    """Save a rotated refresh token in the block document, as the old one may be invalid."""
     grant = api.auth
     assert isinstance(grant, OAuth2RefreshToken)  # noqa: S101 - only then it is called
     with _grants_lock:
@@ -311,7 +311,7 @@ def _keep_refresh_token(api: HttpApi, token: str) -> None:
 
 
 def _budget(api: HttpApi) -> Callable[[], None] | None:
-    """Waits for a slot of the global limit that all runs share."""
+    """Return a function that waits for a slot of the global limit that all runs share."""
     name = api.rate_limit
     if not name:
         return None

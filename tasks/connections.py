@@ -1,4 +1,4 @@
-"""Finds the block that a parameter names, or says how to make it."""
+"""Loads the block that a parameter names, or says how to create it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ async def load_connection(slug: str, *kinds: type[B]) -> B:
 
     Args:
         slug: Block type and name, e.g. "sftp-server/warehouse".
-        kinds: The block types that will do.
+        kinds: The accepted block types.
 
     Raises:
-        MisconfiguredError: There is none of that name, or it is of another type, or fields that
-            its type refuses.
+        MisconfiguredError: There is none with that name, it has another type, or its type
+            refuses its fields.
     """
     known = {kind.get_block_type_slug(): kind for kind in kinds}
     type_slug, _, name = slug.partition("/")
@@ -59,7 +59,7 @@ async def load_connection(slug: str, *kinds: type[B]) -> B:
 
 
 def told_without_values(error: ValidationError) -> str:
-    """What is wrong with a block's fields, without what they hold: secrets are among it."""
+    """Return what is wrong with a block's fields, without their values, which hold secrets."""
     problems = []
     for each in error.errors(include_url=False, include_input=False, include_context=False):
         message = each["msg"].removeprefix("Value error, ")

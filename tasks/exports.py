@@ -1,4 +1,4 @@
-"""What exports have in common: the events an application publishes, and declared requests."""
+"""Tasks and functions of exports: an application's published events, and declared requests."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ __all__ = [
 
 
 def published_events(application: ApiClient, path: str = "asyncapi.json") -> PublishedEvents:
-    """The events that an application publishes, fetched when the first one is checked.
+    """Return the events that an application publishes, fetched when the first one is checked.
 
     Args:
-        application: The API that has the AsyncAPI document.
-        path: Where it has it.
+        application: The API with the AsyncAPI document.
+        path: The document's path.
     """
     return PublishedEvents(
         lambda: application.call("GET", path, operation="read published events").json()
@@ -52,7 +52,7 @@ async def send_request(
     idempotency_key: str,
     record: str,
 ) -> dict[str, Any]:
-    """Render a declared request, send it, and take from the answer what it names.
+    """Render a declared request, send it, and return what it takes from the response.
 
     Args:
         api: Where, as whom and with which retries.

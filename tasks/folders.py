@@ -1,6 +1,6 @@
 """Opens any place that holds files, and moves files in and out of it as tasks.
 
-A new kind of place costs a class with the methods of `RemoteFolder`, a block, and a line here.
+A new kind of place needs a class with the methods of `RemoteFolder`, a block, and a line here.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _azure_files(block: AzureFileShare) -> RemoteFolder:
     return AzureFiles(client, system=block.system, root=block.root_folder)
 
 
-# The clients behind them take long to import: only what is used is.
+# Their clients take long to import, so only those in use are imported.
 _OPENERS: dict[type[Block], Callable[[Any], RemoteFolder]] = {
     LocalFolder: _local,
     SftpServer: _sftp,
@@ -90,7 +90,7 @@ def open_folder(place: Block) -> Iterator[RemoteFolder]:
         place: One of `FOLDER_BLOCKS`.
 
     Raises:
-        TypeError: The block describes no place that holds files.
+        TypeError: The block does not describe a place that holds files.
     """
     opener = _OPENERS.get(type(place))
     if opener is None:
@@ -101,12 +101,12 @@ def open_folder(place: Block) -> Iterator[RemoteFolder]:
 
 @task(task_run_name="list {path}", cache_policy=NO_CACHE, retry_condition_fn=is_transient)
 def list_files(place: Block, path: str, *, recursive: bool = False) -> list[RemoteFile]:
-    """The files of a folder, sorted by path.
+    """Return the files of a folder, sorted by path.
 
     Args:
         place: One of `FOLDER_BLOCKS`.
         path: The folder, relative to the place's root; "" is the root.
-        recursive: Whether also of all folders below.
+        recursive: Whether to include all folders below.
 
     Raises:
         MisconfiguredError: The folder is missing or may not be read.
@@ -138,9 +138,9 @@ def download_file(place: Block, file: RemoteFile, target: Path) -> Path:
 
 @task(task_run_name="upload {path}", cache_policy=NO_CACHE, retry_condition_fn=is_transient)
 def upload_file(place: Block, source: Path, path: str, *, overwrite: bool = False) -> RemoteFile:
-    """Copy a file of this machine to a place, where it appears whole or not at all.
+    """Copy a file from this machine to a place, where it appears whole or not at all.
 
-    When the task run is retried, a file of this content is what an earlier attempt stored.
+    In a retry, an existing file with this content counts as stored by the earlier attempt.
 
     Raises:
         TargetExistsError: There is a file at `path` and `overwrite` is off.
@@ -162,7 +162,7 @@ def upload_file(place: Block, source: Path, path: str, *, overwrite: bool = Fals
 
 @task(task_run_name="move {path}", cache_policy=NO_CACHE, retry_condition_fn=is_transient)
 def move_file(place: Block, path: str, target: str, *, overwrite: bool = False) -> None:
-    """Move a file within a place; folders are made as needed.
+    """Move a file within a place; create folders as needed.
 
     Raises:
         TargetExistsError: There is a file at `target` and `overwrite` is off.
@@ -174,6 +174,6 @@ def move_file(place: Block, path: str, target: str, *, overwrite: bool = False) 
 
 @task(task_run_name="delete {path}", cache_policy=NO_CACHE, retry_condition_fn=is_transient)
 def delete_file(place: Block, path: str) -> None:
-    """Delete a file; one that is gone already is no error."""
+    """Delete a file; do nothing if it is already gone."""
     with open_folder(place) as folder:
         folder.delete(path)

@@ -1,8 +1,8 @@
-"""The `flow` decorator of integrations: Prefect's own, with what all of them have in common.
+"""The `flow` decorator of integrations: Prefect's own, with three additions.
 
-A deployment that sets one field of a nested setting keeps the flow's own defaults for the others,
-parameters saved under former names are taken under their present ones, and parameters that all
-integrations have are described once.
+A deployment that sets one field of a nested setting keeps the flow's defaults for the others,
+parameters saved under former names are mapped to their present ones, and parameters that all
+integrations share are described once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _DESCRIPTIONS = {
     "payload": "A sample to handle in place of what is waiting; the inbox is not touched.",
     "consumer": "How the run handles waiting deliveries.",
 }
-"""What the run form says of parameters that a flow's docstring does not describe."""
+"""Run form texts for parameters that a flow's docstring does not describe."""
 
 
 class IntegrationFlow(Flow[P, R]):
@@ -44,7 +44,7 @@ def flow(
     """Make a function a Prefect flow; see `prefect.flow`.
 
     Args:
-        name: The flow's, in the Prefect UI.
+        name: The flow's name in the Prefect UI.
         flow_run_name: Names each run; a template of parameters, or a function.
     """
 
@@ -75,7 +75,7 @@ def run_name(*templates: str, time: str = "%H:%M:%S") -> Callable[[], str]:
 
 
 def _merged(default: Any, value: Any) -> Any:
-    """The value, with what was not said of it taken from the default."""
+    """Return the value, with missing fields taken from the default."""
     if not isinstance(default, BaseModel) or type(value) is not type(default):
         return value
     said = {
@@ -86,7 +86,7 @@ def _merged(default: Any, value: Any) -> Any:
 
 
 def _described(function: Callable[..., Any]) -> str:
-    """The docstring, which Prefect reads for the run form, with the shared descriptions."""
+    """Return the docstring, which Prefect shows in the run form, with the shared descriptions."""
     text = cleandoc(function.__doc__ or "")
     missing = [
         f"    {name}: {_DESCRIPTIONS[name]}"

@@ -17,9 +17,9 @@ async def send_mail(server: MailServer, mail: Mail) -> SentMail:
     """Send one message to all its recipients or to none.
 
     Args:
-        server: Where it is handed in, and who it is from.
-        mail: What. Give it a key that is the same in every attempt: a copy that was sent twice
-            then has one Message-ID, and mail systems drop the second.
+        server: The server, with the sender's address.
+        mail: The message. Give it a key that is the same in every attempt: a second copy then has
+            the same Message-ID, and mail systems drop it.
 
     Raises:
         IntegrationError: As in `tasks.core.connectors.smtp.send_mail`.
@@ -28,7 +28,7 @@ async def send_mail(server: MailServer, mail: Mail) -> SentMail:
 
 
 def hand_in(server: MailServer, mail: Mail) -> SentMail:
-    """What `send_mail` does, for tasks of their own."""
+    """Send one message, like `send_mail`, for use in other tasks."""
     return plain.send_mail(
         server.get_client,
         mail,

@@ -1,4 +1,4 @@
-"""Tasks of a report export: build the file once, deliver it once to each destination, tell."""
+"""Tasks of a report export: build the file once, deliver it once to each destination, report."""
 
 from __future__ import annotations
 
@@ -103,20 +103,20 @@ async def build_report_file(
     package: Package | None = None,
     no_data: NoData = "empty",
 ) -> BuiltReport | None:
-    """Build the file and keep it until `drop_cached_report_of_run`, for retries of this run.
+    """Build the file and cache it until `drop_cached_report_of_run`, for retries of this run.
 
-    What runs left that failed for good is removed after 14 days, when the next report is built.
+    Files of runs that failed for good are removed after 14 days, when the next report is built.
 
     Args:
-        report: What.
+        report: The report.
         rows: The data.
         file_format: Options of the format.
-        name_template: Of the file's name; see `tasks.core.formats.reports.names.report_name`.
+        name_template: Template of the name; see `tasks.core.formats.reports.names.report_name`.
         package: Zip or encrypt it.
         no_data: Without rows: write an empty report, return None, or fail.
 
     Raises:
-        BadPayloadError: There are no rows and `no_data` says fail, or a value is not of its kind.
+        BadPayloadError: There are no rows and `no_data` says fail, or a value has the wrong kind.
         MisconfiguredError: The format, name or package cannot be written as asked.
     """
 
@@ -149,7 +149,7 @@ async def build_report_file(
 
 
 async def cached_built_report() -> BuiltReport | None:
-    """The file that an earlier attempt of this run built, if it is within reach and unchanged."""
+    """Return the file that an earlier attempt of this run built, if it is here and unchanged."""
     return await in_thread(cached_report, _run_folder())
 
 
@@ -166,17 +166,17 @@ async def deliver_everywhere(
     retries: int = 2,
     retry_delay_s: float = 30,
 ) -> list[DeliveryResult]:
-    """Deliver to each destination as a task run of its own; folders first, for their links.
+    """Deliver to each destination as its own task run; folders first, for their links.
 
     Args:
-        built: What.
+        built: The report.
         destinations: Each has its own name.
         replace: Deliver again what another run delivered for this period.
-        retries: How often a delivery that may pass is tried again within the run.
-        retry_delay_s: Seconds before that.
+        retries: Most retries of a delivery within the run, after transient failures.
+        retry_delay_s: Seconds before each retry.
 
     Returns:
-        One outcome a destination, in the given order.
+        One outcome per destination, in the given order.
     """
     names = [destination.name for destination in destinations]
     if len(set(names)) < len(names):
@@ -223,11 +223,11 @@ async def deliver_report(
     folders: Sequence[str] = (),
     replace: bool = False,
 ) -> DeliveryResult | State[DeliveryResult]:
-    """Deliver one report to one destination, once a period; a failure ends this task run.
+    """Deliver one report to one destination, once per period; a failure ends this task run.
 
     Args:
-        built: What.
-        destination: Where to.
+        built: The report.
+        destination: The destination.
         folders: Names of the destinations whose links messages may hold, the best first.
         replace: As in `deliver_everywhere`.
     """
@@ -252,7 +252,7 @@ Send = Callable[[BuiltReport, DeliveryLease, str | None], Receipt]
 
 
 async def _sender(destination: Destination) -> Send:
-    """How the destination is served; loads its block."""
+    """Load the destination's block and return the function that delivers to it."""
     if isinstance(destination, FolderDestination):
         place = await load_connection(destination.block, *FOLDER_BLOCKS)
 

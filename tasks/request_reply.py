@@ -1,4 +1,4 @@
-"""From callers that wait to a flow and back: each request is a task run, each end an answer."""
+"""Replies to callers that wait: each request is a task run that ends with a reply."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ async def reply_to_requests(
     payload: Any = None,
     event: str | None = None,
 ) -> State[Any]:
-    """Answer the waiting requests of an integration, each as a task run of its own.
+    """Reply to the waiting requests of an integration, each in its own task run.
 
-    Whether a caller still waits makes no difference here: its gateway gives it the answer, or
-    keeps that for it, or has it sent to its callback address.
+    It makes no difference here whether a caller still waits: the gateway sends it the reply,
+    stores it, or has it sent to the callback address.
 
     Args:
-        integration: Whose requests.
+        integration: The integration's name.
         respond: Called with one request, many at once; a plain function runs in a thread. What
             it returns is answered: an `Reply` as it is, anything else as JSON. A payload that
             breaks its contract (`BadPayloadError` of `Delivery.parse`) is answered 422; other
@@ -102,7 +102,7 @@ async def reply_to_requests(
 
 
 def report_progress(message: str, percent: float | None = None) -> None:
-    """Tell the caller of the request that is being answered how far it is; returns at once.
+    """Report the current request's progress to its caller; return at once.
 
     Args:
         message: What the caller reads.
@@ -114,7 +114,7 @@ def report_progress(message: str, percent: float | None = None) -> None:
 
 
 class _Attendance:
-    """Answers requests, passes their progress on, and stops those nobody wants any more."""
+    """Handles requests, reports their progress, and stops cancelled ones."""
 
     def __init__(
         self, integration: str, respond: Respond, threads: DaemonThreadPoolExecutor, engine: Engine
@@ -141,7 +141,7 @@ class _Attendance:
         await in_thread(self._engine.dispose)
 
     async def handle(self, delivery: Delivery) -> Outcome:
-        """Answer one request, as `handle_deliveries` wants it."""
+        """Handle one request for `handle_deliveries`."""
         is_sample = delivery.endpoint == "sample"
         if not is_sample:
             unneeded = await in_thread(self._requests.cancelled_among, [delivery.id])
@@ -168,7 +168,7 @@ class _Attendance:
         return done(answer.said, answer=answer)
 
     def conclude(self, settlement: Settlement) -> Settlement:
-        """Give every end an answer; what is tried again has none yet."""
+        """Give every final outcome a reply; a request that is retried has none yet."""
         if settlement.answer is not None or settlement.status in ("failed", "handed over"):
             return settlement
         if settlement.status == "cancelled":

@@ -21,9 +21,9 @@ async def send_sms(
     """Send one text message.
 
     Args:
-        account: Whose it is, and from which number.
-        message: What; `tasks.core.connectors.sms.sms_text` keeps it short and its link whole.
-        look_since_at: Look first whether the same text went to the same number since then.
+        account: The account, with the sender's number.
+        message: The message; `tasks.core.connectors.sms.sms_text` makes it short, with its link.
+        look_since_at: First check whether the same text went to the same number since then.
 
     Raises:
         IntegrationError: As in `tasks.core.connectors.sms.send_sms`.
@@ -34,7 +34,7 @@ async def send_sms(
 def hand_over(
     account: SmsAccount, message: TextMessage, *, look_since_at: datetime | None = None
 ) -> SentText:
-    """What `send_sms` does, for tasks of their own."""
+    """Send one text message, like `send_sms`, for use in other tasks."""
     with account.get_client() as client:
         return plain.send_sms(
             client,

@@ -1,4 +1,4 @@
-"""The state database, open for the length of a run."""
+"""Opens the state database for the duration of a run."""
 
 from __future__ import annotations
 

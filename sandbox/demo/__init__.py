@@ -1,1 +1,1 @@
-"""Runs every integration against the sandbox on one machine, to look at and to try."""
+"""Runs every integration against the sandbox on one machine, to watch and try out."""

@@ -1,4 +1,4 @@
-"""Where the demo keeps its data, on which ports it listens, and in which environment it runs."""
+"""The demo's data folder, ports and environment."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DEFAULT_PORTS = {
 
 
 class PortTakenError(Exception):
-    """Something else listens on a port of ours."""
+    """Another process listens on one of our ports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,12 @@ class Places:
 
     @property
     def gateway_url(self) -> str:
-        """Where webhooks come in."""
+        """The gateway's URL, which receives webhooks."""
         return f"http://127.0.0.1:{self.ports['gateway']}"
 
     @property
     def listeners_url(self) -> str:
-        """Where the listeners tell how they do."""
+        """The URL of the listeners' status."""
         return f"http://127.0.0.1:{self.ports['listeners']}"
 
     @property
@@ -52,14 +52,14 @@ class Places:
         return f"http://127.0.0.1:{self.ports['prefect']}"
 
     def environment(self) -> dict[str, str]:
-        """The environment of every process: the user's, less its Prefect, plus ours."""
+        """Return the environment of every process: the user's, without Prefect's, plus ours."""
         inherited = {
             name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")
         }
         return inherited | self.settings()
 
     def settings(self) -> dict[str, str]:
-        """What the demo itself sets; no secret among it is of any use elsewhere."""
+        """Return the demo's own settings; their secrets are of no use elsewhere."""
         return {
             "PREFECT_HOME": str(self.home / "prefect"),
             "PREFECT_API_URL": self.api_url,
@@ -103,7 +103,7 @@ def choose_places(home: Path, *, free_ports: bool) -> Places:
     """Take the default ports, those of DEMO_PORT_<NAME>, or any free ones.
 
     Raises:
-        PortTakenError: A port that was asked for is taken.
+        PortTakenError: A requested port is taken.
     """
     ports = {}
     for name, default in _DEFAULT_PORTS.items():

@@ -1,4 +1,4 @@
-"""Starts a first run of each scheduled deployment, and tells when each has done its work."""
+"""Starts a first run of each scheduled deployment, and waits until each has done its work."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Worked:
 
 
 async def clear_up_after_last_time() -> None:
-    """Delete runs missed while the demo was down; end those that it was stopped in the middle of.
+    """Delete runs missed while the demo was down; end those that its stop interrupted.
 
-    Nothing runs before the worker is started, so whatever calls itself running is not.
+    Nothing runs before the worker starts, so no run in state Running really runs.
     """
     missed = FlowRunFilter(
         state=_in_state(StateType.SCHEDULED),
@@ -50,7 +50,7 @@ async def clear_up_after_last_time() -> None:
 
 
 async def start_first_runs(tag: str) -> list[str]:
-    """Run every deployment with this tag once; returns their names."""
+    """Run every deployment with this tag once; return their names."""
     async with get_client() as client:
         deployments = [d for d in await client.read_deployments() if tag in d.tags]
         for deployment in deployments:
@@ -62,7 +62,7 @@ async def wait_for_work(tags: Collection[str], *, timeout_s: float) -> list[Work
     """Wait until every deployment with one of the tags has a run that completed or failed.
 
     Returns:
-        One outcome a deployment, sorted by name.
+        One outcome per deployment, sorted by name.
     """
     async with get_client() as client:
         deployments = await client.read_deployments()

@@ -1,4 +1,4 @@
-"""Starts processes, prints what they say line by line, and leaves none behind."""
+"""Starts processes, prints their output line by line, and leaves none behind."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LAST_WORDS_S = 5.0
 
 
 class ProcessEndedError(Exception):
-    """A process that should run for ever ended."""
+    """A process that should keep running has ended."""
 
 
 @dataclass(slots=True)
@@ -32,14 +32,14 @@ class _Running:
 
 
 class Supervisor:
-    """Runs processes in process groups of their own and stops them in reverse order.
+    """Runs processes in their own process groups and stops them in reverse order.
 
     Args:
-        logs: Directory for one log file a process.
-        show: Decides what of a line is printed: the text to print, or None.
+        logs: Directory for one log file per process.
+        show: Returns the text to print for a line, or None.
         out: Where to print.
-        turn_s: How long a stop waits for one process until the next is told to end as well.
-        grace_s: How long they have to end, all together, until they are killed.
+        turn_s: Seconds that a stop waits for one process before it also stops the next.
+        grace_s: Seconds that all of them together have to end before they are killed.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Supervisor:
         """Run a process to its end.
 
         Raises:
-            ProcessEndedError: It did not end well; the message has the last lines of its log.
+            ProcessEndedError: It failed; the message has the last lines of its log.
         """
         self.start(name, command, env)
         running = self._running.pop()
@@ -102,11 +102,11 @@ class Supervisor:
                 raise ProcessEndedError(_ended(running, status))
 
     def wait_until(self, ready: Callable[[], bool], *, what: str, timeout_s: float) -> None:
-        """Wait for a condition while all processes live.
+        """Wait for a condition while all processes keep running.
 
         Raises:
             ProcessEndedError: One ended.
-            TimeoutError: The condition did not come true in time.
+            TimeoutError: The condition was not met in time.
         """
         deadline_s = time.monotonic() + timeout_s
         while not ready():

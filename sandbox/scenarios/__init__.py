@@ -1,8 +1,8 @@
-"""What else the sandbox runs: each module here plays one outside system.
+"""The sandbox's scenarios: each module here plays one outside system.
 
-A module has one function, the context manager `run(sandbox)`. It starts the stand-in, adds the
-blocks that lead to it to `sandbox.blocks`, says by `sandbox.every(...)` what the partner does now
-and then, and stops the stand-in at its end. Adding a partner touches no file but its own.
+A module has one function, the context manager `run(sandbox)`. It starts the stand-in, adds its
+blocks to `sandbox.blocks`, schedules the partner's actions with `sandbox.every(...)`, and stops
+the stand-in at its end. Adding a partner touches no other files.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from prefect.blocks.core import Block
 
 @dataclass(slots=True)
 class Sandbox:
-    """What a part is given, and what it gives.
+    """The inputs and outputs of the sandbox's parts.
 
     Attributes:
-        data: The sandbox's folder; a part keeps its own below it.
+        data: The sandbox's folder; each part has its own below it.
         gateway: URL of the webhook gateway, which starts after the sandbox; None without one.
         own_app: URL of the user's own application.
-        blocks: Slug to block; a part adds those that lead to it.
+        blocks: Slug to block; each part adds its own.
     """
 
     data: Path
@@ -39,12 +39,12 @@ class Sandbox:
     _habits: list[tuple[float, Callable[[], object]]] = field(default_factory=list)
 
     def port(self, name: str) -> int:
-        """Where a part listens that is registered with: where it did last time, if that is free.
+        """Return a part's port: the one of last time, if it is free.
 
-        Else its registrations would be found nowhere when the sandbox is started again.
+        Otherwise registrations at the part would be lost when the sandbox is restarted.
 
         Args:
-            name: Of the part.
+            name: The part's name.
         """
         file = self.data / "ports.json"
         ports: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
@@ -53,17 +53,17 @@ class Sandbox:
         return ports[name]
 
     def every(self, seconds: float, action: Callable[[], object]) -> None:
-        """Do something now and then, from when the gateway answers until the sandbox stops.
+        """Repeat an action, from when the gateway responds until the sandbox stops.
 
         Args:
-            seconds: From the end of one time to the next; the first time is at once.
-            action: What to do; an error is told and does not end the habit.
+            seconds: From the end of one call to the next; the first call is immediate.
+            action: What to do; errors are printed and do not stop the repetition.
         """
         self._habits.append((seconds, action))
 
     @contextmanager
     def living(self, stopping: threading.Event) -> Iterator[None]:
-        """Let the parts do what they do now and then, each in a thread of its own."""
+        """Run the parts' repeated actions, each in its own thread."""
         threads = [
             threading.Thread(target=_repeat, args=(stopping, seconds, action), daemon=True)
             for seconds, action in self._habits
@@ -89,7 +89,7 @@ def running_parts(sandbox: Sandbox) -> Iterator[None]:
 
 
 def _free_port(wanted: int) -> int:
-    """This one, or any for 0; 0 if it is taken."""
+    """Return the port if it is free, any free one for 0, or 0 if it is taken."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

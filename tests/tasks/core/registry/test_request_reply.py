@@ -34,8 +34,8 @@ def test_callbacks():
         ({"request_reply": {"callback": {"url": "https://x", "signed_by": "x"}}}, "signed_by"),
         ({"request_reply": {"callback": {**SIGNED, "url": "ftp://x"}}}, "https"),
         ({"request_reply": {"callback": {**SIGNED, "url": "https://a:b@x"}}}, "password"),
-        ({"is_batch": True}, "by itself"),
-        ({"events": ["quote"]}, "by itself"),
+        ({"is_batch": True}, "its own reply"),
+        ({"events": ["quote"]}, "its own reply"),
         ({"path": "/requests/quotes"}, "none of .*/requests/"),
     ],
 )
