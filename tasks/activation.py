@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -60,9 +61,12 @@ __all__ = [
     "ensure_registration",
     "is_deployed",
     "known_states",
+    "mend",
+    "problems",
     "register_all",
     "remove_registration",
     "show_registrations",
+    "summary",
     "switch",
     "switch_deployments",
     "working_on",
@@ -81,14 +85,35 @@ class ActiveWork:
     """What an activation works with while it holds the integration's lease.
 
     Attributes:
+<<<<<<< HEAD
         ledger: The ledger of registrations.
+=======
+        integration: Its name.
+        desired: All desired registrations.
+        ledger: The ledger of registrations.
+>>>>>>> be67642 (Let the check of registrations be a task, and activations carry what they work on)
         registering: Registers and removes.
         state: The integration's desired state.
     """
 
+    integration: str
+    desired: Sequence[DesiredRegistration]
     ledger: ActivationLedger
     registering: Registering
     state: ActivationState
+
+
+@dataclass(frozen=True, slots=True)
+class Mended:
+    """What the check of one integration came to.
+
+    Attributes:
+        changes: What was done; empty if all was as it should be.
+        problems: What could not be done; may be empty.
+    """
+
+    changes: Sequence[str] = ()
+    problems: str = ""
 
 
 @asynccontextmanager
@@ -122,13 +147,15 @@ async def working_on(
             registrations += [entry.registration for entry in ledger.entries(integration)]
             apis = await _load_apis(registrations)
             secrets = StoredSecrets.from_environment(engine)
-            yield ActiveWork(ledger, Registering(ledger, secrets, _opening(apis)), state)
+            registering = Registering(ledger, secrets, _opening(apis))
+            yield ActiveWork(integration, desired, ledger, registering, state)
         finally:
             await in_thread(ledger.end, integration)
     finally:
         engine.dispose()
 
 
+<<<<<<< HEAD
 async def register_all(
     work: ActiveWork, integration: str, desired: Sequence[DesiredRegistration]
 ) -> list[Registered]:
@@ -141,19 +168,80 @@ async def register_all(
 
     Returns:
         One result per registration, with the reason if it failed.
+=======
+async def register_all(work: ActiveWork) -> list[Registered]:
+    """Register what is desired and remove our other registrations; continue after failures.
+
+    Args:
+        work: From `working_on`.
+
+    Returns:
+        One result per registration, with the reason if it failed.
+>>>>>>> be67642 (Let the check of registrations be a task, and activations carry what they work on)
     """
     done = []
-    for each in desired:
+    for each in work.desired:
         try:
             done.append(await ensure_registration(work, each))
         except IntegrationError as error:
             done.append(failed_registration(each, error.system, error))
+<<<<<<< HEAD
     for entry in await in_thread(work.registering.obsolete, integration, desired):
+=======
+    obsolete = work.registering.obsolete
+    for entry in await asyncio.to_thread(obsolete, work.integration, work.desired):
+>>>>>>> be67642 (Let the check of registrations be a task, and activations carry what they work on)
         try:
             done.append(await remove_registration(work, entry))
         except IntegrationError as error:
             done.append(failed_registration(entry.desired, entry.place, error))
     return done
+
+
+async def mend(known: ActivationState) -> Mended:
+    """Let an integration be what it shall be: its registrations, and at last its deployments.
+
+    Args:
+        known: What it shall be, as it was read; if somebody decides otherwise meanwhile, that
+            activation sees to it.
+    """
+    try:
+        declared = declared_integrations().get(known.integration)
+        on = declared is not None and known.is_active
+        desired = []
+        if declared is not None and on:
+            desired = desired_registrations(declared, known.public_url or None, os.environ)
+        async with working_on(known.integration, desired) as work:
+            if work.state.is_active != known.is_active:
+                return Mended()
+            done = await register_all(work)
+            is_left = work.state.is_switched_on != on and not (on and problems(done))
+            if is_left:
+                await switch(work, on=on)
+    except IntegrationError as error:
+        return Mended(problems=str(error))
+    if done:
+        await show_registrations(known.integration, done)
+    changes = [
+        f"{each.integration}/{each.name} {each.became}"
+        for each in done
+        if each.became not in ("kept", "failed")
+    ]
+    if is_left:
+        changes.append(f"{known.integration} switched {'on' if on else 'off'}")
+    return Mended(changes, problems(done))
+
+
+def problems(done: Sequence[Registered]) -> str:
+    """Which registrations failed and why; empty if none did."""
+    return "; ".join(f"{each.name}: {each.told}" for each in done if each.became == "failed")
+
+
+def summary(done: Sequence[Registered]) -> str:
+    """How many registrations became what, e.g. "1 created, 2 kept"."""
+    kinds = sorted({each.became for each in done})
+    counts = [f"{sum(each.became == kind for each in done)} {kind}" for kind in kinds]
+    return ", ".join(counts) or "nothing to register"
 
 
 @task(
@@ -269,19 +357,28 @@ async def known_states() -> list[ActivationState]:
     return await in_thread(read)
 
 
+<<<<<<< HEAD
 async def switch(work: ActiveWork, integration: str, *, on: bool) -> list[str]:
     """Switch an integration's deployments on or off, and record it.
+=======
+async def switch(work: ActiveWork, *, on: bool) -> list[str]:
+    """Switch an integration's deployments on or off, and record it.
+>>>>>>> be67642 (Let the check of registrations be a task, and activations carry what they work on)
 
     Args:
         work: From `working_on`.
-        integration: Its name.
         on: As for `switch_deployments`.
 
     Returns:
         Names of the deployments.
     """
+<<<<<<< HEAD
     switched = await switch_deployments(integration, on=on)
     await in_thread(work.ledger.record_switched, integration, on=on)
+=======
+    switched = await switch_deployments(work.integration, on=on)
+    await asyncio.to_thread(work.ledger.record_switched, work.integration, on=on)
+>>>>>>> be67642 (Let the check of registrations be a task, and activations carry what they work on)
     return switched
 
 

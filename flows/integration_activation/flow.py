@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import Any
 
 from prefect import State
@@ -11,14 +10,14 @@ from prefect.states import Completed
 
 from blocks.errors import IntegrationError
 from tasks.activation import (
-    ActivationState,
-    Registered,
     declared_integration,
-    declared_integrations,
     desired_registrations,
     known_states,
+    mend,
+    problems,
     register_all,
     show_registrations,
+    summary,
     switch,
     working_on,
 )
@@ -39,22 +38,21 @@ async def activate_integration(integration: str, public_url: str | None = None) 
         public_url: How third parties reach the gateway, e.g. "https://hooks.example"; None for
             the worker's INTEGRATIONS_PUBLIC_URL.
     """
-    switched: list[str] = []
     try:
         declared = declared_integration(integration)
-        desired = desired_registrations(declared, public_url, os.environ)
-        async with working_on(
-            declared.integration, desired, is_active=True, public_url=public_url or ""
-        ) as work:
-            done = await register_all(work, declared.integration, desired)
-            if not _problems(done):
-                switched = await switch(work, declared.integration, on=True)
+        name, desired = (
+            declared.integration,
+            desired_registrations(declared, public_url, os.environ),
+        )
+        async with working_on(name, desired, is_active=True, public_url=public_url or "") as work:
+            done = await register_all(work)
+            switched = [] if problems(done) else await switch(work, on=True)
     except IntegrationError as error:
         return failed(f"not activated: {error}")
-    await show_registrations(declared.integration, done)
-    if problems := _problems(done):
-        return failed(f"not switched on, because not all is registered: {problems}")
-    return Completed(message=f"{_counted(done)}; switched on: {', '.join(switched) or 'nothing'}")
+    await show_registrations(name, done)
+    if problems(done):
+        return failed(f"not switched on, because not all is registered: {problems(done)}")
+    return Completed(message=f"{summary(done)}; switched on: {', '.join(switched) or 'nothing'}")
 
 
 @flow(name="deactivate-integration", flow_run_name="deactivate {integration}")
@@ -69,14 +67,14 @@ async def deactivate_integration(integration: str) -> State[Any]:
         if name not in {each.integration for each in await known_states()}:
             name = declared_integration(name).integration
         async with working_on(name, [], is_active=False) as work:
-            done = await register_all(work, name, [])
-            switched = await switch(work, name, on=False)
+            done = await register_all(work)
+            switched = await switch(work, on=False)
     except IntegrationError as error:
         return failed(str(error))
     await show_registrations(name, done)
-    if problems := _problems(done):
-        return failed(f"switched off, but not all is removed: {problems}")
-    return Completed(message=f"{_counted(done)}; switched off: {', '.join(switched) or 'nothing'}")
+    if problems(done):
+        return failed(f"switched off, but not all is removed: {problems(done)}")
+    return Completed(message=f"{summary(done)}; switched off: {', '.join(switched) or 'nothing'}")
 
 
 @flow(name="check-registrations")
@@ -87,55 +85,10 @@ async def check_registrations() -> State[Any]:
     activation or deactivation left undone is done, too: at last its deployments are switched. What
     somebody has paused or resumed by hand meanwhile stays so.
     """
-    mended: list[str] = []
-    problems: list[str] = []
-    for known in await known_states():
-        try:
-            done, switched = await _finished(known)
-        except IntegrationError as error:
-            problems.append(str(error))
-            continue
-        if done:
-            await show_registrations(known.integration, done)
-        mended += [
-            f"{each.integration}/{each.name} {each.became}"
-            for each in done
-            if each.became not in ("kept", "failed")
-        ]
-        mended += [f"{known.integration} switched {switched}"] if switched else []
-        problems += [_problems(done)] if _problems(done) else []
-    told = "; ".join(mended)
-    if problems:
-        return failed("; ".join([*problems, *([f"mended: {told}"] if told else [])]))
-    return Completed(message=f"mended: {told}" if told else "all is as it should be")
-
-
-async def _finished(known: ActivationState) -> tuple[list[Registered], str]:
-    """Let an integration be what it shall be.
-
-    Returns:
-        What became of its registrations, and "on" or "off" if its deployments were switched.
-    """
-    declared = declared_integrations().get(known.integration)
-    desired = []
-    if declared is not None and known.is_active:
-        desired = desired_registrations(declared, known.public_url or None, os.environ)
-    async with working_on(known.integration, desired) as work:
-        if work.state.is_active != known.is_active:
-            return [], ""  # somebody decided otherwise meanwhile, and sees to it
-        done = await register_all(work, known.integration, desired)
-        on = declared is not None and known.is_active
-        if work.state.is_switched_on == on or (on and _problems(done)):
-            return done, ""
-        await switch(work, known.integration, on=on)
-        return done, "on" if on else "off"
-
-
-def _problems(done: Sequence[Registered]) -> str:
-    return "; ".join(f"{each.name}: {each.told}" for each in done if each.became == "failed")
-
-
-def _counted(done: Sequence[Registered]) -> str:
-    kinds = sorted({each.became for each in done})
-    counts = [f"{sum(each.became == kind for each in done)} {kind}" for kind in kinds]
-    return ", ".join(counts) or "nothing to register"
+    checked = [await mend(known) for known in await known_states()]
+    changes = "; ".join(change for each in checked for change in each.changes)
+    mended = f"mended: {changes}" if changes else ""
+    left = "; ".join(each.problems for each in checked if each.problems)
+    if left:
+        return failed("; ".join(filter(None, [left, mended])))
+    return Completed(message=mended or "all is as it should be")
