@@ -85,13 +85,9 @@ class ActiveWork:
     """What an activation works with while it holds the integration's lease.
 
     Attributes:
-<<<<<<< HEAD
-        ledger: The ledger of registrations.
-=======
         integration: Its name.
         desired: All desired registrations.
         ledger: The ledger of registrations.
->>>>>>> be67642 (Let the check of registrations be a task, and activations carry what they work on)
         registering: Registers and removes.
         state: The integration's desired state.
     """
@@ -155,20 +151,6 @@ async def working_on(
         engine.dispose()
 
 
-<<<<<<< HEAD
-async def register_all(
-    work: ActiveWork, integration: str, desired: Sequence[DesiredRegistration]
-) -> list[Registered]:
-    """Register what is desired and remove our other registrations; continue after failures.
-
-    Args:
-        work: From `working_on`.
-        integration: Its name.
-        desired: All desired registrations.
-
-    Returns:
-        One result per registration, with the reason if it failed.
-=======
 async def register_all(work: ActiveWork) -> list[Registered]:
     """Register what is desired and remove our other registrations; continue after failures.
 
@@ -177,7 +159,6 @@ async def register_all(work: ActiveWork) -> list[Registered]:
 
     Returns:
         One result per registration, with the reason if it failed.
->>>>>>> be67642 (Let the check of registrations be a task, and activations carry what they work on)
     """
     done = []
     for each in work.desired:
@@ -185,12 +166,8 @@ async def register_all(work: ActiveWork) -> list[Registered]:
             done.append(await ensure_registration(work, each))
         except IntegrationError as error:
             done.append(failed_registration(each, error.system, error))
-<<<<<<< HEAD
-    for entry in await in_thread(work.registering.obsolete, integration, desired):
-=======
     obsolete = work.registering.obsolete
-    for entry in await asyncio.to_thread(obsolete, work.integration, work.desired):
->>>>>>> be67642 (Let the check of registrations be a task, and activations carry what they work on)
+    for entry in await in_thread(obsolete, work.integration, work.desired):
         try:
             done.append(await remove_registration(work, entry))
         except IntegrationError as error:
@@ -357,13 +334,8 @@ async def known_states() -> list[ActivationState]:
     return await in_thread(read)
 
 
-<<<<<<< HEAD
-async def switch(work: ActiveWork, integration: str, *, on: bool) -> list[str]:
-    """Switch an integration's deployments on or off, and record it.
-=======
 async def switch(work: ActiveWork, *, on: bool) -> list[str]:
     """Switch an integration's deployments on or off, and record it.
->>>>>>> be67642 (Let the check of registrations be a task, and activations carry what they work on)
 
     Args:
         work: From `working_on`.
@@ -372,13 +344,8 @@ async def switch(work: ActiveWork, *, on: bool) -> list[str]:
     Returns:
         Names of the deployments.
     """
-<<<<<<< HEAD
-    switched = await switch_deployments(integration, on=on)
-    await in_thread(work.ledger.record_switched, integration, on=on)
-=======
     switched = await switch_deployments(work.integration, on=on)
-    await asyncio.to_thread(work.ledger.record_switched, work.integration, on=on)
->>>>>>> be67642 (Let the check of registrations be a task, and activations carry what they work on)
+    await in_thread(work.ledger.record_switched, work.integration, on=on)
     return switched
 
 

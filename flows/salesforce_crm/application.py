@@ -7,9 +7,10 @@ from typing import Any
 from blocks.errors import BadPayloadError
 from flows.salesforce_crm.notifications import Contact, Opportunity
 from tasks.api import ApiClient, path_segment
+from tasks.deliveries import Outcome, done, ignored
 
 
-def add_activity(api: ApiClient, opportunity: Opportunity, *, key: str) -> None:
+def add_activity(api: ApiClient, opportunity: Opportunity, key: str) -> None:
     """An opportunity has come up; the same key again changes nothing.
 
     Raises:
@@ -29,11 +30,15 @@ def add_activity(api: ApiClient, opportunity: Opportunity, *, key: str) -> None:
     )
 
 
-def put_opportunity(api: ApiClient, opportunity: Opportunity) -> str:
+def put_opportunity(
+    api: ApiClient, opportunity: Opportunity, _key: str, *, currency: str | None
+) -> Outcome:
     """Let the application know how an opportunity stands: won, it is an order.
 
-    Returns:
-        What was done.
+    Args:
+        api: The application.
+        opportunity: As it is now.
+        currency: Of an opportunity that says none.
 
     Raises:
         BadPayloadError: It is won, and nobody said for how much, or in which currency.
@@ -52,8 +57,9 @@ def put_opportunity(api: ApiClient, opportunity: Opportunity) -> str:
                 "data": {"opportunity": opportunity.id},
             },
         )
-        return opportunity.stage
-    if opportunity.amount is None or opportunity.currency is None:
+        return done(opportunity.stage)
+    currency = opportunity.currency or currency
+    if opportunity.amount is None or currency is None:
         lacks = "amount" if opportunity.amount is None else "currency"
         raise BadPayloadError(
             f"opportunity {opportunity.id} is won and has no {lacks}; enter it in Salesforce",
@@ -72,19 +78,21 @@ def put_opportunity(api: ApiClient, opportunity: Opportunity) -> str:
             "ordered_at": opportunity.changed_at.isoformat(),
             "status": "won",
             "total": str(opportunity.amount),
-            "currency": opportunity.currency,
+            "currency": currency,
             "lines": [],
         },
     )
-    return f"order {order_no}"
+    return done(f"order {order_no}")
 
 
-def put_contact(api: ApiClient, contact: Contact) -> None:
+def put_contact(api: ApiClient, contact: Contact, _key: str) -> Outcome | None:
     """A person the company deals with; without an e-mail address there is nothing to put.
 
     Raises:
         IntegrationError: As in `ApiClient.call`.
     """
+    if contact.email is None:
+        return ignored("the contact has no e-mail address")
     contact_id = f"SF-{contact.id}"
     _put(
         api,
@@ -97,6 +105,7 @@ def put_contact(api: ApiClient, contact: Contact) -> None:
             "phone": contact.phone,
         },
     )
+    return None
 
 
 def _put(api: ApiClient, resource: str, key: str, record: dict[str, Any]) -> None:

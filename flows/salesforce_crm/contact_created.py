@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from prefect import State
 
 from flows.salesforce_crm.application import put_contact
-from flows.salesforce_crm.notifications import Contact, both_sides
-from tasks.core.threads import in_thread
-from tasks.deliveries import ConsumerSettings, Delivery, Outcome, handle_deliveries, ignored
+from flows.salesforce_crm.notifications import Contact, current_records
+from tasks.api import open_api_for_deliveries
+from tasks.deliveries import ConsumerSettings, handle_deliveries
 from tasks.integration_flow import flow, run_name
 
 
@@ -28,17 +29,13 @@ async def contact_created(
         application: The block of the application that keeps contacts.
         salesforce: The block of Salesforce's REST API.
     """
-    async with both_sides(application, salesforce, Contact) as (api, completion):
-
-        async def handle(delivery: Delivery) -> Outcome | None:
-            contact = await completion.complete(delivery, Contact)
-            if isinstance(contact, Outcome):
-                return contact
-            if contact.email is None:
-                return ignored("the contact has no e-mail address")
-            await in_thread(put_contact, api, contact)
-            return None
-
+    async with (
+        open_api_for_deliveries(application) as own_app,
+        current_records(salesforce, Contact) as contacts,
+    ):
         return await handle_deliveries(
-            "salesforce_contact_created", handle, settings=consumer, payload=payload
+            "salesforce_contact_created",
+            contacts.handling_by(partial(put_contact, own_app)),
+            settings=consumer,
+            payload=payload,
         )

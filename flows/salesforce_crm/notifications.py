@@ -9,14 +9,15 @@ from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, Field, StringConstraints, ValidationError
 
 from blocks.errors import BadPayloadError
-from tasks.api import ApiClient, BatchLoader, open_api_for_deliveries
+from tasks.api import BatchLoader, open_api_for_deliveries
 from tasks.core.connectors.salesforce import MAX_IDS, Fetched, checked_id, fetch_by_id
-from tasks.deliveries import Delivery, Outcome, dead_letter, ignored
+from tasks.core.threads import in_thread
+from tasks.deliveries import Delivery, Handle, Outcome, dead_letter, ignored
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=10_000)]
 Currency = Annotated[str, StringConstraints(pattern="^[A-Z]{3}$")]
@@ -69,29 +70,41 @@ class Contact(SalesforceRecord):
     phone: str | None = Field(alias="Phone")
 
 
-Complete = Callable[[Delivery], Any]
-
-
-class Completion:
+class CurrentRecords(Generic[ModelT]):
     """Completes thin notifications with the records as they are now.
 
     Args:
         loader: Fetches records, many at once.
-        object_type: What the notifications are about.
+        model: What the records must be like, named as at Salesforce.
     """
 
-    def __init__(self, loader: BatchLoader[str, Fetched], object_type: str) -> None:
+    def __init__(self, loader: BatchLoader[str, Fetched], model: type[ModelT]) -> None:
         self._loader = loader
-        self._object_type = object_type
+        self._model = model
+        self._object_type = model.__name__
 
-    async def complete(self, delivery: Delivery, model: type[ModelT]) -> ModelT | Outcome:
+    def handling_by(self, apply: Callable[[ModelT, str], Outcome | None]) -> Handle:
+        """Handle each notification by fetching its record, and apply that.
+
+        Args:
+            apply: Called in a thread, with the record and the delivery's idempotency key.
+        """
+
+        async def handle(delivery: Delivery) -> Outcome | None:
+            record = await self.complete(delivery)
+            if isinstance(record, Outcome):
+                return record
+            return await in_thread(apply, record, delivery.idempotency_key)
+
+        return handle
+
+    async def complete(self, delivery: Delivery) -> ModelT | Outcome:
         """The record that a notification is about, or what became of the delivery without it.
 
-        A record deleted meanwhile needs nothing done; one that we cannot see makes a dead letter.
+        A record deleted meanwhile needs nothing done; one that we cannot see is a dead letter.
 
         Args:
             delivery: The notification.
-            model: What the record must be like.
 
         Raises:
             BadPayloadError: The notification or the record breaks its contract.
@@ -108,7 +121,7 @@ class Completion:
                 "lacks the permission; grant it and replay, or purge the delivery"
             )
         try:
-            return model.model_validate(fetched.record)
+            return self._model.model_validate(fetched.record)
         except ValidationError as exc:
             raise BadPayloadError(
                 f"{self._object_type} {id_}: {_faults(exc)}; correct it in Salesforce, which "
@@ -120,27 +133,19 @@ class Completion:
 
 
 @asynccontextmanager
-async def both_sides(
-    application: str,
-    salesforce: str,
-    model: type[SalesforceRecord],
-    *,
-    without: Collection[str] = (),
-) -> AsyncIterator[tuple[ApiClient, Completion]]:
-    """Open the application, and what completes notifications with records of Salesforce.
+async def current_records(
+    salesforce: str, model: type[ModelT], *, without: Collection[str] = ()
+) -> AsyncIterator[CurrentRecords[ModelT]]:
+    """Open what completes notifications with records of Salesforce.
 
     Args:
-        application: Its block.
         salesforce: Its block.
         model: What the notifications are about, named as at Salesforce.
         without: Fields of the model that are not fetched.
     """
-    async with (
-        open_api_for_deliveries(application) as api,
-        open_api_for_deliveries(salesforce) as source,
-    ):
+    async with open_api_for_deliveries(salesforce) as source:
         fetch = partial(fetch_by_id, source, model.__name__, model.fields(without))
-        yield api, Completion(BatchLoader(fetch, max_keys=MAX_IDS), model.__name__)
+        yield CurrentRecords(BatchLoader(fetch, max_keys=MAX_IDS), model)
 
 
 def _faults(exc: ValidationError) -> str:

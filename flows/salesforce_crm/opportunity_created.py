@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from prefect import State
 
 from flows.salesforce_crm.application import add_activity
-from flows.salesforce_crm.notifications import CURRENCY_FIELD, Opportunity, both_sides
-from tasks.core.threads import in_thread
-from tasks.deliveries import ConsumerSettings, Delivery, Outcome, handle_deliveries
+from flows.salesforce_crm.notifications import CURRENCY_FIELD, Opportunity, current_records
+from tasks.api import open_api_for_deliveries
+from tasks.deliveries import ConsumerSettings, handle_deliveries
 from tasks.integration_flow import flow, run_name
 
 
@@ -23,23 +24,19 @@ async def opportunity_created(
     """Take the waiting notifications of new opportunities, fetch each, and add an activity.
 
     What waits together is fetched together, up to 200 records a call. A record that was deleted
-    meanwhile is ignored, one that breaks its contract dead-letters its notification alone.
+    meanwhile is ignored; the notification of one that breaks its contract is dead-lettered alone.
 
     Args:
         application: The block of the application that shows activities.
         salesforce: The block of Salesforce's REST API.
     """
-    both = both_sides(application, salesforce, Opportunity, without=[CURRENCY_FIELD])
-    async with both as (api, completion):
-
-        async def handle(delivery: Delivery) -> Outcome | None:
-            opportunity = await completion.complete(delivery, Opportunity)
-            if isinstance(opportunity, Outcome):
-                return opportunity
-            key = delivery.idempotency_key
-            await in_thread(add_activity, api, opportunity, key=key)
-            return None
-
+    async with (
+        open_api_for_deliveries(application) as own_app,
+        current_records(salesforce, Opportunity, without=[CURRENCY_FIELD]) as opportunities,
+    ):
         return await handle_deliveries(
-            "salesforce_opportunity_created", handle, settings=consumer, payload=payload
+            "salesforce_opportunity_created",
+            opportunities.handling_by(partial(add_activity, own_app)),
+            settings=consumer,
+            payload=payload,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from prefect import State
@@ -11,10 +12,10 @@ from flows.salesforce_crm.notifications import (
     CURRENCY_FIELD,
     Currency,
     Opportunity,
-    both_sides,
+    current_records,
 )
-from tasks.core.threads import in_thread
-from tasks.deliveries import ConsumerSettings, Delivery, Outcome, done, handle_deliveries
+from tasks.api import open_api_for_deliveries
+from tasks.deliveries import ConsumerSettings, handle_deliveries
 from tasks.integration_flow import flow, run_name
 
 
@@ -38,18 +39,13 @@ async def opportunity_updated(
             opportunity says its own.
     """
     without = [CURRENCY_FIELD] if currency else []
-    both = both_sides(application, salesforce, Opportunity, without=without)
-    async with both as (api, completion):
-
-        async def handle(delivery: Delivery) -> Outcome:
-            opportunity = await completion.complete(delivery, Opportunity)
-            if isinstance(opportunity, Outcome):
-                return opportunity
-            in_currency = opportunity.model_copy(
-                update={"currency": opportunity.currency or currency}
-            )
-            return done(await in_thread(put_opportunity, api, in_currency))
-
+    async with (
+        open_api_for_deliveries(application) as own_app,
+        current_records(salesforce, Opportunity, without=without) as opportunities,
+    ):
         return await handle_deliveries(
-            "salesforce_opportunity_updated", handle, settings=consumer, payload=payload
+            "salesforce_opportunity_updated",
+            opportunities.handling_by(partial(put_opportunity, own_app, currency=currency)),
+            settings=consumer,
+            payload=payload,
         )
