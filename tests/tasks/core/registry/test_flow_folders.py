@@ -73,8 +73,8 @@ from tasks.core.registry.flow_folders import flow_folders
 
 print(*flow_folders(), sep="\\n")
 print({"github_events", "invoices_intake"} <= declared_integrations().keys())
-both = ["github-events", "invoices-intake"]
-print(set(both) <= set(deployments_of(both)))
+# theirs is known; what is deployed of it stands in a prefect.yaml of their own
+print("github-events" in deployments_of(["github-events", "invoices-intake"]))
 print([file.parent.name for file in source_files()])
 sample = read_sample("invoice_sent")
 print(sample.integration, endpoint_of(sample.integration).path, read_sample("push").integration)
