@@ -29,7 +29,7 @@ _DELIVERIES = "INVENTORY_UPDATE %"
 def main() -> None:
     options = _parser().parse_args()
     rates: dict[str, float] = {}
-    with tempfile.TemporaryDirectory(prefix="drain-") as folder:
+    with tempfile.TemporaryDirectory(prefix="deliveries-") as folder:
         with running_stack(Path(folder), database_url=options.database) as stack:
             rates["this project"] = throughput(stack, options.deliveries)
             if options.latency:

@@ -570,7 +570,7 @@ class _Play:
 
 
 def test_wrong_credentials_are_ours_to_mend(blocks, inbox, both):
-    """A refused token parks nothing silently: the error says what to do."""
+    """A refused token dead-letters nothing silently: the error says what to do."""
     crm_block = both.crm.block(auth=ApiKeyAuth(key="wrong"))
     with open_api(crm_block) as crm_api, open_api(blocks[1]) as own_api:
         rule = ContactRule().as_conflict_rule()

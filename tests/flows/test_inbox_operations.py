@@ -72,11 +72,11 @@ def test_purge(runs, inbox):
 
 
 def test_sweeper(runs, inbox):
-    """The sweeper rings for what nobody is at work on, and for what is far behind."""
+    """The sweeper notifies of what nobody is at work on, and for what is far behind."""
     assert runs.start(sweep_inbox).message == "nothing waits"
     inbox.deliver("orders", {})
     inbox.deliver("returns", {})
-    assert runs.start(sweep_inbox).message == "rung for orders, returns"
+    assert runs.start(sweep_inbox).message == "notified: orders, returns"
 
 
 async def test_waiting_event_is_what_triggers_match(prefect_server):

@@ -153,7 +153,7 @@ def test_invalid_fields_are_named_as_the_other_side_names_them(
 
 
 def test_wrong_credentials_are_not_tried_again(place, runs, relay, own_app, fulfilment):
-    """A 401 parks at once and says what to mend; no secret is told."""
+    """A 401 dead-letters at once and says what to mend; no secret is told."""
     fulfilment.token = "another"
     put(own_app)
     relay(1)

@@ -278,7 +278,7 @@ def test_the_deadline_turns_waiting_into_redialling(caller, place, runs):
 
 
 def test_steady_callers_meet_a_running_flow(caller, place, runs):
-    """While a run lingers, requests are answered by it, each as a task run of its own."""
+    """While a run is at work, requests are answered by it, each as a task run of its own."""
     answers = []
 
     def ask_one_after_the_other():

@@ -1,4 +1,4 @@
-"""What the gateway answers, stores, rings and logs for every kind of request."""
+"""What the gateway answers, stores, notifies and logs for every kind of request."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ async def test_a_caller_that_leaves_in_the_middle_is_let_go(start, github):
 
 
 async def test_a_malformed_body_of_the_right_sender_is_kept_aside(start, github, sign):
-    """400, and the delivery is dead-lettered with the reason; nobody is rung for."""
+    """400, and the delivery is dead-lettered with the reason; nobody is notified."""
     gateway = await start({"github": github, "open": {**OPEN, "is_batch": True}})
     for _ in range(2):
         answer = await gateway.client.post("/github", content=b"{", headers=sign(b"{"))
@@ -165,7 +165,7 @@ async def test_a_malformed_body_of_the_right_sender_is_kept_aside(start, github,
 
 
 async def test_events_that_are_not_wanted_are_kept_as_ignored(start, github, sign):
-    """200 for an event type that the endpoint does not take: in the log, in the inbox, no ring."""
+    """200 for an event type that is not taken: in the log, in the inbox, no notification."""
     gateway = await start({"github": {**github, "events": ["push"]}})
     for _ in range(2):
         answer = await gateway.client.post("/github", content=BODY, headers=sign(BODY, "star"))
@@ -583,7 +583,7 @@ async def test_a_204_says_nothing_of_a_length(start):
 
 
 async def test_the_notifier_is_notified_of_what_is_new(start, github, sign):
-    """A new delivery rings for its integration."""
+    """A new delivery notifies its integration."""
     gateway = await start({"github": github})
     await gateway.client.post("/github", content=BODY, headers=sign(BODY))
     for _ in range(100):

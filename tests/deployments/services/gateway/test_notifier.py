@@ -1,4 +1,4 @@
-"""The notifier rings once for many, not at all for a run at work, and never gives up."""
+"""The notifier notifies once for many, not at all for a run at work, and never gives up."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ async def test_many_deliveries_notify_once(runs, prefect, time):
 
 
 async def test_nothing_more_is_sent_when_nothing_more_came(runs, prefect, time):
-    """After its pause an idle bell is still, and the next delivery rings at once again."""
+    """After its pause an idle notifier is still, and the next delivery notifies at once again."""
     runs["notifier"].notify("shop")
     await time.someone_sleeps()
     await time.pass_on()
@@ -99,7 +99,7 @@ async def test_nothing_more_is_sent_when_nothing_more_came(runs, prefect, time):
 
 
 async def test_a_run_at_work_needs_no_notification(runs, prefect, time):
-    """While a run takes the deliveries nobody is rung for; when it has gone the bell rings."""
+    """While a run takes the deliveries nobody is notified; when it has gone somebody is."""
     runs["shop"] = 1
     runs["notifier"].notify("shop")
     await time.someone_sleeps()
@@ -120,7 +120,7 @@ async def test_integrations_are_notified_apart(runs, prefect, time):
 
 
 async def test_while_prefect_is_down_it_tries_on_more_and_more_seldom(runs, prefect, time):
-    """Failures are not forgotten: the ring comes when Prefect is back."""
+    """Failures are not forgotten: the notification comes when Prefect is back."""
     prefect.fails = True
     runs["notifier"].notify("shop")
     for _ in range(7):
@@ -135,7 +135,7 @@ async def test_while_prefect_is_down_it_tries_on_more_and_more_seldom(runs, pref
 
 
 async def test_closing_waits_for_no_pause_and_notifies_of_what_waits(runs, prefect, time):
-    """What came during a pause is rung for on the way out, at once."""
+    """What came during a pause is notified on the way out, at once."""
     runs["notifier"].notify("shop")
     await time.someone_sleeps()
     runs["notifier"].notify("shop")
@@ -144,7 +144,7 @@ async def test_closing_waits_for_no_pause_and_notifies_of_what_waits(runs, prefe
 
 
 async def test_an_inbox_that_cannot_be_asked_is_notified_of(runs, prefect, time):
-    """Better a ring too many than none."""
+    """Better a notification too many than none."""
     runs["broken"] = 1
     runs["notifier"].notify("shop")
     await time.someone_sleeps()
@@ -198,6 +198,6 @@ async def test_prefect_is_sent_events_with_the_configured_credentials():
     ],
 )
 def test_an_address_of_prefect_that_is_none_is_refused_at_once(url):
-    """Nothing starts that could not ring, and the message names the variable."""
+    """Nothing starts that could not notify, and the message names the variable."""
     with pytest.raises(MisconfiguredError, match="PREFECT_API_URL"):
         PrefectEvents({"PREFECT_API_URL": url})

@@ -83,7 +83,7 @@ async def test_a_deployment_that_was_made_anew_is_found(prefect, scripted_api):
 
 
 async def test_while_prefect_is_down_the_notifier_tries_on(prefect, scripted_api):
-    """The error reaches the notifier, which rings again."""
+    """The error reaches the notifier, which notifies again."""
     scripted_api.answer(ScriptedReply(closes=True), ScriptedReply(closes=True))
     with pytest.raises(httpx.HTTPError):
         await prefect.post("quotes")

@@ -118,7 +118,7 @@ async def test_secrets_are_not_waited_for(through_the_line, line):
 
 @pytest.mark.parametrize("who", ["the database", "Prefect"])
 async def test_nobody_waits_for_the_notifier(through_the_line, line, silent, who):
-    """Neither while it asks for runs nor while it rings."""
+    """Neither while it asks for runs nor while it notifies."""
     prefect = PrefectEvents({"PREFECT_API_URL": f"{silent}/api"})
     count = ConsumerRegistry(through_the_line).at_work
     notifier = Notifier(prefect.post, count, Metrics())

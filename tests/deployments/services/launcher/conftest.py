@@ -247,7 +247,7 @@ def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect]:
         "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
         "PREFECT_SERVER_UI_ENABLED": "false",
         "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL",
-        "PREFECT_WORKER_QUERY_SECONDS": "3600",  # what starts within the test was rung for
+        "PREFECT_WORKER_QUERY_SECONDS": "3600",  # what starts within the test was notified
         "DO_NOT_TRACK": "1",
         "PYTHONPATH": os.pathsep.join([str(folder), str(Path(__file__).parents[4])]),
         "PYTHONDONTWRITEBYTECODE": "1",

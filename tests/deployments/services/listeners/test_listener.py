@@ -48,7 +48,7 @@ class Source:
 
 @pytest.mark.parametrize("ends", ["late", "never"])
 async def test_what_is_stored_when_the_source_fails_is_notified_of(ends):
-    """It comes again as a duplicate, for which nobody rings: so it is rung for at once."""
+    """It comes again as a duplicate, for which nobody notifies: so that is done at once."""
     large = b"x" * 9 * 1024 * 1024  # so that one call does not take both
     source = Source(large, *([large] if ends == "never" else []))
     calls, notified = [], asyncio.Queue()

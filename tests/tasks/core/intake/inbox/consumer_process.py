@@ -63,7 +63,7 @@ async def consume(kill_at: int) -> None:
                 concurrency=4, idle_timeout_s=1.0, lease_s=LEASE_S, max_attempts=1000, max_runs=10
             ),
             notify=notify,
-            log=logging.getLogger("drain"),
+            log=logging.getLogger("consumer"),
         ).run()
     inbox.close()
 
@@ -72,7 +72,7 @@ def main() -> None:
     for number in sys.argv[4:]:
         ended = in_child(lambda: asyncio.run(consume(int(number))))  # noqa: B023
         print("ended" if ended else "killed")
-        # until then a dead drain counts as at work, and the next may leave the waiting to it
+        # until then a dead run counts as at work, and the next may leave the waiting to it
         time.sleep(1.5 * LEASE_S)
 
 

@@ -1,4 +1,4 @@
-"""A drain handles each delivery on its own, and neither hides a failure nor forgets one."""
+"""A run handles each delivery on its own, and neither hides a failure nor forgets one."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def named(new):
 
 
 async def test_everything_is_handled_once(setup, consumers, named):
-    """A drain handles all that is waiting, each once, and leaves the register."""
+    """A run handles all that is waiting, each once, and leaves the register."""
     await setup.store(*(named(str(i)) for i in range(100)))
     report = await consumers.consumer().run()
     assert report.counts == {"done": 100}
@@ -125,7 +125,7 @@ async def test_slow_delivery_holds_up_no_other(setup, consumers, named):
 
 
 async def test_a_run_that_stays_meets_what_arrives(setup, consumers, named):
-    """A drain that lingers takes what arrives, and ends once the declared time has passed."""
+    """A run that stays takes what arrives, and ends once the declared time has passed."""
     arrived = asyncio.Event()
 
     async def handle(delivery):
@@ -147,7 +147,7 @@ async def test_a_run_that_stays_meets_what_arrives(setup, consumers, named):
 
 
 async def test_only_one_of_several_stays(setup, consumers, named):
-    """A drain beside which another one waits ends as soon as the inbox is empty."""
+    """A run beside which another one waits ends as soon as the inbox is empty."""
     setup.consumers.enter("orders", LeaseOwner("a run before"), max_runs=9)
     await setup.store(named("a"))
     report = await consumers.consumer(idle_timeout_s=1e6).run()
@@ -155,13 +155,13 @@ async def test_only_one_of_several_stays(setup, consumers, named):
 
 
 async def test_a_run_for_nothing_does_not_stay(consumers):
-    """A drain that finds nothing at all ends: another one has taken what it was rung for."""
+    """A run that finds nothing at all ends: another one has taken what it was started for."""
     report = await consumers.consumer(idle_timeout_s=1e6).run()
     assert report.counts == {}
 
 
 async def test_failure_does_not_stay(setup, consumers, named):
-    """A drain that failed at something ends when the inbox is empty, to be seen."""
+    """A run that failed at something ends when the inbox is empty, to be seen."""
 
     async def handle(delivery):
         return Settlement(delivery, "dead_letter", "unknown item")
@@ -172,7 +172,7 @@ async def test_failure_does_not_stay(setup, consumers, named):
 
 
 async def test_failure_under_load_is_reported_soon(setup, consumers, named):
-    """Under load a drain that failed stops claiming after the declared time and rings."""
+    """Under load a run that failed stops leasing after the declared time and notifies."""
 
     async def handle(delivery):
         setup.clock.turn(1)
@@ -188,7 +188,7 @@ async def test_failure_under_load_is_reported_soon(setup, consumers, named):
 
 
 async def test_long_run_ends_and_another_carries_on(setup, consumers, named):
-    """A drain ends after its longest run time, finishes what it holds, and rings for the rest."""
+    """A run ends after its longest time, finishes what it leased, and notifies of the rest."""
 
     async def handle(delivery):
         setup.clock.turn(1)
@@ -202,7 +202,7 @@ async def test_long_run_ends_and_another_carries_on(setup, consumers, named):
 
 
 async def test_enough_at_work(setup, consumers, named):
-    """A drain takes nothing when enough runs are at work."""
+    """A run takes nothing when enough runs are at work."""
     await setup.store(named("a"))
     setup.consumers.enter("orders", LeaseOwner("other"), max_runs=1)
     report = await consumers.consumer(max_runs=1).run()
@@ -211,7 +211,7 @@ async def test_enough_at_work(setup, consumers, named):
 
 
 async def test_arrival_at_the_last_moment_is_not_forgotten(setup, consumers, named):
-    """What arrives after the last look, while the run still counts as at work, is rung for."""
+    """What arrives after the last look, while the run still counts as at work, is notified."""
 
     class LateArrival(type(setup.consumers)):
         def leave(self, owner):
@@ -302,7 +302,7 @@ async def test_suspects_are_handled_alone(setup, consumers, named):
 
 
 async def test_lease_is_renewed_while_a_delivery_takes_long(setup, consumers, named):
-    """A delivery that takes many leases' time stays with the drain that handles it."""
+    """A delivery that takes many leases' time stays with the run that handles it."""
 
     async def handle(delivery):
         for _ in range(12):
@@ -474,7 +474,7 @@ async def test_cancelled_while_the_database_is_silent(setup, consumers, named, m
 
 @pytest.mark.parametrize("why", ["cancelled", "bug"])
 async def test_known_outcomes_survive_the_end_of_the_run(setup, consumers, named, why):
-    """However a drain ends, what was handled is stored as that, and only the rest given back."""
+    """However a run ends, what was handled is stored as that, and only the rest given back."""
 
     async def handle(delivery):
         if delivery.body == b"a":
@@ -507,7 +507,7 @@ async def test_known_outcomes_survive_the_end_of_the_run(setup, consumers, named
 
 
 async def test_cancelled_while_the_database_is_away(setup, consumers, named):
-    """A drain that can store nothing any more still ends as cancelled."""
+    """A run that can store nothing any more still ends as cancelled."""
 
     class Gone(Inbox):
         def settle(self, settlements):
@@ -566,7 +566,7 @@ async def test_database_that_stays_away(setup, consumers, named):
 
 
 async def test_handing_over_notifies_the_other(setup, consumers, named):
-    """The integration that is handed deliveries is rung once while it has no run at work."""
+    """The integration that is handed deliveries is notified once while it has no run at work."""
 
     async def handle(delivery):
         return settle_outcome(delivery, handed_to("returns"))

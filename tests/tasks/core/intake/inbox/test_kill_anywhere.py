@@ -1,4 +1,4 @@
-"""A drain killed at any step repeats no effect and leaves none out."""
+"""A run killed at any step repeats no effect and leaves none out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DELIVERIES = 40
 
 
 def test_kill_anywhere(setup, new, own_app):
-    """However often drains are killed, every delivery has exactly one effect in the end."""
+    """However often runs are killed, every delivery has exactly one effect in the end."""
     own_app.http.put(
         "/api/v1/inventory/widgets", json={"sku": "widgets", "name": "W", "quantity": 0}
     ).raise_for_status()

@@ -150,7 +150,7 @@ async def test_long_queue_costs_a_lease_nothing(setup, ordered):
 
 
 async def test_concurrent_runs_keep_every_key_in_order(setup, ordered):
-    """Whatever drains and gateways do at the same time, each key is handled in order, alone."""
+    """Whatever runs and gateways do at the same time, each key is handled in order, alone."""
     keys, length = 5, 12
     handled: dict[str, list[int]] = defaultdict(list)
     at_work: dict[str, int] = defaultdict(int)
@@ -213,7 +213,7 @@ STEPS = st.lists(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 async def test_any_history_keeps_the_order_and_loses_nothing(setup, ordered, steps):
-    """After any history of steps every key has one head at most, and everything drains."""
+    """After any history of steps every key has one head at most, and everything is consumed."""
     with setup.engine.begin() as connection:
         for table in ("inbox_deliveries", "inbox_requests"):
             connection.execute(text(f"DELETE FROM {table}"))

@@ -43,7 +43,7 @@ async def test_lease_gives_what_was_received(setup, new):
 
 
 async def test_other_integrations_are_left_alone(setup, new):
-    """A drain takes its own integration's deliveries."""
+    """A run takes its own integration's deliveries."""
     await setup.store(new("a", integration="other"))
     assert not setup.inbox.has_due("orders")
     assert setup.inbox.lease("orders", setup.owner, limit=10) == []
