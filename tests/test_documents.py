@@ -311,3 +311,16 @@ def test_tables_of_declarations_have_every_field():
 def first_names(text: str, first_cell: str) -> set[str]:
     cells = [each[0] for each in rows(text, first_cell)]
     return {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}
+
+
+def test_the_architecture_names_modules_that_are_there():
+    """Each module of the walks exists; one without a folder stands beside the one before it."""
+    page = (PROJECT / "docs" / "architecture.md").read_text()
+    floors = (PROJECT, PROJECT / "tasks", PROJECT / "deployments")
+    folders: list[Path] = []
+    for name in re.findall(r"`([\w/]+\.py)`", page):
+        if "/" in name:
+            folders = [(floor / name).parent for floor in floors if (floor / name).exists()]
+            assert folders, name
+        elif folders and not any((folder / name).exists() for folder in folders):
+            assert list((PROJECT / "tasks" / "core").rglob(name)), name
