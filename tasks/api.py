@@ -41,6 +41,7 @@ __all__ = [
     "BodyCursor",
     "LinkHeader",
     "OutcomeUnknownError",
+    "PaginationStyle",
     "call_api",
     "fetch_page",
     "fetch_records",

@@ -1,9 +1,9 @@
-"""Tasks that walk through both sides of a two-way integration, page by page, resumable."""
+"""Tasks that reconcile both sides of a two-way integration, page by page, resumable."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from prefect import Task
 from prefect.artifacts import acreate_table_artifact
@@ -34,6 +34,7 @@ __all__ = [
     "FoundRecord",
     "IdentityMap",
     "LeasedPair",
+    "ListedSide",
     "ReconcileReport",
     "Side",
     "Snapshot",
@@ -54,39 +55,49 @@ _UNSEEN_AT_ONCE = 500
 _SHOWN = 500
 
 
-async def reconcile_list(
-    two_way: TwoWaySync,
-    side: Side,
-    name: str,
-    api: ApiClient,
-    path: str,
-    pagination: PaginationStyle,
-    found: Callable[[Any], FoundRecord],
-    *,
-    page_size: Mapping[str, int],
-) -> ReconcileReport:
+class ListedSide(Protocol):
+    """A side whose records can be listed.
+
+    Attributes:
+        side: Which it is.
+        name: What people call it.
+        api: Its API.
+        path: Of the list.
+        pages: How the list is paged.
+        page_size: The parameter that asks for so many records a page.
+    """
+
+    side: Side
+    name: str
+    api: ApiClient
+    path: str
+    pages: PaginationStyle
+    page_size: Mapping[str, int]
+
+    def found(self, record: Any) -> FoundRecord:
+        """Make a record of the list one of the two sides."""
+        ...
+
+
+async def reconcile_list(two_way: TwoWaySync, listed: ListedSide) -> ReconcileReport:
     """Bring in step whatever differs of one side's list, a task run a page.
 
     A retry of the flow run goes on at the page that failed.
 
     Args:
         two_way: Both sides.
-        side: Whose list it is.
-        name: What people call this side.
-        api: Its API.
-        path: Of the list.
-        pagination: How it is paged.
-        found: Makes a record of the list one of the two sides.
-        page_size: The parameter that asks for so many records a page.
+        listed: The one whose list it is.
 
     Raises:
         IntegrationError: The list cannot be read, or a record cannot be written just now.
     """
 
     def look_through(position: Position) -> ReconcileReport:
-        page = fetch_page(api, path, pagination, position=position, params=page_size)
-        records = [found(record) for record in page.records]
-        return bring_page_in_step(two_way, side, name, records, page.next_position)
+        page = fetch_page(
+            listed.api, listed.path, listed.pages, position=position, params=listed.page_size
+        )
+        records = [listed.found(record) for record in page.records]
+        return bring_page_in_step(two_way, listed.side, listed.name, records, page.next_position)
 
     async def page(number: int, position: Position) -> ReconcileReport:  # noqa: ARG001 - names the run
         return await in_thread(look_through, position)
@@ -94,12 +105,12 @@ async def reconcile_list(
     run_id = flow_run.id
 
     def key(_context: Any, parameters: dict[str, Any]) -> str:
-        return f"two-way-{run_id}-{side}-{parameters['number']}"
+        return f"two-way-{run_id}-{listed.side}-{parameters['number']}"
 
     reconciling = Task(
         fn=page,
-        name=f"page of {name}",
-        task_run_name=f"page {{number}} of {name}",
+        name=f"page of {listed.name}",
+        task_run_name=f"page {{number}} of {listed.name}",
         retries=len(_RETRY_DELAYS_S),
         retry_delay_seconds=_RETRY_DELAYS_S,
         retry_condition_fn=is_transient,

@@ -13,12 +13,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from blocks.errors import BadPayloadError, UpstreamRejectedError
-from flows.crm_contacts.contacts import CrmContact, OwnContact, crm_properties
-from tasks.api import ApiClient, BodyCursor, path_segment
+from flows.crm_contacts.contacts import CRM, OWN_APP, CrmContact, OwnContact, crm_properties
+from tasks.api import ApiClient, BodyCursor, PaginationStyle, path_segment
 from tasks.two_way import ChangedMeanwhileError, FoundRecord, Snapshot, Value
 
-CRM_PAGES = BodyCursor(records_path="results", cursor_path="paging.next_cursor")
-OWN_APP_PAGES = BodyCursor(records_path="records")
 # how own app's events name the origin of our changes, for others; nothing here depends on it
 _SOURCE = {"X-Source": "crm-contacts"}
 
@@ -26,7 +24,11 @@ _SOURCE = {"X-Source": "crm-contacts"}
 class CrmRecords:
     """The CRM's contacts; as `tasks.core.sync.two_way.records.Records`."""
 
+    side = CRM
     name = "CRM"
+    path = "contacts"
+    pages: PaginationStyle = BodyCursor(records_path="results", cursor_path="paging.next_cursor")
+    page_size: Mapping[str, int] = {"limit": 200}
 
     def __init__(self, api: ApiClient) -> None:
         self.api = api
@@ -100,7 +102,11 @@ class OwnAppRecords:
         earlier: Contact id to the contact as an event told of it.
     """
 
+    side = OWN_APP
     name = "own app"
+    path = "contacts"
+    pages: PaginationStyle = BodyCursor(records_path="records")
+    page_size: Mapping[str, int] = {"limit": 200}
 
     def __init__(self, api: ApiClient, earlier: Mapping[str, Snapshot] | None = None) -> None:
         self.api = api

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from blocks.errors import BadPayloadError
 from flows.crm_contacts.adapters import CrmRecords, OwnAppRecords
-from flows.crm_contacts.contacts import CRM, OWN_APP, CrmEvent, OwnEvent
-from tasks.api import ApiClient
+from flows.crm_contacts.contacts import CRM, KIND, OWN_APP, ContactRule, CrmEvent, OwnEvent
+from tasks.api import ApiClient, open_api_for_deliveries, open_connection
 from tasks.deliveries import Delivery, Outcome, done, ignored
+from tasks.state import state_database
 from tasks.two_way import ConflictRule, IdentityMap, Snapshot, Synced, TwoWaySync
 
 _ECHO = "as both sides have it already: an echo of our own change, or nothing new"
@@ -71,6 +75,28 @@ class ContactSync:
     def _knowing(self, contact_id: str, snapshot: Snapshot) -> TwoWaySync:
         own_app = OwnAppRecords(self._application, {contact_id: snapshot})
         return TwoWaySync(self._identities, self.crm, own_app, self._rule)
+
+
+@asynccontextmanager
+async def open_contacts(
+    crm: str, application: str, rule: ContactRule, *, for_deliveries: bool = False
+) -> AsyncIterator[ContactSync]:
+    """Open both APIs and the identity map.
+
+    Args:
+        crm: Its block.
+        application: Its block.
+        rule: What prevails.
+        for_deliveries: Whether each call is attempted once.
+    """
+    open_ = open_api_for_deliveries if for_deliveries else open_connection
+    async with (
+        state_database() as engine,
+        open_(crm) as crm_api,
+        open_(application) as own_api,
+    ):
+        identities = IdentityMap(engine, KIND)
+        yield ContactSync(identities, crm_api, own_api, rule.as_conflict_rule())
 
 
 def _told(synced: Synced) -> Outcome:

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 from prefect import State
 from prefect.states import Completed
 
 from blocks.errors import IntegrationError
-from flows.crm_contacts.adapters import CRM_PAGES, OWN_APP_PAGES
-from flows.crm_contacts.contacts import CRM, KIND, OWN_APP, ContactRule
-from flows.crm_contacts.deliveries import ContactSync
-from tasks.api import open_api_for_deliveries, open_connection
+from flows.crm_contacts.contacts import CRM, OWN_APP, ContactRule
+from flows.crm_contacts.deliveries import ContactSync, open_contacts
 from tasks.core.threads import in_thread
 from tasks.deliveries import ConsumerSettings, handle_deliveries
 from tasks.integration_flow import flow, run_name
 from tasks.outcomes import failed
-from tasks.state import state_database
 from tasks.two_way import (
-    IdentityMap,
     ReconcileReport,
     bring_unseen_in_step,
     find_all_unseen,
@@ -29,7 +23,6 @@ from tasks.two_way import (
     show_reconciled,
 )
 
-_PAGE_SIZE = {"limit": 200}
 _NAMED = 3
 
 
@@ -51,7 +44,7 @@ async def crm_contacts_import(
         application: The block of the application.
         rule: What prevails when both sides have changed a contact.
     """
-    async with _both_sides(crm, application, rule, for_deliveries=True) as contacts:
+    async with open_contacts(crm, application, rule, for_deliveries=True) as contacts:
         return await handle_deliveries(
             "crm_contacts_import",
             contacts.handle_crm_event,
@@ -77,7 +70,7 @@ async def crm_contacts_export(
         application: The block of the application.
         rule: What prevails when both sides have changed a contact.
     """
-    async with _both_sides(crm, application, rule, for_deliveries=True) as contacts:
+    async with open_contacts(crm, application, rule, for_deliveries=True) as contacts:
         return await handle_deliveries(
             "crm_contacts_export",
             contacts.handle_own_event,
@@ -101,7 +94,7 @@ async def crm_contacts_initial_sync(
         application: The block of the application.
         rule: What prevails where both sides know a contact differently.
     """
-    async with _both_sides(crm, application, rule) as contacts:
+    async with open_contacts(crm, application, rule) as contacts:
         try:
             of_crm, of_own_app = await _reconcile_lists(contacts)
         except IntegrationError as error:
@@ -127,7 +120,7 @@ async def crm_contacts_reconcile(
         max_missing: If more contacts than this are gone at once, none of them is followed: the
             side that misses them may be the wrong one, or be restored from a backup.
     """
-    async with _both_sides(crm, application, rule) as contacts:
+    async with open_contacts(crm, application, rule) as contacts:
         try:
             of_crm, of_own_app = await _reconcile_lists(contacts)
             seen = {CRM: of_crm.seen, OWN_APP: of_own_app.seen}
@@ -146,21 +139,9 @@ async def crm_contacts_reconcile(
 
 
 async def _reconcile_lists(contacts: ContactSync) -> tuple[ReconcileReport, ReconcileReport]:
-    """The lists of the CRM and of the application, one after the other."""
-    two_way, crm, own_app = contacts.two_way, contacts.crm, contacts.own_app
-    of_crm = await reconcile_list(
-        two_way, CRM, crm.name, crm.api, "contacts", CRM_PAGES, crm.found, page_size=_PAGE_SIZE
-    )
-    of_own_app = await reconcile_list(
-        two_way,
-        OWN_APP,
-        own_app.name,
-        own_app.api,
-        "contacts",
-        OWN_APP_PAGES,
-        own_app.found,
-        page_size=_PAGE_SIZE,
-    )
+    """Reconcile the list of the CRM, then that of the application."""
+    of_crm = await reconcile_list(contacts.two_way, contacts.crm)
+    of_own_app = await reconcile_list(contacts.two_way, contacts.own_app)
     return of_crm, of_own_app
 
 
@@ -177,25 +158,3 @@ async def _ended(
         return Completed(message=message)
     named = "; ".join(f"{each.record}: {each.what}" for each in report.refused[:_NAMED])
     return failed(f"{message}, {len(report.refused)} could not be: {named}")
-
-
-@asynccontextmanager
-async def _both_sides(
-    crm: str, application: str, rule: ContactRule, *, for_deliveries: bool = False
-) -> AsyncIterator[ContactSync]:
-    """Both APIs and the identity map, open.
-
-    Args:
-        crm: Its block.
-        application: Its block.
-        rule: What prevails.
-        for_deliveries: Whether each call is attempted once.
-    """
-    open_ = open_api_for_deliveries if for_deliveries else open_connection
-    async with (
-        state_database() as engine,
-        open_(crm) as crm_api,
-        open_(application) as own_api,
-    ):
-        identities = IdentityMap(engine, KIND)
-        yield ContactSync(identities, crm_api, own_api, rule.as_conflict_rule())

@@ -19,7 +19,7 @@ from tasks.request_reply import REPLYING, Reply, reply_to_requests, report_progr
 async def price_quote(
     application: str = "http-api/own-app",
     tax_service: str = "http-api/tax",
-    tax_patience_s: float = 2.0,
+    tax_timeout_s: float = 2.0,
     when_tax_is_late: TaxPolicy = "leave out",
     estimated_tax_rates: dict[str, Decimal] | None = None,
     payload: dict[str, Any] | None = None,
@@ -33,14 +33,14 @@ async def price_quote(
     Args:
         application: The block of the application that knows products and stock.
         tax_service: The block of the third party that calculates tax.
-        tax_patience_s: Seconds to wait for it.
+        tax_timeout_s: Seconds to wait for it.
         when_tax_is_late: Leave the tax out and say so, estimate it, or fail.
         estimated_tax_rates: Rate by country for estimates, e.g. {"DE": "0.19"}; the tax is left
             out for other countries.
     """
     async with (
         open_api_for_deliveries(application) as own_app,
-        open_api_for_deliveries(tax_service, timeout_s=tax_patience_s) as tax_api,
+        open_api_for_deliveries(tax_service, timeout_s=tax_timeout_s) as tax_api,
     ):
 
         def respond(delivery: Delivery) -> Reply:

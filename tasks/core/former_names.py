@@ -13,6 +13,7 @@ PARAMETERS = {
     "pick_up": "selection",
     "put_away": "after_import",
     "parked_too": "include_dead_letters",
+    "tax_patience_s": "tax_timeout_s",
 }
 """Parameters of flows."""
 

@@ -15,6 +15,7 @@ from cryptography.fernet import Fernet
 
 from blocks.errors import BadPayloadError, MisconfiguredError, TransientError
 from blocks.http_api import ApiKeyAuth, HttpApi
+from flows.crm_contacts.adapters import CrmRecords, OwnAppRecords
 from flows.crm_contacts.contacts import (
     CRM,
     KIND,
@@ -363,7 +364,8 @@ def test_initial_sync_pairs_by_email_and_completes_both_sides(place, both, runs,
 
 def test_an_initial_sync_goes_on_at_the_page_that_failed(place, both, runs, inbox, monkeypatch):
     """Retry does not look through the pages again that were done."""
-    monkeypatch.setitem(crm_contacts_initial_sync.fn.__globals__, "_PAGE_SIZE", {"limit": 2})
+    monkeypatch.setattr(CrmRecords, "page_size", {"limit": 2})
+    monkeypatch.setattr(OwnAppRecords, "page_size", {"limit": 2})
     monkeypatch.setattr("tasks.two_way._RETRY_DELAYS_S", [0.01])
     for number in range(5):
         both.crm.contacts.add({**ADA, "email_address": f"c{number}@example.com"})

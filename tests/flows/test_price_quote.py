@@ -149,9 +149,7 @@ def test_a_caller_gets_its_quote(caller, place, runs):
 def test_partial_answers(tax, place, runs, parameters, expected):
     """When the third party is late, the declared policy decides what the quote says."""
     tax.faults.delay_s = 1
-    state = runs.start(
-        price_quote, payload=SAMPLE, consumer=QUICK, tax_patience_s=0.1, **parameters
-    )
+    state = runs.start(price_quote, payload=SAMPLE, consumer=QUICK, tax_timeout_s=0.1, **parameters)
     assert state.is_completed()
     assert shown(runs) == (200, expected)
 
