@@ -150,7 +150,7 @@ class _Attendance:
         responding = asyncio.create_task(self._call(delivery))
         self._under_way[delivery.id] = responding
         try:
-            answer = Reply.of(await responding)
+            reply = Reply.of(await responding)
         except asyncio.CancelledError:
             if delivery.id not in self._unneeded or is_cancelled():
                 raise  # it is the run that ends, or the time-out
@@ -158,24 +158,24 @@ class _Attendance:
         except BadPayloadError as error:
             if (error.system, error.record) != (delivery.endpoint, delivery.id):
                 raise  # something else is malformed than what the caller sent
-            answer = Reply.problem(422, error.message)
-            return ignored(f"answered 422: {error.message}", answer=answer)
+            reply = Reply.problem(422, error.message)
+            return ignored(f"answered 422: {error.message}", reply=reply)
         finally:
             self._unneeded.discard(delivery.id)
             del self._under_way[delivery.id]
         if is_sample:
-            await self._show(answer)
-        return done(answer.said, answer=answer)
+            await self._show(reply)
+        return done(reply.said, reply=reply)
 
     def conclude(self, settlement: Settlement) -> Settlement:
         """Give every final outcome a reply; a request that is retried has none yet."""
-        if settlement.answer is not None or settlement.status in ("failed", "handed over"):
+        if settlement.reply is not None or settlement.status in ("failed", "handed over"):
             return settlement
         if settlement.status == "cancelled":
-            answer = Reply.problem(409, "the request was cancelled", run=self._run_id)
+            reply = Reply.problem(409, "the request was cancelled", run=self._run_id)
         else:
-            answer = failure_reply(settlement.error, self._run_id)
-        return replace(settlement, answer=answer)
+            reply = failure_reply(settlement.error, self._run_id)
+        return replace(settlement, reply=reply)
 
     async def _call(self, delivery: Delivery) -> Any:
         def tell(progress: Progress) -> None:
@@ -211,11 +211,11 @@ class _Attendance:
                 self._unneeded.add(delivery_id)
                 responding.cancel()
 
-    async def _show(self, answer: Reply) -> None:
-        text = answer.body.decode(errors="replace")[:_SHOWN_CHARS]
+    async def _show(self, reply: Reply) -> None:
+        text = reply.body.decode(errors="replace")[:_SHOWN_CHARS]
         fenced = "\n".join(f"    {line}" for line in text.splitlines())
         await acreate_markdown_artifact(
-            key=f"answer-{self._integration.replace('_', '-')}",
-            markdown=f"{answer.status} {answer.content_type or ''}\n\n{fenced}",
+            key=f"reply-{self._integration.replace('_', '-')}",
+            markdown=f"{reply.status} {reply.content_type or ''}\n\n{fenced}",
             description="What the caller of the sample would have got.",
         )

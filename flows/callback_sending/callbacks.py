@@ -36,7 +36,7 @@ async def send_result(
         IntegrationError: As in `tasks.core.intake.request_reply.callbacks.send_callback`.
     """
     request = await in_thread(requests.read, callback.request)
-    if request is None or request.answer is None or request.callback is None:
+    if request is None or request.reply is None or request.callback is None:
         return ignored("its result is not kept any more")
     signature = await load_signature(request.callback.signed_by)
     status = await in_thread(

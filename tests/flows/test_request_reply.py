@@ -46,10 +46,10 @@ class Asked:
         """Store a request; its id."""
         return asyncio.run(self._ask(json.dumps(body).encode()))
 
-    def answer(self, request_id):
+    def reply(self, request_id):
         """State, status and JSON of one request's answer."""
         view = self.requests.read(request_id)
-        return view.state, view.answer.status, json.loads(view.answer.body)
+        return view.state, view.reply.status, json.loads(view.reply.body)
 
     def wait_until(self, request_id, condition):
         """Wait until a request's view is as it should be."""
@@ -97,10 +97,10 @@ def request_reply(respond, settings=QUICK):
     """A flow that answers with this function."""
 
     @flow(name="answering")
-    async def answer():
+    async def reply():
         return await reply_to_requests("asked", respond, settings=settings)
 
-    return answer
+    return reply
 
 
 def test_a_cancelled_request_ends_as_cancelled(runs, asked, inbox):
@@ -128,8 +128,8 @@ def test_a_cancelled_request_ends_as_cancelled(runs, asked, inbox):
     leaving.join()
     assert told == ["cleaned up"]
     assert (state.is_completed(), state.message) == (True, "1 cancelled, 1 done")
-    assert asked.answer(request_id)[:2] == ("cancelled", 409)
-    assert asked.answer(other) == ("done", 200, "done")
+    assert asked.reply(request_id)[:2] == ("cancelled", 409)
+    assert asked.reply(other) == ("done", 200, "done")
     assert set(inbox.statuses().values()) == {"cancelled", "done"}
     assert sorted(runs.tasks().values()) == ["Cancelled", "Completed"]
 
@@ -141,7 +141,7 @@ def test_a_request_cancelled_before_its_turn_is_not_begun(runs, asked):
     asked.requests.cancel(request_id)
     runs.start(request_reply(begun.append))
     assert begun == []
-    assert asked.answer(request_id)[0] == "cancelled"
+    assert asked.reply(request_id)[0] == "cancelled"
 
 
 def test_what_a_run_that_died_had_leased_is_answered_by_the_next(runs, asked, inbox):
@@ -150,7 +150,7 @@ def test_what_a_run_that_died_had_leased_is_answered_by_the_next(runs, asked, in
     die_holding_everything(inbox)
     state = runs.start(request_reply(lambda delivery: delivery.json()))
     assert state.is_completed()
-    assert asked.answer(request_id) == ("done", 200, 1)
+    assert asked.reply(request_id) == ("done", 200, 1)
 
 
 def test_a_request_that_kills_every_run_is_answered_with_a_problem(runs, asked, inbox):
@@ -160,7 +160,7 @@ def test_a_request_that_kills_every_run_is_answered_with_a_problem(runs, asked, 
         die_holding_everything(inbox)
     state = runs.start(request_reply(lambda delivery: delivery.json()))
     assert state.is_failed()
-    status, document = asked.answer(request_id)[1:]
+    status, document = asked.reply(request_id)[1:]
     assert (status, document["run"]) == (500, str(runs.last))
 
 
@@ -180,7 +180,7 @@ def test_a_bug_is_a_problem_without_its_text(runs, asked):
 
     request_id = asked.ask(1)
     assert runs.start(request_reply(respond)).is_failed()
-    state, status, document = asked.answer(request_id)
+    state, status, document = asked.reply(request_id)
     assert (state, status, document["run"]) == ("failed", 500, str(runs.last))
     assert "hunter2" not in json.dumps(document)
     assert "ZeroDivision" not in json.dumps(document)
@@ -202,7 +202,7 @@ def test_transient_errors_are_tried_again_before_they_are_told(runs, asked, inbo
         connection.execute(text("UPDATE inbox_deliveries SET due_at = received_at"))
     assert runs.start(request_reply(respond, patient)).is_failed()
     assert attempts == [1, 2]
-    state, status, _ = asked.answer(request_id)
+    state, status, _ = asked.reply(request_id)
     assert (state, status) == ("failed", 503)
 
 
@@ -216,5 +216,5 @@ def test_a_handler_that_takes_too_long_is_a_time_out(runs, asked):
     slow, quick = asked.ask("slow"), asked.ask("quick")
     settings = QUICK.model_copy(update={"handle_timeout_s": 0.5, "max_attempts": 1})
     assert runs.start(request_reply(respond, settings)).is_failed()
-    assert asked.answer(slow)[1] == 504
-    assert asked.answer(quick) == ("done", 200, "ok")
+    assert asked.reply(slow)[1] == 504
+    assert asked.reply(quick) == ("done", 200, "ok")

@@ -216,7 +216,7 @@ class Receiver:
         if verified.handshake is not None:
             return await self._shake_hands(exchange, verified)
         if endpoint.request_reply is not None:
-            return await self._answer(exchange, verified, receive)
+            return await self._reply_to_caller(exchange, verified, receive)
         try:
             events = verified.read_events()
         except BadPayloadError as exc:
@@ -248,7 +248,7 @@ class Receiver:
         exchange.outcome = "accepted" if is_new else "duplicate"
         return _thanks(endpoint, verified, exchange, otherwise=responses.ACCEPTED)
 
-    async def _answer(
+    async def _reply_to_caller(
         self, exchange: _Exchange, verified: VerifiedRequest, receive: Receive
     ) -> HttpResponse | None:
         assert self._request_reply is not None  # noqa: S101 - given with synchronous endpoints
@@ -259,7 +259,7 @@ class Receiver:
 
         self._at_once -= 1  # those who wait are counted, and limited, by themselves
         try:
-            answered = await self._request_reply.answer(
+            handled = await self._request_reply.handle(
                 _arrival(exchange, verified, self._forwarding),
                 receive,
                 store=store,
@@ -267,8 +267,8 @@ class Receiver:
             )
         finally:
             self._at_once += 1
-        exchange.outcome, exchange.reason = answered.outcome, answered.reason
-        return answered.reply
+        exchange.outcome, exchange.reason = handled.outcome, handled.reason
+        return handled.response
 
     async def _verified(self, endpoint: Endpoint, request: WebhookRequest) -> VerifiedRequest:
         verifier = endpoint.verifier
@@ -291,7 +291,7 @@ class Receiver:
             exchange.outcome = "not confirmed"
             return responses.not_stored()
         exchange.outcome = "handshake"
-        return responses.answer_reply(verified.handshake.answer)
+        return responses.acknowledge(verified.handshake.acknowledgement)
 
     async def _dead_letter(
         self,
@@ -437,7 +437,9 @@ def _thanks(
             return responses.NO_CONTENT
         case "receipt":
             return responses.receipt([stored.id for stored in exchange.stored])
-    return responses.answer_reply(verified.answer) if verified.answer else otherwise
+    return (
+        responses.acknowledge(verified.acknowledgement) if verified.acknowledgement else otherwise
+    )
 
 
 def _announced_bytes(headers: Mapping[str, str]) -> int:

@@ -105,12 +105,12 @@ class Handled:
     """What came of an arrival.
 
     Attributes:
-        reply: None if the caller has left.
+        response: None if the caller has left.
         outcome: As the access log names it.
         reason: More of that.
     """
 
-    reply: HttpResponse | None
+    response: HttpResponse | None
     outcome: str
     reason: str | None = None
 
@@ -167,7 +167,7 @@ class RequestReply:
         """Tell everybody who waits where to look later, because this process ends."""
         self.closing.set()
 
-    async def answer(
+    async def handle(
         self, arrival: Arrival, receive: Receive, *, store: Store, notify: Notify
     ) -> Handled:
         """Store the request, wait for its answer as long as the caller wants and may.
@@ -287,11 +287,11 @@ class RequestReply:
             )
         wait = replace(wait, request_id=known.id, is_repetition=True)
         with self.waiters.waiting_for(known.id) as ended:
-            if known.answer is None:
+            if known.reply is None:
                 await asyncio.to_thread(self.requests.share, known.id)
                 known = await asyncio.to_thread(self.requests.read, known.id) or known
-            if known.answer is not None:
-                return wait.answered(known.answer)
+            if known.reply is not None:
+                return wait.replied(known.reply)
             return await self._wait(wait, ended, receive, notify)
 
     async def _wait(
@@ -311,8 +311,8 @@ class RequestReply:
                     return_when=asyncio.FIRST_COMPLETED,
                 )
                 if ended.done():
-                    answer = await self._read(wait.request_id)
-                    return wait.answered(answer) if answer is not None else wait.later()
+                    reply = await self._read(wait.request_id)
+                    return wait.replied(reply) if reply is not None else wait.later()
                 if left.done():
                     return await self._after_leaving(wait)
                 if closing.done():
@@ -340,8 +340,8 @@ class RequestReply:
             has_ended = await asyncio.to_thread(
                 self.requests.hang_up, wait.request_id, was_told=True
             )
-            if has_ended and (answer := await self._read(wait.request_id)) is not None:
-                return wait.answered(answer)
+            if has_ended and (reply := await self._read(wait.request_id)) is not None:
+                return wait.replied(reply)
         return wait.later()
 
     async def _after_leaving(self, wait: _Wait) -> Handled:
@@ -354,7 +354,7 @@ class RequestReply:
 
     async def _read(self, request_id: str) -> Reply | None:
         view = await asyncio.to_thread(self.requests.read, request_id)
-        return None if view is None else view.answer
+        return None if view is None else view.reply
 
     async def _purge_now_and_then(self) -> None:
         while True:
@@ -376,15 +376,15 @@ class _Wait:
     has_callback: bool
     is_repetition: bool = False
 
-    def answered(self, answer: Reply) -> Handled:
-        headers = list(answer.headers)
+    def replied(self, reply: Reply) -> Handled:
+        headers = list(reply.headers)
         preference = replace(self.arrival.preference, is_async=False)
         if applied := preference.applied(self.arrival.declared.deadline_s):
             headers.append(("Preference-Applied", applied))
         if self.is_repetition:
             headers.append(("Idempotency-Replayed", "true"))
-        reply = responses.respond(answer.status, answer.body, answer.content_type, *headers)
-        return Handled(reply, "repeated" if self.is_repetition else "answered")
+        response = responses.respond(reply.status, reply.body, reply.content_type, *headers)
+        return Handled(response, "repeated" if self.is_repetition else "answered")
 
     def later(self) -> Handled:
         location = _location(self.arrival, self.request_id)
@@ -396,15 +396,13 @@ class _Wait:
         if applied := self.arrival.preference.applied(self.arrival.declared.deadline_s):
             headers.append(("Preference-Applied", applied))
         document = {"request": self.request_id, "state": "under way", "location": location}
-        reply = responses.respond(202, orjson.dumps(document), "application/json", *headers)
-        return Handled(reply, "answered later")
+        response = responses.respond(202, orjson.dumps(document), "application/json", *headers)
+        return Handled(response, "answered later")
 
 
-def answer_reply(answer: Reply, *headers: tuple[str, str]) -> HttpResponse:
+def reply_response(reply: Reply, *headers: tuple[str, str]) -> HttpResponse:
     """An answer as the gateway sends it."""
-    return responses.respond(
-        answer.status, answer.body, answer.content_type, *answer.headers, *headers
-    )
+    return responses.respond(reply.status, reply.body, reply.content_type, *reply.headers, *headers)
 
 
 def _dedup_key(arrival: Arrival) -> str | None:
@@ -471,5 +469,5 @@ def _location(arrival: Arrival, request_id: str) -> str:
 
 
 def _refused(status: int, detail: str, outcome: str, *headers: tuple[str, str]) -> Handled:
-    answer = Reply.problem(status, detail, headers=headers)
-    return Handled(answer_reply(answer), outcome, detail if status != 503 else None)
+    reply = Reply.problem(status, detail, headers=headers)
+    return Handled(reply_response(reply), outcome, detail if status != 503 else None)

@@ -69,9 +69,9 @@ def refusal(
     return respond(status, orjson.dumps({"error": error}), _JSON, *headers, closes=closes)
 
 
-def answer_reply(answer: Acknowledgement) -> HttpResponse:
+def acknowledge(acknowledgement: Acknowledgement) -> HttpResponse:
     """The answer that a sender requires."""
-    return respond(200, answer.body, answer.content_type)
+    return respond(200, acknowledgement.body, acknowledgement.content_type)
 
 
 def receipt(delivery_ids: Sequence[str]) -> HttpResponse:

@@ -19,10 +19,10 @@ from starlette.types import Receive, Scope, Send
 
 from blocks.errors import IntegrationError
 from deployments.services.gateway import responses
-from deployments.services.gateway.request_reply import RequestReply, answer_reply
+from deployments.services.gateway.request_reply import RequestReply, reply_response
 from deployments.services.gateway.responses import HttpResponse
 from tasks.core.intake.inbox.reply import Reply
-from tasks.core.intake.request_reply.callbacks import shown_answer
+from tasks.core.intake.request_reply.callbacks import shown_reply
 from tasks.core.intake.request_reply.preferences import Preference, read_preference
 from tasks.core.intake.request_reply.requests import RequestView
 from tasks.core.registry.declarations import REQUESTS_PATH
@@ -72,14 +72,14 @@ class StatusResources:
         preference = _preference(scope)
         with self._waiters.waiting_for(request_id) as ended:
             view = await asyncio.to_thread(self._requests.read, request_id)
-            if view is not None and view.answer is None and view.state != "expired":
+            if view is not None and view.reply is None and view.state != "expired":
                 view = await self._wait(view, ended, preference)
         if view is None:
             return _problem(404, "there is no such request"), "not found"
         if view.state == "expired":
             return _problem(410, "its result is not kept any more"), "expired"
-        if rest and view.answer is not None:
-            return answer_reply(view.answer, _NOT_KEPT), "result"
+        if rest and view.reply is not None:
+            return reply_response(view.reply, _NOT_KEPT), "result"
         return _status(view, preference, 202 if rest else 200), "status"
 
     async def _wait(
@@ -116,10 +116,10 @@ def _status(view: RequestView, preference: Preference, status: int) -> HttpRespo
         "progress": None if view.progress is None else asdict(view.progress),
     }
     headers = [_NOT_KEPT]
-    if view.answer is None:
+    if view.reply is None:
         headers.append(_LOOK_AGAIN)
     else:
-        document["result"] = shown_answer(view.answer)
+        document["result"] = shown_reply(view.reply)
     if applied := Preference(preference.wait_s).applied(_LONGEST_WAIT_S):
         headers.append(("Preference-Applied", applied))
     given = {name: value for name, value in document.items() if value is not None}
@@ -127,4 +127,4 @@ def _status(view: RequestView, preference: Preference, status: int) -> HttpRespo
 
 
 def _problem(status: int, detail: str) -> HttpResponse:
-    return answer_reply(Reply.problem(status, detail), _NOT_KEPT)
+    return reply_response(Reply.problem(status, detail), _NOT_KEPT)

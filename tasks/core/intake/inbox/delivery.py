@@ -132,23 +132,23 @@ class Outcome:
         status: "done", "ignored", "dead_letter", "cancelled" or "handed over".
         message: What the operator reads.
         integration: Who takes it on, when it is handed over.
-        answer: What the caller gets who waits for it.
+        reply: What the caller gets who waits for it.
     """
 
     status: str
     message: str = ""
     integration: str | None = None
-    answer: Reply | None = None
+    reply: Reply | None = None
 
 
-def done(message: str = "", *, answer: Reply | None = None) -> Outcome:
+def done(message: str = "", *, reply: Reply | None = None) -> Outcome:
     """It had its effects."""
-    return Outcome("done", message, answer=answer)
+    return Outcome("done", message, reply=reply)
 
 
-def ignored(reason: str, *, answer: Reply | None = None) -> Outcome:
+def ignored(reason: str, *, reply: Reply | None = None) -> Outcome:
     """It was understood and needs nothing done."""
-    return Outcome("ignored", reason, answer=answer)
+    return Outcome("ignored", reason, reply=reply)
 
 
 def cancelled(reason: str) -> Outcome:

@@ -32,12 +32,12 @@ class Ending:
     Attributes:
         delivery_id: The delivery.
         state: "done", "failed" or "cancelled".
-        answer: What its caller gets.
+        reply: What its caller gets.
     """
 
     delivery_id: str
     state: str
-    answer: Reply
+    reply: Reply
 
 
 def end_requests(connection: Connection, endings: Sequence[Ending], now: datetime) -> bool:
@@ -106,16 +106,16 @@ _END = (
 
 
 def _values(request: Row[Any], ending: Ending, now: datetime) -> Mapping[str, Any]:
-    answer = ending.answer
-    headers = list(answer.headers)
-    if answer.content_type is not None:
-        headers.append(("Content-Type", answer.content_type))
+    reply = ending.reply
+    headers = list(reply.headers)
+    if reply.content_type is not None:
+        headers.append(("Content-Type", reply.content_type))
     return {
         "of_id": request.id,
         "new_state": ending.state,
         "new_ended_at": now,
         "new_expires_at": now + timedelta(seconds=request.keep_s),
-        "new_status": answer.status,
+        "new_status": reply.status,
         "new_headers": orjson.dumps(headers).decode(),
-        "new_body": answer.body,
+        "new_body": reply.body,
     }

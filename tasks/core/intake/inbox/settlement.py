@@ -32,7 +32,7 @@ class Settlement:
         reason: What the operator reads.
         retry_at: Aware UTC instant; only of a failed one.
         integration: Who takes it on; only of one that is handed over.
-        answer: What the caller gets who waits for it.
+        reply: What the caller gets who waits for it.
         error: Why it failed or is dead-lettered, if an error is the reason.
     """
 
@@ -41,7 +41,7 @@ class Settlement:
     reason: str = ""
     retry_at: datetime | None = None
     integration: str | None = None
-    answer: Reply | None = None
+    reply: Reply | None = None
     error: IntegrationError | None = None
 
     def __post_init__(self) -> None:
@@ -90,7 +90,7 @@ def settle_outcome(delivery: Delivery, outcome: Outcome | None) -> Settlement:
         outcome.status,  # type: ignore[arg-type] # made by the functions beside Outcome
         outcome.message,
         integration=outcome.integration,
-        answer=outcome.answer,
+        reply=outcome.reply,
     )
 
 

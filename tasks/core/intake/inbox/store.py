@@ -254,11 +254,11 @@ def _settled_values(settlement: Settlement, now: datetime) -> dict[str, Any]:
 
 
 def _ending(settlement: Settlement) -> Ending | None:
-    if settlement.answer is None:
+    if settlement.reply is None:
         return None
     states = {"dead_letter": "failed", "cancelled": "cancelled"}
     state = states.get(settlement.status, "done")
-    return Ending(settlement.delivery.id, state, settlement.answer)
+    return Ending(settlement.delivery.id, state, settlement.reply)
 
 
 def _take_turns(connection: Connection, settlements: Iterable[Settlement]) -> None:

@@ -36,24 +36,24 @@ def callback_body(request: RequestView, location: str) -> bytes:
         "state": request.state,
         "run": request.run_id,
     }
-    if request.answer is not None:
-        data |= shown_answer(request.answer)
+    if request.reply is not None:
+        data |= shown_reply(request.reply)
     document = {"type": CALLBACK_EVENT, "timestamp": request.ended_at.isoformat(), "data": data}
     return orjson.dumps(document)
 
 
-def shown_answer(answer: Reply) -> dict[str, Any]:
+def shown_reply(reply: Reply) -> dict[str, Any]:
     """An answer as part of a JSON document."""
-    shown: dict[str, Any] = {"status": answer.status}
-    if answer.content_type is not None:
-        shown["content_type"] = answer.content_type
-    if answer.headers:
-        shown["headers"] = dict(answer.headers)
-    if not answer.body:
+    shown: dict[str, Any] = {"status": reply.status}
+    if reply.content_type is not None:
+        shown["content_type"] = reply.content_type
+    if reply.headers:
+        shown["headers"] = dict(reply.headers)
+    if not reply.body:
         return shown
-    if _is_json(answer):
-        return shown | {"body": orjson.Fragment(answer.body)}
-    return shown | {"body_base64": base64.b64encode(answer.body).decode()}
+    if _is_json(reply):
+        return shown | {"body": orjson.Fragment(reply.body)}
+    return shown | {"body_base64": base64.b64encode(reply.body).decode()}
 
 
 def send_callback(
@@ -129,13 +129,13 @@ def send_callback(
     return response.status_code
 
 
-def _is_json(answer: Reply) -> bool:
+def _is_json(reply: Reply) -> bool:
     """Whether the body can stand in a JSON document as it is."""
-    media_type = (answer.content_type or "").partition(";")[0].strip().lower()
+    media_type = (reply.content_type or "").partition(";")[0].strip().lower()
     if media_type != "application/json" and not media_type.endswith("+json"):
         return False
     try:
-        orjson.loads(answer.body)
+        orjson.loads(reply.body)
     except orjson.JSONDecodeError:
         return False  # one that is labelled wrongly must not break the message around it
     return True

@@ -75,7 +75,7 @@ class RequestView:
         expires_at: Until when the result is kept; None before it has ended.
         run_id: The flow run that took it last; None if none has.
         progress: As the flow told it last.
-        answer: Once it has ended and until it expires.
+        reply: Once it has ended and until it expires.
         callback: Where the result goes if its caller has hung up; None if nowhere.
     """
 
@@ -87,7 +87,7 @@ class RequestView:
     expires_at: datetime | None
     run_id: str | None
     progress: Progress | None
-    answer: Reply | None
+    reply: Reply | None
     callback: CallbackTarget | None = None
 
 
@@ -271,16 +271,16 @@ class Requests:
 
 
 def _view(row: Row[Any], now: datetime) -> RequestView:
-    answer: Reply | None = None
+    reply: Reply | None = None
     if row.expires_at is not None and row.expires_at <= now:
         state = "expired"
     elif row.ended_at is not None:
-        state, answer = row.state, _answer(row)
+        state, reply = row.state, _reply(row)
     elif row.delivery_status in _UNENDED:
         state = _UNENDED[row.delivery_status]
     else:  # handled by a flow that answers nobody, or purged from the inbox
         state = "failed"
-        answer = Reply.problem(500, "the request was handled without an answer")
+        reply = Reply.problem(500, "the request was handled without an answer")
     return RequestView(
         id=row.id,
         digest=row.digest,
@@ -290,7 +290,7 @@ def _view(row: Row[Any], now: datetime) -> RequestView:
         expires_at=row.expires_at,
         run_id=row.leased_by,
         progress=None if row.progress is None else Progress(**orjson.loads(row.progress)),
-        answer=answer,
+        reply=reply,
         callback=None if row.callback is None else _callback(row.callback),
     )
 
@@ -300,7 +300,7 @@ def _callback(text: str) -> CallbackTarget:
     return CallbackTarget(**{**fields, "allowed_networks": tuple(fields["allowed_networks"])})
 
 
-def _answer(row: Row[Any]) -> Reply:
+def _reply(row: Row[Any]) -> Reply:
     headers = [(name, value) for name, value in orjson.loads(row.headers)]
     content_type = next((value for name, value in headers if name == "Content-Type"), None)
     others = tuple(pair for pair in headers if pair[0] != "Content-Type")

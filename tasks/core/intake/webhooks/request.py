@@ -61,11 +61,11 @@ class Handshake:
     """A request that verifies the endpoint instead of delivering events.
 
     Attributes:
-        answer: The response to send.
+        acknowledgement: The response to send.
         confirm_url: URL to GET before responding, if the sender requires it.
     """
 
-    answer: Acknowledgement
+    acknowledgement: Acknowledgement
     confirm_url: str | None = None
 
 
@@ -96,7 +96,7 @@ class VerifiedRequest:
         scheme: The scheme it was verified with.
         signed_id: The sender's id of the delivery, if the signature covers it in a header.
         handshake: Set if the request is a handshake, which carries no events.
-        answer: The response the sender requires once the events are stored; None for any 2xx.
+        acknowledgement: The response the sender requires once events are stored; None for any 2xx.
         body: The body to store: as received, without secrets that the sender puts there.
         read_events: Parses the body into its events, none for a handshake; raises
             `BadPayloadError` if it breaks this sender's contract.
@@ -105,7 +105,7 @@ class VerifiedRequest:
     scheme: str
     signed_id: str | None
     handshake: Handshake | None
-    answer: Acknowledgement | None
+    acknowledgement: Acknowledgement | None
     body: bytes
     read_events: Callable[[], tuple[ReceivedEvent, ...]]
 

@@ -51,7 +51,7 @@ class Scheme:
         authenticator: Builds the check from the scheme's name, secrets and options.
         reading: Where the events are in a body, or a function that reads them.
         needs_secrets: Whether it requires secrets.
-        answer: The response the sender requires; None for any 2xx.
+        acknowledgement: The response the sender requires; None for any 2xx.
         handshake: Recognises requests that are not deliveries.
         kept_body: Removes from the body what must not be stored.
         methods: HTTP methods the sender uses.
@@ -62,7 +62,7 @@ class Scheme:
     authenticator: Callable[[str, Sequence[str], Any], Authenticate]
     reading: Reading | ReadEvents
     needs_secrets: bool = True
-    answer: Acknowledgement | None = None
+    acknowledgement: Acknowledgement | None = None
     handshake: Callable[[WebhookRequest, Proof], Handshake | None] | None = None
     kept_body: Callable[[WebhookRequest, Proof], bytes] | None = None
     methods: tuple[str, ...] = ("POST",)
@@ -241,7 +241,7 @@ SCHEMES: dict[str, Scheme] = {
             dedup=["field:event_id", "field:trigger_id"],
             content="json-or-form",
         ),
-        answer=_OK,
+        acknowledgement=_OK,
         handshake=_slack_handshake,
     ),
     "stripe": Scheme(
@@ -257,7 +257,7 @@ SCHEMES: dict[str, Scheme] = {
             # An order that is created and paid at once arrives twice with the same body.
             digest_covers_type=True,
         ),
-        answer=_OK,
+        acknowledgement=_OK,
     ),
     "standard-webhooks": Scheme(
         options=ToleranceOptions,
@@ -267,7 +267,7 @@ SCHEMES: dict[str, Scheme] = {
     "twilio": Scheme(
         authenticator=_twilio,
         reading=Reading(event_type=["field:SmsStatus", "field:MessageStatus", "field:CallStatus"]),
-        answer=_NO_MESSAGES,
+        acknowledgement=_NO_MESSAGES,
         methods=("POST", "GET"),
     ),
     "hubspot": Scheme(
@@ -287,7 +287,7 @@ SCHEMES: dict[str, Scheme] = {
     "dropbox": Scheme(
         authenticator=_dropbox,
         reading=dropbox_events,
-        answer=_OK,
+        acknowledgement=_OK,
         handshake=_dropbox_handshake,
         methods=("POST", "GET"),
     ),
@@ -298,7 +298,7 @@ SCHEMES: dict[str, Scheme] = {
         ),
         reading=salesforce.events,
         needs_secrets=False,
-        answer=salesforce.ACKNOWLEDGED,
+        acknowledgement=salesforce.ACKNOWLEDGED,
         kept_body=salesforce.without_session,
     ),
     "sns": Scheme(
@@ -310,7 +310,7 @@ SCHEMES: dict[str, Scheme] = {
         ),
         reading=sns.events,
         needs_secrets=False,
-        answer=_OK,
+        acknowledgement=_OK,
         handshake=sns.handshake,
         may_block=True,
     ),

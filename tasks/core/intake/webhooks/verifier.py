@@ -113,7 +113,7 @@ class Verifier:
             scheme=self.name,
             signed_id=proof.signed_id,
             handshake=handshake,
-            answer=scheme.answer,
+            acknowledgement=scheme.acknowledgement,
             body=scheme.kept_body(request, proof) if scheme.kept_body else request.body,
             read_events=lambda: () if handshake else read_events(request, proof),
         )

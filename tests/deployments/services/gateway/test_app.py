@@ -20,7 +20,7 @@ from twilio.request_validator import RequestValidator
 
 from deployments.services.gateway.forwarding import Forwarding
 from deployments.services.gateway.receiver import Limits
-from deployments.services.gateway.request_reply import answer_reply
+from deployments.services.gateway.request_reply import reply_response
 from tasks.core.intake.inbox.reply import Reply
 
 BODY = b'{"ref": "refs/heads/main"}'
@@ -579,7 +579,7 @@ async def test_a_204_says_nothing_of_a_length(start):
     answer = await gateway.client.post("/open", content=b"{}")
     assert (answer.status_code, answer.content) == (204, b"")
     assert "content-length" not in answer.headers
-    assert [name for name, _ in answer_reply(Reply(204)).start["headers"]] == []
+    assert [name for name, _ in reply_response(Reply(204)).start["headers"]] == []
 
 
 async def test_the_notifier_is_notified_of_what_is_new(start, github, sign):

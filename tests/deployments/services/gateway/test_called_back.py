@@ -71,7 +71,7 @@ async def test_names_that_do_not_resolve_hold_up_nobody_else(quotes, name_server
     others = [asyncio.to_thread(lambda: None) for _ in range(50)]
     await asyncio.wait_for(asyncio.gather(*others), 20)
     name_server.answers.set()
-    assert {answer.status_code for answer in await asyncio.gather(*asking)} == {202}
+    assert {reply.status_code for reply in await asyncio.gather(*asking)} == {202}
 
 
 @pytest.mark.parametrize("preference", [{}, AT_ONCE], ids=["waiting", "at once"])
@@ -88,7 +88,7 @@ async def test_no_caller_has_more_names_looked_up_than_it_may_wait_for(
     await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
     assert (await quotes.client.post("/quotes", json=1, headers=AT_ONCE)).status_code == 202
     name_server.answers.set()
-    statuses = sorted(answer.status_code for answer in await asyncio.gather(*asking))
+    statuses = sorted(reply.status_code for reply in await asyncio.gather(*asking))
     assert statuses == [202] * 10 + [503] * 2
 
 
@@ -105,7 +105,7 @@ async def test_whoever_asks_again_and_does_not_wait_is_called_back(quotes, engin
     assert again.status_code == 202
     inbox = Inbox(engine)
     [delivery] = inbox.lease("shop", LeaseOwner("run"), limit=9)
-    inbox.settle([Settlement(delivery, "done", answer=Reply.json(1))])
+    inbox.settle([Settlement(delivery, "done", reply=Reply.json(1))])
     [callback] = inbox.lease("callbacks", LeaseOwner("run"), limit=9)
     assert callback.json()["request"] in again.headers["location"]
     inbox.close()

@@ -75,12 +75,12 @@ class Flow:
 
     Attributes:
         taken: The deliveries, in order.
-        answer: What to answer; None leaves a request under way.
+        reply: What to answer; None leaves a request under way.
     """
 
     engine: Any
     taken: list[Delivery] = field(default_factory=list)
-    answer: Callable[[Delivery], Reply | None] = lambda delivery: Reply.json(delivery.json())
+    reply: Callable[[Delivery], Reply | None] = lambda delivery: Reply.json(delivery.json())
 
     def __post_init__(self) -> None:
         self.inbox = Inbox(self.engine)
@@ -89,8 +89,8 @@ class Flow:
         self.thread = threading.Thread(target=self._work)
         self.thread.start()
 
-    def settle(self, delivery: Delivery, answer: Reply, status: Any = "done") -> None:
-        self.inbox.settle([Settlement(delivery, status, answer=answer)])
+    def settle(self, delivery: Delivery, reply: Reply, status: Any = "done") -> None:
+        self.inbox.settle([Settlement(delivery, status, reply=reply)])
 
     def wait_for(self, count: int) -> list[Delivery]:
         """The requests, once so many were taken."""
@@ -106,9 +106,9 @@ class Flow:
         while not self.over.wait(0.01):
             for delivery in self.inbox.lease("shop", LeaseOwner("run-1"), limit=50):
                 self.taken.append(delivery)
-                answer = self.answer(delivery)
-                if answer is not None:
-                    self.settle(delivery, answer)
+                reply = self.reply(delivery)
+                if reply is not None:
+                    self.settle(delivery, reply)
 
 
 @contextmanager
@@ -170,7 +170,7 @@ def never(_delivery):
 def test_the_flow_decides_what_is_answered(flow, caller):
     """Status, headers and body are the flow's, down to files."""
     file = Reply.file(b"%PDF\x00", name="quote.pdf", content_type="application/pdf")
-    flow.answer = lambda delivery: file if delivery.json() == 1 else Reply.problem(404, "no")
+    flow.reply = lambda delivery: file if delivery.json() == 1 else Reply.problem(404, "no")
     found = caller.post("/quick", json=1)
     assert (found.status_code, found.content) == (200, b"%PDF\x00")
     assert found.headers["content-type"] == "application/pdf"
@@ -197,7 +197,7 @@ def test_malformed_and_unauthentic_requests_are_not_stored(flow, caller, url):
 
 def test_the_deadline_is_not_the_end(flow, caller):
     """202 with a place to look: waiting, then progress, then the result, there and by itself."""
-    flow.answer = never
+    flow.reply = never
     late = caller.post("/short", json={"a": 1})
     assert late.status_code == 202
     assert late.headers["retry-after"] == "1"
@@ -222,7 +222,7 @@ def test_the_deadline_is_not_the_end(flow, caller):
 
 def test_the_status_can_be_waited_for(flow, caller):
     """`Prefer: wait` at the status resource returns when the request ends."""
-    flow.answer = never
+    flow.reply = never
     location = caller.post("/quick", json=1, headers={"Prefer": "respond-async"}).headers[
         "location"
     ]
@@ -247,16 +247,16 @@ def test_the_status_can_be_waited_for(flow, caller):
 )
 def test_preferences(flow, caller, prefer, status, applied):
     """The caller's patience counts within the deadline, and it is told which was kept to."""
-    answer = caller.post("/quick", json=1, headers={"Prefer": prefer})
-    assert (answer.status_code, answer.headers.get("preference-applied")) == (status, applied)
+    reply = caller.post("/quick", json=1, headers={"Prefer": prefer})
+    assert (reply.status_code, reply.headers.get("preference-applied")) == (status, applied)
     flow.wait_for(1)
 
 
 def test_unknown_requests(caller):
     """Guessing finds nothing, and whatever else is below the path neither."""
     for path in ("A" * 32, "A" * 31, "x", "", f"{'A' * 32}/other", "%00" * 32, "%2e%2e/healthz"):
-        answer = caller.get(f"/requests/{path}")
-        assert answer.status_code == 404, path
+        reply = caller.get(f"/requests/{path}")
+        assert reply.status_code == 404, path
     assert caller.post(f"/requests/{'A' * 32}").status_code == 405
 
 
@@ -284,7 +284,7 @@ def test_the_same_key_with_another_body_is_refused(flow, caller):
 
 def test_callers_with_the_same_key_wait_together(flow, url):
     """While the first is under way the others wait with it; there is one run and one result."""
-    flow.answer = never
+    flow.reply = never
 
     async def ask(client: httpx.AsyncClient) -> httpx.Response:
         return await client.post("/quick", json=1, headers={"Idempotency-Key": "together"})
@@ -310,17 +310,17 @@ def test_a_signed_id_is_the_key(flow, url):
 
     headers = sign([SIGNING], message_id="msg_1", at=datetime.now(UTC), body=b"{}")
     for key in ("a", "b"):
-        answer = httpx.post(
+        reply = httpx.post(
             f"{url}/signed", content=b"{}", headers={**headers, "Idempotency-Key": key}
         )
-        assert answer.status_code == 200
+        assert reply.status_code == 200
     assert len(flow.taken) == 1
 
 
 @pytest.mark.parametrize(("path", "headers"), [("/narrow", KEY), ("/open", {})])
 def test_too_many_waiting_are_sent_away(flow, url, path, headers):
     """Beyond the limits 503 with Retry-After, per caller and in all, and nothing is stored."""
-    flow.answer = never
+    flow.reply = never
 
     async def ask_at_once(count: int) -> list[httpx.Response]:
         async with httpx.AsyncClient(base_url=url, headers=headers, timeout=30) as client:
@@ -337,7 +337,7 @@ def test_too_many_waiting_are_sent_away(flow, url, path, headers):
     assert refused.headers["retry-after"] == "1"
     assert len(flow.taken) == 2
     # those who waited have given their places back, and who does not wait needs none
-    flow.answer = lambda _delivery: Reply.json("again")
+    flow.reply = lambda _delivery: Reply.json("again")
     assert httpx.post(f"{url}{path}", json=1, headers=headers, timeout=30).json() == "again"
 
 
@@ -351,7 +351,7 @@ def hang_up(url: str, path: str, flow: Flow) -> Delivery:
             asking.cancel()
             await asyncio.gather(asking, return_exceptions=True)
 
-    flow.answer = never
+    flow.reply = never
     asyncio.run(ask_and_leave())
     return flow.taken[0]
 
@@ -374,7 +374,7 @@ def test_hanging_up_cancels_where_it_is_declared(flow, url):
 
 def test_deleting_the_status_resource_cancels(flow, caller):
     """Whoever knows the id may say that the answer is not wanted any more."""
-    flow.answer = never
+    flow.reply = never
     location = caller.post("/short", json=1).headers["location"]
     [delivery] = flow.wait_for(1)
     assert caller.delete(location).json()["state"] == "running"
@@ -401,15 +401,15 @@ def test_forged_callback_addresses(flow, caller, address, given_in):
     """An address inside our network is refused at once, wherever it stands; nothing is done."""
     headers = {"X-Callback-Url": address} if given_in == "header" else {}
     body = {"reply": {"to": address}} if given_in == "field" else {}
-    answer = caller.post("/short", json=body, headers=headers)
-    assert answer.status_code == 422
-    assert "callback address is refused" in answer.json()["detail"]
+    reply = caller.post("/short", json=body, headers=headers)
+    assert reply.status_code == 422
+    assert "callback address is refused" in reply.json()["detail"]
     assert flow.taken == []
 
 
 def test_an_allowed_callback_is_stored_when_the_caller_is_told_to_look_later(flow, caller, url):
     """After a 202 the result becomes a delivery of the callbacks, naming the request."""
-    flow.answer = never
+    flow.reply = never
     headers = {"X-Callback-Url": "http://127.0.0.2:9/x"}
     assert caller.post("/short", json=1, headers=headers).status_code == 202
     [delivery] = flow.wait_for(1)
@@ -445,14 +445,14 @@ def test_the_answer_finds_the_process_that_holds_the_caller(
         ]
         headers = {**KEY, "Idempotency-Key": "both"}
         for where in (url, other.url):
-            answer = httpx.post(f"{where}/quick", json="b", headers=headers, timeout=30)
-            assert answer.json() == "b"
+            reply = httpx.post(f"{where}/quick", json="b", headers=headers, timeout=30)
+            assert reply.json() == "b"
         assert len(flow.taken) == 17
 
 
 def test_stopping_the_gateway_leaves_nobody_hanging(flow, database_url, tmp_path_factory):
     """On SIGTERM whoever waits is told where to look, at once."""
-    flow.answer = never
+    flow.reply = never
     folder = tmp_path_factory.mktemp("stopped")
     with gateway_process(folder, database_url) as running:
 
@@ -463,9 +463,9 @@ def test_stopping_the_gateway_leaves_nobody_hanging(flow, database_url, tmp_path
                 running.process.send_signal(signal.SIGTERM)
                 return await asking
 
-        answer = asyncio.run(ask())
-        assert answer.status_code == 202
-        assert answer.headers["location"].startswith("/requests/")
+        reply = asyncio.run(ask())
+        assert reply.status_code == 202
+        assert reply.headers["location"].startswith("/requests/")
         running.process.wait(20)
 
 
@@ -499,7 +499,7 @@ def test_nothing_of_a_request_is_logged(flow, caller, url, tmp_path_factory):
 
 def test_operators_see_requests_as_deliveries(flow, caller):
     """Each request is a delivery of the inbox with its status."""
-    flow.answer = lambda _delivery: Reply.json(1)
+    flow.reply = lambda _delivery: Reply.json(1)
     caller.post("/quick", json=1)
     [delivery] = flow.taken
     [summary] = InboxOperations(flow.engine).select(DeliveryFilter(ids=(delivery.id,)))

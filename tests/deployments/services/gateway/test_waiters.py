@@ -53,11 +53,11 @@ async def ask(engine, request_id):
     await writer.close()
 
 
-def answer(engine):
+def reply(engine):
     """Settle all requests, as a flow in another process does."""
     inbox = Inbox(engine)
     for delivery in inbox.lease("quotes", LeaseOwner("run"), limit=10):
-        inbox.settle([Settlement(delivery, "done", answer=Reply.json(1))])
+        inbox.settle([Settlement(delivery, "done", reply=Reply.json(1))])
     inbox.close()
 
 
@@ -81,7 +81,7 @@ async def test_whoever_waits_is_woken_and_nobody_else(state_database, waiters):
         waiters.waiting_for("a") as second,
         waiters.waiting_for("b") as other,
     ):
-        await asyncio.to_thread(answer, state_database)
+        await asyncio.to_thread(reply, state_database)
         await asyncio.wait_for(asyncio.gather(first, second), 30)
         assert not other.done()
 
@@ -93,7 +93,7 @@ async def test_whoever_has_left_is_forgotten(state_database, waiters):
     assert waiters._waiting == {}
     await ask(state_database, "b")
     with waiters.waiting_for("b") as ended:
-        await asyncio.to_thread(answer, state_database)
+        await asyncio.to_thread(reply, state_database)
         await asyncio.wait_for(ended, 30)
 
 

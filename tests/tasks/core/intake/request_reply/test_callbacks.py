@@ -37,9 +37,9 @@ def send(url, *, body=b"{}", **changes):
     return send_callback(target(url), body, message_id="msg-1", secrets=SECRETS, **changes)
 
 
-def view(answer):
+def view(reply):
     now = datetime.now(UTC)
-    return RequestView("r1", "d", "done", now, now, now, "run-1", None, answer)
+    return RequestView("r1", "d", "done", now, now, now, "run-1", None, reply)
 
 
 def test_each_secret_signs(scripted_api):

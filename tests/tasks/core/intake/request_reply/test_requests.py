@@ -84,8 +84,8 @@ class Place:
     def lease(self, integration="price_quote"):
         return self.inbox.lease(integration, LeaseOwner("run-1"), limit=10)
 
-    def settle(self, delivery, answer, status="done"):
-        self.inbox.settle([Settlement(delivery, status, answer=answer)])
+    def settle(self, delivery, reply, status="done"):
+        self.inbox.settle([Settlement(delivery, status, reply=reply)])
 
 
 @pytest.fixture
@@ -103,12 +103,12 @@ def test_a_request_from_arrival_to_answer(place):
     assert place.requests.read(id_).state == "running"
     place.requests.tell_progress({delivery.id: Progress("half", 50)})
     assert place.requests.read(id_).progress == Progress("half", 50)
-    answer = Reply(201, b"\x00\xff", "application/x-thing", (("ETag", '"ü"'),))
+    reply = Reply(201, b"\x00\xff", "application/x-thing", (("ETag", '"ü"'),))
     assert place.requests.ended_among([id_]) == set()
-    place.settle(delivery, answer)
+    place.settle(delivery, reply)
     assert place.requests.ended_among([id_, "other"]) == {id_}
     view = place.requests.read(id_)
-    assert (view.state, view.answer, view.run_id) == ("done", answer, "run-1")
+    assert (view.state, view.reply, view.run_id) == ("done", reply, "run-1")
     assert place.inbox.has_results_to_send is False
 
 
@@ -127,9 +127,9 @@ def test_an_answer_is_stored_with_its_delivery_or_not_at_all(place):
     [delivery] = place.lease()
     with pytest.raises(LeasesLostError):
         place.settle(late, Reply.json("late"))
-    assert place.requests.read(id_).answer is None
+    assert place.requests.read(id_).reply is None
     place.settle(delivery, Reply.json("in time"))
-    assert place.requests.read(id_).answer == Reply.json("in time")
+    assert place.requests.read(id_).reply == Reply.json("in time")
 
 
 def test_the_same_key_is_the_same_request(place):
@@ -156,7 +156,7 @@ def test_a_delivery_without_an_answer_leaves_nobody_hanging(place):
     [delivery] = place.lease()
     place.inbox.settle([Settlement(delivery, "done")])
     view = place.requests.read(id_)
-    assert (view.state, view.answer.status) == ("failed", 500)
+    assert (view.state, view.reply.status) == ("failed", 500)
 
 
 def test_results_expire(place):
@@ -166,10 +166,10 @@ def test_results_expire(place):
     place.settle(delivery, Reply.json(1))
     place.turn(59)
     assert place.requests.purge() == 0
-    assert place.requests.read(id_).answer is not None
+    assert place.requests.read(id_).reply is not None
     place.turn(1)
     assert place.requests.read(id_).state == "expired"
-    assert place.requests.read(id_).answer is None
+    assert place.requests.read(id_).reply is None
     assert place.requests.purge() == 1
     assert place.requests.purge() == 0
     assert place.requests.read(id_).state == "expired"

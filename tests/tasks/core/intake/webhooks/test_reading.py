@@ -207,7 +207,7 @@ def test_slack_speaks_three_dialects(body, headers, event_type, key):
 def test_slack_is_told_its_challenge():
     """A URL verification is answered in plain text and carries no event."""
     verified = signed("slack", b'{"type":"url_verification","challenge":"3eZbrw1a"}')
-    assert verified.handshake.answer.body == b"3eZbrw1a"
+    assert verified.handshake.acknowledgement.body == b"3eZbrw1a"
     assert verified.read_events() == ()
 
 

@@ -83,7 +83,7 @@ def test_a_hundred_notifications_are_a_hundred_events():
     """A full message is split, and acknowledged once for all."""
     verified = verify(message("".join(NOTIFICATION.format(n=n) for n in range(100))))
     assert len({event.dedup_key for event in verified.read_events()}) == 100
-    assert b"<Ack>true</Ack>" in verified.answer.body
+    assert b"<Ack>true</Ack>" in verified.acknowledgement.body
 
 
 def test_a_record_deleted_meanwhile_is_an_empty_record():

@@ -540,6 +540,6 @@ def test_dropbox_challenges_are_answered_or_refused(query, answer):
         return
     found = check("dropbox", method="GET", url=URL + query)
     assert found.handshake is not None
-    assert found.handshake.answer.body == answer
-    assert found.handshake.answer.content_type.startswith("text/plain")
+    assert found.handshake.acknowledgement.body == answer
+    assert found.handshake.acknowledgement.content_type.startswith("text/plain")
     assert found.read_events() == ()
