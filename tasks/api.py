@@ -29,7 +29,18 @@ from tasks.core.connectors.http.batch_loading import BatchLoader
 from tasks.core.connectors.http.client import ApiClient, ApiLimits, path_segment
 from tasks.core.connectors.http.current_records import is_outdated
 from tasks.core.connectors.http.errors import OutcomeUnknownError, Where
-from tasks.core.connectors.http.pagination import BodyCursor, LinkHeader, PaginationStyle, Position
+from tasks.core.connectors.http.pagination import (
+    BodyCursor,
+    HeaderCursor,
+    LastRecord,
+    LinkHeader,
+    NextUrl,
+    OffsetLimit,
+    PageNumber,
+    PaginationStyle,
+    Position,
+    SinglePage,
+)
 from tasks.core.connectors.http.paging import Page
 from tasks.core.connectors.http.retrying import RetryPolicy
 from tasks.core.threads import in_thread
@@ -39,9 +50,15 @@ __all__ = [
     "ApiClient",
     "BatchLoader",
     "BodyCursor",
+    "HeaderCursor",
+    "LastRecord",
     "LinkHeader",
+    "NextUrl",
+    "OffsetLimit",
     "OutcomeUnknownError",
+    "PageNumber",
     "PaginationStyle",
+    "SinglePage",
     "call_api",
     "fetch_page",
     "fetch_records",

@@ -27,6 +27,19 @@ from tasks.core.connectors.folders.contents import find_content
 from tasks.core.connectors.folders.local import LocalFiles
 from tasks.core.connectors.folders.protocol import RemoteFile, RemoteFolder, TargetExistsError
 
+__all__ = [
+    "FOLDER_BLOCKS",
+    "RemoteFile",
+    "RemoteFolder",
+    "TargetExistsError",
+    "delete_file",
+    "download_file",
+    "list_files",
+    "move_file",
+    "open_folder",
+    "upload_file",
+]
+
 _COPY_BYTES = 1024 * 1024
 
 

@@ -11,6 +11,8 @@ from tasks.core.connectors import smtp as plain
 from tasks.core.connectors.smtp import Mail, SentMail
 from tasks.core.threads import in_thread
 
+__all__ = ["Mail", "SentMail", "hand_in", "send_mail"]
+
 
 @task(task_run_name="mail {mail.subject}", cache_policy=NO_CACHE, retry_condition_fn=is_transient)
 async def send_mail(server: MailServer, mail: Mail) -> SentMail:

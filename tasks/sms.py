@@ -13,6 +13,8 @@ from tasks.core.connectors import sms as plain
 from tasks.core.connectors.sms import SentText, TextMessage
 from tasks.core.threads import in_thread
 
+__all__ = ["SentText", "TextMessage", "hand_over", "send_sms"]
+
 
 @task(task_run_name="send text message", cache_policy=NO_CACHE, retry_condition_fn=is_transient)
 async def send_sms(

@@ -44,7 +44,7 @@ switch = KillSwitch()
 
 
 switch.around(ApiClient, "call")
-switch.around(LeasedPair, "keep")
+switch.around(LeasedPair, "store")
 
 
 def api(document: dict[str, Any]) -> ApiClient:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from decimal import Decimal
 
 import pytest
@@ -9,9 +10,9 @@ import pytest
 from blocks.errors import BadPayloadError
 from blocks.http_api import HttpApi
 from flows.price_quote.quotes import Priced, QuotedLine, QuoteRequest, make_quote
-from flows.price_quote.tax import ask_for_tax, in_time
+from flows.price_quote.tax import ask_for_tax
 from sandbox.systems.scripted_api import ScriptedReply
-from tasks.api import open_api
+from tasks.api import open_api, open_api_for_deliveries
 
 WANTED = QuoteRequest.model_validate(
     {"country": "DE", "lines": [{"sku": "widgets", "quantity": 1}]}
@@ -79,14 +80,28 @@ def test_an_answer_without_an_amount_is_refused(told, answer):
         told(answer)
 
 
-def test_the_timeout_bounds_connecting_too():
+async def test_the_timeout_bounds_connecting_too(monkeypatch):
     """Whoever does not even take the connection is waited for no longer than who is slow."""
+    opened = []
+
+    @contextmanager
+    def noticed(api):
+        opened.append(api)
+        yield api
+
+    async def loaded(_block, *_kinds):
+        return block
+
+    monkeypatch.setattr("tasks.api.open_api", noticed)
+    monkeypatch.setattr("tasks.api.load_connection", loaded)
     fields = ("connect_timeout_s", "read_timeout_s", "total_timeout_s")
 
-    def timeouts(block):
-        return [getattr(in_time(block, 2.0), each) for each in fields]
+    async def timeouts():
+        async with open_api_for_deliveries("http-api/tax", timeout_s=2.0):
+            return [getattr(opened[-1], each) for each in fields]
 
-    usual = HttpApi(base_url="https://tax.example")
-    assert timeouts(usual) == [2.0, 2.0, 2.0]
-    assert timeouts(usual.model_copy(update={"connect_timeout_s": 0.5})) == [0.5, 2.0, 2.0]
-    assert in_time(usual, 2.0).max_attempts == 1
+    usual = block = HttpApi(base_url="https://tax.example")
+    assert await timeouts() == [2.0, 2.0, 2.0]
+    assert opened[-1].max_attempts == 1
+    block = usual.model_copy(update={"connect_timeout_s": 0.5})
+    assert await timeouts() == [0.5, 2.0, 2.0]

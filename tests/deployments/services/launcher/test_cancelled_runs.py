@@ -64,8 +64,16 @@ def shop() -> Iterator[Engine]:
     engine.dispose()
 
 
+@pytest.fixture(scope="module")
+def fresh(running):
+    """A launcher that has killed and been killed by no other test."""
+    running.stop_launcher()
+    running.start_launcher()
+    return running
+
+
 @pytest.fixture
-def start(running, own_app, silent, migrated_sqlite: Path, tmp_path: Path) -> Callable[..., Any]:
+def start(fresh, own_app, silent, migrated_sqlite: Path, tmp_path: Path) -> Callable[..., Any]:
     """Starts a run of a shipped flow, whose blocks called silent lead to the silent server."""
     address = {"host": "127.0.0.1", "port": silent.getsockname()[1]}
     blocks = {
@@ -86,7 +94,7 @@ def start(running, own_app, silent, migrated_sqlite: Path, tmp_path: Path) -> Ca
     }
     (tmp_path / "blocks.yaml").write_text(yaml.safe_dump(blocks))
     command = [sys.executable, "-m", "deployments.register_blocks", str(tmp_path / "blocks.yaml")]
-    subprocess.run(command, env=running.environment, check=True, timeout=120)
+    subprocess.run(command, env=fresh.environment, check=True, timeout=120)
     state = shutil.copy(migrated_sqlite, tmp_path / "state.db")
     environment = {
         "INTEGRATIONS_DATABASE_URL": f"sqlite:///{state}",
@@ -94,10 +102,10 @@ def start(running, own_app, silent, migrated_sqlite: Path, tmp_path: Path) -> Ca
     }
 
     def start(entrypoint: str, **parameters: Any) -> dict[str, Any]:
-        deployment = running.deploy(
+        deployment = fresh.deploy(
             tmp_path.name, entrypoint=entrypoint, job_variables={"env": environment}
         )
-        run: dict[str, Any] = running.start_run(deployment, **parameters)
+        run: dict[str, Any] = fresh.start_run(deployment, **parameters)
         return run
 
     return start
@@ -133,22 +141,22 @@ def table_import(database: str) -> dict[str, Any]:
     ],
     ids=["API import", "file import", "table import", "report by mail"],
 )
-def test_a_run_whose_server_is_silent_ends(running, start, silent, entrypoint, parameters):
+def test_a_run_whose_server_is_silent_ends(fresh, start, silent, entrypoint, parameters):
     """It is cancelled through Prefect, and nobody has to kill it."""
     run = start(entrypoint, **parameters)
     connection, (_, port) = silent.accept()
     with connection:
-        end(running, run, port)
+        end(fresh, run, port)
 
 
-def test_a_run_that_waits_for_a_lock_ends(running, start, shop):
+def test_a_run_that_waits_for_a_lock_ends(fresh, start, shop):
     """A statement that is never done keeps nobody either."""
     with shop.connect() as holder:
         holder.execute(text(f"LOCK TABLE {TABLE} IN ACCESS EXCLUSIVE MODE"))
         run = start(TABLE_IMPORT, **table_import("sql-database/shop"))
-        running.wait(lambda: waiting_ports(shop) != [])
+        fresh.wait(lambda: waiting_ports(shop) != [])
         [port] = waiting_ports(shop)
-        end(running, run, port)
+        end(fresh, run, port)
 
 
 def waiting_ports(database: Engine) -> Sequence[int]:

@@ -20,7 +20,7 @@ known = get_current_settings()
 {change}
 setup.refresh()
 now = get_current_settings()
-assert {claim}, now.logging.level
+assert {holds}, now.logging.level
 """
 
 AS_THE_WORKER = """
@@ -33,7 +33,7 @@ PROFILE = 'active="p"\n[profiles.p]\nPREFECT_API_KEY="k"'
 
 
 @pytest.mark.parametrize(
-    ("change", "lease"),
+    ("change", "holds"),
     [
         (AS_THE_WORKER, "now is known"),
         ("os.environ['PREFECT_LOGGING_LEVEL'] = 'DEBUG'", "now.logging.level == 'DEBUG'"),
@@ -43,7 +43,7 @@ PROFILE = 'active="p"\n[profiles.p]\nPREFECT_API_KEY="k"'
         (f"Path('home/profiles.toml').write_text({PROFILE!r})", "now.api.key"),
     ],
 )
-def test_settings_are_those_of_the_run(change: str, lease: str, tmp_path: Path):
+def test_settings_are_those_of_the_run(change: str, holds: str, tmp_path: Path):
     """What a run's environment, folder and profile say holds; the worker's own is known."""
     (tmp_path / "home").mkdir()
     environment = {n: v for n, v in os.environ.items() if not n.startswith("PREFECT_")} | {
@@ -51,7 +51,7 @@ def test_settings_are_those_of_the_run(change: str, lease: str, tmp_path: Path):
         "PREFECT_API_URL": "http://127.0.0.1:4200/api",
         "PREFECT_LOGGING_LEVEL": "WARNING",
     }
-    script = CASE.format(change=change, lease=lease)
+    script = CASE.format(change=change, holds=holds)
     done = subprocess.run(
         [sys.executable, "-c", script],
         check=False, cwd=tmp_path, env=environment, capture_output=True, text=True,
