@@ -254,6 +254,7 @@ def test_changed_code_is_picked_up(bench):
     bench.wait_until_said("ready", times=2)
     assert under_way.communicate("\n")[0] == "1\n"
     assert under_way.returncode == 4
+    psutil.wait_procs(psutil.Process(parent.pid).children(), timeout=60)
     assert psutil.Process(parent.pid).children() == []
 
 
