@@ -76,7 +76,7 @@ def _table(name: str) -> str:
             record=name,
         )
     head, rows = TABLES[name]
-    declared = sorted(own_declarations(), key=lambda each: (each.pattern, each.integration))
+    declared = sorted(own_declarations(), key=_rank)
     lines = [_row(head), "|" + "---|" * len(head), *map(_row, rows(declared))]
     return "".join(f"{line}\n" for line in lines)
 
@@ -182,6 +182,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             path.write_text(text)
             print(f"{path.relative_to(PROJECT)}: written")
     return int(options.check and bool(stale))
+
+
+def _rank(declared: IntegrationDeclaration) -> tuple[bool, str, str]:
+    """By pattern, what operates the others last."""
+    operates = declared.pattern in ("operations", "deploy-time flow")
+    return (operates, declared.pattern, declared.integration)
 
 
 if __name__ == "__main__":
